@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the graph described by rl100_bringup.graph; `ros2 launch rl100_bringup robot.launch.py --show-args` lists the arguments."""
+
+from dataclasses import fields
+
+from launch import LaunchContext, LaunchDescription
+from launch.actions import DeclareLaunchArgument, OpaqueFunction
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import Node
+
+from rl100_bringup.graph import GraphArguments, describe
+
+
+def _nodes(context: LaunchContext) -> list[Node]:
+    given = {item.name: LaunchConfiguration(item.name).perform(context) for item in fields(GraphArguments)}
+    return [
+        Node(
+            package=node.package,
+            executable=node.executable,
+            name=node.name,
+            parameters=[node.parameters, *node.params_files],
+            arguments=list(node.arguments),
+            output="screen",
+        )
+        for node in describe(GraphArguments.from_strings(given))
+    ]
+
+
+def _default(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """One launch argument per field of GraphArguments, then its nodes."""
+    arguments = [
+        DeclareLaunchArgument(
+            item.name,
+            default_value=_default(item.default),
+            description=item.metadata["description"],
+            choices=list(item.metadata["choices"]) or None,
+        )
+        for item in fields(GraphArguments)
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_nodes)])

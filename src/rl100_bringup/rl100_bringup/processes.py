@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stand-in for launch_ros: starts the same node processes from the same description where launch_ros is not installed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import yaml
+from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+
+from rl100_bringup.graph import NodeDescription
+from rl100_policy.core.errors import ConfigError, Rl100Error
+
+_STOP_TIMEOUT_S = 8.0
+"""After an interrupt a node has this long to close its files before it is killed [s]."""
+
+
+class NodeDiedError(Rl100Error):
+    """A node process ended although the graph was to go on."""
+
+
+def node_command(node: NodeDescription, params_folder: Path) -> list[str]:
+    """Command line of a node; its parameters go through a file, as launch_ros does it.
+
+    Raises:
+        ConfigError: If the package or executable is not installed.
+    """
+    try:
+        prefix = Path(get_package_prefix(node.package))
+    except PackageNotFoundError as error:
+        raise ConfigError(f"package {node.package!r} is not installed; run ./rl100 setup, or install it from ROS") from error
+    executable = prefix / "lib" / node.package / node.executable
+    if not executable.exists():
+        executable = prefix / "bin" / node.executable
+    if not executable.exists():
+        raise ConfigError(f"package {node.package!r} has no executable {node.executable!r} in {prefix}")
+    params = params_folder / f"{node.name}.yaml"
+    params.write_text(yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8")
+    command = [str(executable), *node.arguments, "--ros-args", "-r", f"__node:={node.name}"]
+    for file in (str(params), *node.params_files):
+        command += ["--params-file", file]
+    return command
+
+
+class NodeProcess:
+    """One running node process; its output goes to a file."""
+
+    def __init__(self, node: NodeDescription, params_folder: Path, log: Path) -> None:
+        """Start the process."""
+        self.node, self.log = node, log
+        self._output = log.open("wb")
+        self._process = subprocess.Popen(
+            node_command(node, params_folder), stdout=self._output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """Exit status, None while running."""
+        return self._process.poll()
+
+    def log_tail(self, lines: int = 12) -> str:
+        """Last lines of its output."""
+        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+
+    def interrupt(self) -> None:
+        """Ask it to stop."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGINT)
+
+    def wait(self, timeout: float) -> None:
+        """Wait for its end; kill it after the timeout [s]."""
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._output.close()
+
+
+class RunningGraph:
+    """A set of node processes that live and die together; a context manager."""
+
+    def __init__(self, nodes: Sequence[NodeDescription], log_folder: Path) -> None:
+        """Prepare; nothing runs before the context is entered."""
+        self._nodes, self._log_folder = list(nodes), log_folder
+        self._params = tempfile.TemporaryDirectory(prefix="rl100_params_")
+        self._processes: list[NodeProcess] = []
+
+    def __enter__(self) -> Self:
+        """Start all nodes."""
+        self._log_folder.mkdir(parents=True, exist_ok=True)
+        try:
+            for node in self._nodes:
+                self._processes.append(self._start(node))
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Stop all nodes."""
+        self.stop()
+
+    def _start(self, node: NodeDescription) -> NodeProcess:
+        return NodeProcess(node, Path(self._params.name), self._log_folder / f"{node.name}.log")
+
+    @property
+    def processes(self) -> list[NodeProcess]:
+        """The running nodes, in the order of the description."""
+        return list(self._processes)
+
+    def check(self) -> None:
+        """Notice a node that has died.
+
+        Raises:
+            NodeDiedError: Names the node, its exit status, and the end of its output.
+        """
+        for process in self._processes:
+            if process.returncode is not None:
+                raise NodeDiedError(
+                    f"node {process.node.name!r} ended with status {process.returncode}; the end of {process.log}:\n"
+                    f"{process.log_tail()}"
+                )
+
+    def run_to_end(self, node: NodeDescription, *, poll_s: float = 0.2, on_poll: object = None) -> None:
+        """Run one more node until it ends by itself, while the graph stays up.
+
+        Args:
+            node: A node that ends, such as the scripted operator.
+            poll_s: Wall time between two looks [s].
+            on_poll: Called at every look, if callable.
+
+        Raises:
+            NodeDiedError: If it ends with another status than 0, or a node of the graph dies meanwhile.
+        """
+        process = self._start(node)
+        try:
+            while process.returncode is None:
+                self.check()
+                if callable(on_poll):
+                    on_poll()
+                time.sleep(poll_s)
+        finally:
+            process.interrupt()
+            process.wait(_STOP_TIMEOUT_S)
+        if process.returncode != 0:
+            raise NodeDiedError(f"{node.name} failed with status {process.returncode}; the end of {process.log}:\n{process.log_tail()}")
+
+    def stop(self) -> None:
+        """Interrupt all nodes and wait for their ends."""
+        for process in self._processes:
+            process.interrupt()
+        for process in self._processes:
+            process.wait(_STOP_TIMEOUT_S)
+        self._processes.clear()
+        self._params.cleanup()

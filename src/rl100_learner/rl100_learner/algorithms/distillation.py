@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Distillation of the K-step policy into the one-step student, a fresh network that reads pure noise as a clean chunk.
+
+    loss = | student(x_T, c) - clamp(mean chain of the teacher from the same x_T, c) |^2
+
+Encoder and denoiser stay as they are; only the student learns.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
+from rl100_learner.objectives.consistency import consistency_distillation_loss
+from rl100_policy.core.denoiser import Denoiser
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.sampler import sample_chain
+
+
+@dataclass(frozen=True)
+class DistillationConfig:
+    """Settings of distillation."""
+
+    steps: int = 2000
+    windows: int = 256
+    """Conditions per step, each with its own x_T."""
+    copies: int = 3
+    """Times every frame is encoded, each with other points."""
+    ema: float = 0.995
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass
+class DistillationState:
+    """What changes while distilling."""
+
+    policy: DiffusionPolicy
+    averaged: Denoiser
+    optimizer: OptimizerPair
+    step: int = 0
+
+
+def init(policy: DiffusionPolicy, config: DistillationConfig) -> DistillationState:
+    """Start from ``policy``; its student is changed in place and alone keeps gradients."""
+    policy.requires_grad_(False)
+    averaged = copy.deepcopy(policy.student)
+    policy.student.requires_grad_(True)
+    return DistillationState(policy, averaged, OptimizerPair(config.optimizer, (policy.student,), config.steps))
+
+
+def update(
+    state: DistillationState, condition: Tensor, generator: torch.Generator, config: DistillationConfig
+) -> dict[str, float]:
+    """One optimiser step on conditions [B, d_c].
+
+    Returns:
+        ``loss`` (mean squared error, squared normalised action units), ``lr_share``.
+    """
+    policy, size = state.policy, state.policy.config.action
+    shape = (len(condition), size.n_chunk, size.dim)
+    x_start = torch.randn(shape, generator=generator, device=condition.device)
+    with torch.no_grad():
+        denoise = partial(policy.epsilon, condition=condition)
+        chain = sample_chain(denoise, policy.schedule, x_start, generator=None, deterministic=True)
+    loss = consistency_distillation_loss(policy.one_step(x_start, condition), chain.latents[:, -1])
+    state.optimizer.zero_grad()
+    loss.backward()
+    lr_share = state.optimizer.step(state.step)
+    with torch.no_grad():
+        fast = list(policy.student.parameters())
+        torch._foreach_lerp_(list(state.averaged.parameters()), fast, 1 - config.ema)
+    state.step += 1
+    return {"loss": float(loss.detach()), "lr_share": lr_share}

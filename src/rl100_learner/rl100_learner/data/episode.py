@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One episode as the learner sees it: aligned arrays on the control grid, whatever they were recorded with."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.errors import BagError
+
+Outcome = Literal["success", "failure", "unlabelled"]
+
+
+@dataclass(frozen=True)
+class Episode:
+    """Observations and executed actions of one episode.
+
+    Row t of ``clouds``, ``proprio`` and ``stamps_ns`` is the observation at the start of control period t; row t of
+    ``actions`` is what was executed during [stamps_ns[t], stamps_ns[t + 1]). The last observation has no action.
+
+    Attributes:
+        id: Episode id, unique among all bags.
+        outcome: What the person watching said.
+        clouds: [T + 1, N, 3] float32, robot base frame [m]; fewer distinct points are tiled to N.
+        proprio: [T + 1, d_q] float32, SI units; the first three numbers are the tool position, base frame [m].
+        actions: [T, d_a] float32, SI units of the action space (m/s, rad/s, rad).
+        stamps_ns: [T + 1] int64, ROS time, strictly increasing.
+        source_sha256: SHA-256 of the bag the episode was read from; empty if it never was in a bag.
+
+    Raises:
+        BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does not increase.
+    """
+
+    id: str
+    outcome: Outcome
+    clouds: NDArray[np.float32]
+    proprio: NDArray[np.float32]
+    actions: NDArray[np.float32]
+    stamps_ns: NDArray[np.int64]
+    source_sha256: str = ""
+
+    def __post_init__(self) -> None:
+        """Check the invariants above once, so that nothing downstream has to."""
+        n_frames = len(self.actions) + 1
+        shapes = {
+            "clouds": (self.clouds, 3, np.float32),
+            "proprio": (self.proprio, 2, np.float32),
+            "actions": (self.actions, 2, np.float32),
+            "stamps_ns": (self.stamps_ns, 1, np.int64),
+        }
+        for name, (array, ndim, dtype) in shapes.items():
+            rows = n_frames - 1 if name == "actions" else n_frames
+            if array.ndim != ndim or len(array) != rows or array.dtype != dtype:
+                raise BagError(
+                    f"episode {self.id!r}: {name} should be {np.dtype(dtype).name} with {ndim} dimensions and {rows} "
+                    f"rows (one observation more than actions), found {array.dtype} {array.shape}; read the bag again"
+                )
+            if not np.isfinite(array).all():
+                raise BagError(f"episode {self.id!r}: {name} holds non-finite values; leave this episode out")
+        if n_frames < 2:
+            raise BagError(f"episode {self.id!r} has no actions; leave it out")
+        if (np.diff(self.stamps_ns) <= 0).any():
+            raise BagError(f"episode {self.id!r}: stamps_ns must increase strictly; sort and de-duplicate the frames")
+
+    def __len__(self) -> int:
+        """Number of executed actions T."""
+        return len(self.actions)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the bag if known, otherwise of the arrays."""
+        if self.source_sha256:
+            return self.source_sha256
+        sha = hashlib.sha256(self.outcome.encode())
+        for array in (self.clouds, self.proprio, self.actions, self.stamps_ns):
+            sha.update(np.ascontiguousarray(array).tobytes())
+        return sha.hexdigest()

@@ -1,0 +1,49 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Checkpoints of an unfinished run: complete or absent, and refused by any other run."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl100_policy.core.errors import ConfigError
+
+
+def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
+    """Replace the checkpoint atomically by ``state``: tensors, numbers, strings and containers of them.
+
+    Blocks until the data is on disk; a kill at any moment leaves the old or the new one.
+    """
+    buffer = io.BytesIO()
+    torch.save({"fingerprint": fingerprint, "state": state}, buffer)
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "wb") as file:
+        file.write(buffer.getbuffer())
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)
+
+
+def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
+    """State of the run that ``fingerprint`` identifies, or None if there is no checkpoint. Executes no code.
+
+    Raises:
+        ConfigError: If the checkpoint is damaged or belongs to other settings or episodes.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
+        raise ConfigError(f"checkpoint {path} is damaged ({error}); delete it to start the run again") from error
+    if content["fingerprint"] != fingerprint:
+        raise ConfigError(
+            f"checkpoint {path} belongs to a run with other settings or episodes; choose another output folder, or "
+            "delete it to start again"
+        )
+    return content["state"]

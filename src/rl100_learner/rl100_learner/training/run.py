@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A training run: episodes in, policy version out; imitation learning, then distillation of the one-step student.
+
+A run that was killed goes on from its last checkpoint when called again with the same arguments, and ends with the
+same weights, bit for bit, as if it had not been.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rl100_learner.algorithms import distillation, imitation
+from rl100_learner.data.episode import Episode
+from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.records import Records
+from rl100_learner.training.settings import TrainSettings
+from rl100_learner.training.windows import WindowSet, build_windows, encode_frames
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import ActionSize, ObservationSize, PolicyConfig, preset
+from rl100_policy.core.policy_version import BagReference, read_manifest, write_version
+
+CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: ``step`` of ``steps`` in ``stage``, its latest mean loss, seconds of training so far."""
+
+    stage: str
+    step: int
+    steps: int
+    loss: float
+    seconds: float
+
+
+OnProgress = Callable[[Progress], None]
+
+
+def policy_config_for(task: TaskConfig, robot: RobotConfig, settings: TrainSettings) -> PolicyConfig:
+    """Sizes of the policy that ``settings`` ask for on this task and robot."""
+    observation = ObservationSize(
+        n_obs=task.observation.n_obs,
+        n_points=task.observation.n_points,
+        proprio_dim=task.observation.proprio_dim(len(robot.joints)),
+    )
+    return preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=task.action.dim))
+
+
+def train_imitation(
+    episodes: Sequence[Episode],
+    task: TaskConfig,
+    robot: RobotConfig,
+    output: Path,
+    settings: TrainSettings,
+    on_progress: OnProgress,
+) -> Path:
+    """Learn a policy version from demonstrations.
+
+    Args:
+        episodes: Demonstrations; which of them are used, ``settings.episodes`` decides.
+        task: What the policy sees and does.
+        robot: The arm it was recorded on.
+        output: Folder of the run: records, checkpoint, resolved settings, and the version.
+        settings: Everything else.
+        on_progress: Called after every ``log_every`` steps on this thread; an exception from it ends the run, which
+            can be resumed.
+
+    Returns:
+        Folder of the policy version, ``output/<task>_<name of output>``.
+
+    Raises:
+        ConfigError: If there is nothing to learn from, or ``output`` holds another run.
+    """
+    used = [e for e in episodes if settings.episodes == "all" or e.outcome == "success"]
+    bags = tuple(BagReference(id=e.id, sha256=e.digest) for e in used)
+    fingerprint = _fingerprint(task, robot, settings, bags)
+    version = output / f"{task.name}_{output.resolve().name}"
+    if version.exists():
+        _require_same_run(version, fingerprint)
+        return version
+    config = policy_config_for(task, robot, settings)
+    windows = build_windows(used, config)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RESOLVED).write_text(_resolved(task, robot, settings, config), encoding="utf-8")
+    with _threads(settings.threads):
+        run = _Run(output, settings, fingerprint, windows, config, on_progress)
+        policy, metrics = run.train()
+    training = {"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
+    metrics |= {"episodes": float(len(used)), "windows": float(len(windows))}
+    write_version(
+        version, policy, task=task, robot=robot, parents=(), bags=bags, metrics=metrics, training=training
+    )
+    (output / CHECKPOINT).unlink(missing_ok=True)
+    return version
+
+
+@dataclass
+class _Run:
+    output: Path
+    settings: TrainSettings
+    fingerprint: str
+    windows: WindowSet
+    config: PolicyConfig
+    on_progress: OnProgress
+    seconds: float = 0.0
+    metrics: dict[str, float] = field(default_factory=dict)
+
+    def train(self) -> tuple[DiffusionPolicy, dict[str, float]]:
+        saved = load_checkpoint(self.output / CHECKPOINT, self.fingerprint)
+        policy = _fresh_policy(self.config, self.windows, self.settings.seed)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        done = 0
+        if saved is not None:
+            done, self.seconds, self.metrics = saved["global_step"], saved["seconds"], saved["metrics"]
+            generator.set_state(saved["generator"])
+        with Records(self.output, done) as records:
+            policy = self._imitate(policy, generator, records, saved)
+            policy = self._distil(policy, generator, records, saved)
+        return policy, self.metrics | {"seconds": self.seconds}
+
+    def _imitate(
+        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, saved: dict[str, Any] | None
+    ) -> DiffusionPolicy:
+        config = self.settings.imitation
+        if saved is not None and saved["stage"] != "imitation":
+            return policy
+        state = imitation.init(policy, config)
+        if saved is not None:
+            state.policy.load_state_dict(saved["policy"])
+            state.averaged.load_state_dict(saved["averaged"])
+            state.optimizer.load_state_dict(saved["optimizer"])
+            state.step = saved["step"]
+
+        def one() -> dict[str, float]:
+            batch = self.windows.sample(config.windows, config.points, generator)
+            return imitation.update(state, batch, generator, config)
+
+        self._loop("imitation", state, config.steps, 0, one, generator, records)
+        return state.averaged
+
+    def _distil(
+        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, saved: dict[str, Any] | None
+    ) -> DiffusionPolicy:
+        config, resumed = self.settings.distillation, saved is not None and saved["stage"] == "distillation"
+        if resumed:
+            policy.load_state_dict(saved["policy"])
+        state = distillation.init(policy, config)
+        if resumed:
+            state.averaged.load_state_dict(saved["averaged"])
+            state.optimizer.load_state_dict(saved["optimizer"])
+            state.step = saved["step"]
+        # Its own generator: a resumed run must encode the same point draws again.
+        encoding = torch.Generator().manual_seed(self.settings.seed + 1)
+        features = encode_frames(policy, self.windows, self.settings.imitation.points, config.copies, encoding)
+
+        def one() -> dict[str, float]:
+            condition = self.windows.sample_features(features, config.windows, generator)
+            return distillation.update(state, condition, generator, config)
+
+        self._loop("distillation", state, config.steps, self.settings.imitation.steps, one, generator, records)
+        policy.student.load_state_dict(state.averaged.state_dict())
+        return policy.requires_grad_(False)
+
+    def _loop(
+        self,
+        stage: str,
+        state: imitation.ImitationState | distillation.DistillationState,
+        steps: int,
+        steps_before: int,
+        one: Callable[[], dict[str, float]],
+        generator: torch.Generator,
+        records: Records,
+    ) -> None:
+        means = _RunningMeans()
+        saved_at = time.perf_counter()
+        while state.step < steps:
+            began = time.perf_counter()
+            means.add(one())
+            self.seconds += time.perf_counter() - began
+            if state.step % self.settings.log_every and state.step < steps:
+                continue
+            row = means.take()
+            self.metrics[f"{stage}_loss"] = row["loss"]
+            records.write(stage, state.step, steps_before + state.step, self.seconds, row)
+            due = time.perf_counter() - saved_at >= self.settings.checkpoint_seconds
+            if due or state.step == steps:
+                self._save(stage, state, steps_before + state.step, generator)
+                saved_at = time.perf_counter()
+            self.on_progress(Progress(stage, state.step, steps, row["loss"], self.seconds))
+
+    def _save(
+        self,
+        stage: str,
+        state: imitation.ImitationState | distillation.DistillationState,
+        global_step: int,
+        generator: torch.Generator,
+    ) -> None:
+        content = {
+            "stage": stage,
+            "step": state.step,
+            "global_step": global_step,
+            "seconds": self.seconds,
+            "metrics": self.metrics,
+            "generator": generator.get_state(),
+            "policy": state.policy.state_dict(),
+            "averaged": state.averaged.state_dict(),
+            "optimizer": state.optimizer.state_dict(),
+        }
+        save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
+
+
+class _RunningMeans:
+    def __init__(self) -> None:
+        self._values: dict[str, list[float]] = defaultdict(list)
+
+    def add(self, metrics: Mapping[str, float]) -> None:
+        for key, value in metrics.items():
+            self._values[key].append(value)
+
+    def take(self) -> dict[str, float]:
+        means = {key: sum(values) / len(values) for key, values in self._values.items()}
+        self._values.clear()
+        return means
+
+
+def _fresh_policy(config: PolicyConfig, windows: WindowSet, seed: int) -> DiffusionPolicy:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # layers initialise themselves from the global generator; it is restored afterwards
+        policy = DiffusionPolicy(config)
+    policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.clouds)
+    return policy
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _resolved(task: TaskConfig, robot: RobotConfig, settings: TrainSettings, config: PolicyConfig) -> str:
+    parts = {"settings": settings, "policy": config, "task": task, "robot": robot}
+    return json.dumps({key: part.model_dump(mode="json") for key, part in parts.items()}, indent=2) + "\n"
+
+
+def _fingerprint(
+    task: TaskConfig, robot: RobotConfig, settings: TrainSettings, bags: Sequence[BagReference]
+) -> str:
+    decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
+    parts = [decisive, task.model_dump(mode="json"), robot.model_dump(mode="json"), [b.model_dump() for b in bags]]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def _require_same_run(version: Path, fingerprint: str) -> None:
+    if read_manifest(version).training.get("fingerprint") != fingerprint:
+        raise ConfigError(f"{version} was trained with other settings or episodes; choose another output folder")

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of a training run, and ``key=value`` changes to them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.imitation import ImitationConfig
+from rl100_policy.core.errors import ConfigError
+
+
+class TrainSettings(BaseModel):
+    """Everything that decides the weights, besides the episodes; all durations are in optimiser steps.
+
+    Equal settings, episodes, machine type and thread count give equal weights.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    seed: int = 0
+    preset: Literal["small", "paper"] = "small"
+    """Sizes of the networks."""
+    n_chunk: Annotated[int, Field(ge=1)] = 8
+    """Actions per decision."""
+    episodes: Literal["all", "success"] = "all"
+    """Which episodes to imitate: all of them, or those labelled a success."""
+    threads: Annotated[int, Field(ge=1)] = 2
+    """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
+    imitation: ImitationConfig = ImitationConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    log_every: Annotated[int, Field(ge=1)] = 25
+    """Steps between two rows of metrics; a row is the mean over them."""
+    checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 10.0
+    """Most work lost by a kill [s]."""
+
+
+def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
+    """Settings with changes such as ``seed=3`` or ``imitation.optimizer.muon_lr=0.01`` applied.
+
+    Raises:
+        ConfigError: If an entry is not ``key=value``, or a key or value is not valid.
+    """
+    tree: dict[str, Any] = TypeAdapter(TrainSettings).dump_python(settings, mode="json")
+    for entry in overrides:
+        key, separator, text = entry.partition("=")
+        *path, leaf = key.strip().split(".")
+        node: Any = tree
+        for part in path:
+            node = node.get(part) if isinstance(node, dict) else None
+        if not separator or not isinstance(node, dict) or leaf not in node:
+            raise ConfigError(f"override {entry!r} should be key=value with a key of TrainSettings, e.g. imitation.steps=500")
+        try:
+            node[leaf] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"override {entry!r}: value is not valid YAML: {error}") from error
+    try:
+        return TrainSettings.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"overrides {list(overrides)} do not give valid settings: {error}") from error

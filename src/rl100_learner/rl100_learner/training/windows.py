@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Training windows: the last n_obs frames before a decision and the n_chunk actions that followed it.
+
+The frame stamped t goes with the action executed during [t, t + period). At both ends of an episode the window is
+padded by repeating the first frame or the last action, as the policy node does at the start of an episode.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rl100_learner.algorithms.batches import WindowBatch
+from rl100_learner.data.episode import Episode
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import PolicyConfig
+
+FRAMES_PER_PASS = 512
+"""Frames encoded at a time; bounds memory."""
+
+
+@dataclass(frozen=True)
+class WindowSet:
+    """All windows of a set of episodes, as indices into frames stored once.
+
+    Attributes:
+        clouds: Frames of all episodes one after the other, [F, N, 3], base frame [m].
+        proprio: [F, d_q], SI units.
+        actions: Actions of all episodes one after the other, [A, d_a], SI units.
+        frame_rows: Rows of ``clouds`` and ``proprio`` per window, oldest first, [W, n_obs] int64.
+        action_rows: Rows of ``actions`` per window, [W, n_c] int64.
+    """
+
+    clouds: Tensor
+    proprio: Tensor
+    actions: Tensor
+    frame_rows: Tensor
+    action_rows: Tensor
+
+    def __len__(self) -> int:
+        """Number of windows."""
+        return len(self.frame_rows)
+
+    def batch(self, windows: Tensor, n_points: int, generator: torch.Generator) -> WindowBatch:
+        """Gather windows [U] int64, with ``n_points`` of each cloud drawn afresh without replacement."""
+        rows = self.frame_rows[windows]
+        cloud = draw_points(self.clouds, rows.reshape(-1), n_points, generator).unflatten(0, rows.shape)
+        return WindowBatch(cloud, self.proprio[rows], self.actions[self.action_rows[windows]])
+
+    def sample(self, count: int, n_points: int, generator: torch.Generator) -> WindowBatch:
+        """``count`` windows drawn uniformly with replacement."""
+        return self.batch(torch.randint(len(self), (count,), generator=generator), n_points, generator)
+
+    def sample_features(self, features: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Conditions of ``count`` random windows from encoded frames [copies, F, d] -> [count, n_obs * d]."""
+        windows = torch.randint(len(self), (count,), generator=generator)
+        copies = torch.randint(len(features), (count, 1), generator=generator)
+        return features[copies, self.frame_rows[windows]].flatten(1)
+
+
+@torch.no_grad()
+def encode_frames(
+    policy: DiffusionPolicy, windows: WindowSet, n_points: int, copies: int, generator: torch.Generator
+) -> Tensor:
+    """Every frame through the encoder: once with all its points, then ``copies - 1`` times with ``n_points`` of them.
+
+    Returns:
+        [copies, F, frame_dim]; the condition of a window is the concatenation of its frames.
+    """
+    encoded = []
+    for copy in range(copies):
+        count = windows.clouds.shape[1] if copy == 0 else n_points
+        rows = torch.arange(len(windows.clouds)).split(FRAMES_PER_PASS)
+        parts = (
+            policy.encode(draw_points(windows.clouds, r, count, generator).unsqueeze(1), windows.proprio[r].unsqueeze(1))
+            for r in rows
+        )
+        encoded.append(torch.cat(list(parts)))
+    return torch.stack(encoded)
+
+
+def draw_points(clouds: Tensor, rows: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
+    """``n_points`` (at most all) of each cloud ``clouds[rows]``, in random order. [F, N, 3], [M] -> [M, n, 3]."""
+    total = clouds.shape[1]
+    keys = torch.rand((len(rows), total), generator=generator)
+    order = keys.topk(min(n_points, total), dim=1).indices
+    return clouds[rows.unsqueeze(1), order]
+
+
+def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSet:
+    """One window per executed action of every episode.
+
+    Raises:
+        ConfigError: If there are no episodes, or one has another number of points or dimensions than the policy.
+    """
+    if not episodes:
+        raise ConfigError("no episodes to learn from; record demonstrations, or relax the outcome filter")
+    for episode in episodes:
+        _require_shapes(episode, config)
+    frame_rows, action_rows, first_frame, first_action = [], [], 0, 0
+    n_obs, n_chunk = config.observation.n_obs, config.action.n_chunk
+    for episode in episodes:
+        t = np.arange(len(episode))[:, None]
+        frame_rows.append(first_frame + np.maximum(t + np.arange(1 - n_obs, 1), 0))
+        action_rows.append(first_action + np.minimum(t + np.arange(n_chunk), len(episode) - 1))
+        first_frame += len(episode) + 1
+        first_action += len(episode)
+    return WindowSet(
+        clouds=torch.from_numpy(np.concatenate([e.clouds for e in episodes])),
+        proprio=torch.from_numpy(np.concatenate([e.proprio for e in episodes])),
+        actions=torch.from_numpy(np.concatenate([e.actions for e in episodes])),
+        frame_rows=torch.from_numpy(np.concatenate(frame_rows)),
+        action_rows=torch.from_numpy(np.concatenate(action_rows)),
+    )
+
+
+def _require_shapes(episode: Episode, config: PolicyConfig) -> None:
+    found = (episode.clouds.shape[1:], episode.proprio.shape[1:], episode.actions.shape[1:])
+    size = config.observation
+    expected = ((size.n_points, 3), (size.proprio_dim,), (config.action.dim,))
+    if found != expected:
+        raise ConfigError(
+            f"episode {episode.id!r}: frame shapes of cloud, proprioception and action should be {expected}, found "
+            f"{found}; it was recorded for another task or robot"
+        )

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Message definitions as they are embedded in a bag: the .msg text with everything it refers to, and the type hash."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys.store import Typestore
+
+from rl100_policy.core.config import share_folders
+from rl100_policy.core.errors import BagError
+
+_PRIMITIVES = frozenset(
+    "bool byte char float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 string wstring".split()
+)
+_SEPARATOR = "=" * 80
+_TYPE_NAME = re.compile(r"^(\w+)/(?:msg/)?(\w+)$")
+
+
+@dataclass(frozen=True)
+class TypeDefinition:
+    """One message type as a bag describes it."""
+
+    name: str
+    """``package/msg/Name``."""
+    text: str
+    """Its .msg text, followed by those of all types it refers to."""
+    type_hash: str
+    """REP-2011 hash, ``RIHS01_...``."""
+
+
+class MessageDefinitions:
+    """Finds definitions among the installed interface packages, or in the source tree beside this package.
+
+    Not thread-safe; results are kept.
+    """
+
+    def __init__(self, folders: Sequence[Path] | None = None) -> None:
+        """Look in the given share folders, or in those of ROS and of this interpreter."""
+        self._folders = list(folders) if folders is not None else default_folders()
+        self._typestore: Typestore | None = None
+        self._found: dict[str, TypeDefinition] = {}
+
+    def find(self, type_name: str) -> TypeDefinition:
+        """Definition of a type.
+
+        Args:
+            type_name: ``package/msg/Name`` or ``package/Name``.
+
+        Raises:
+            BagError: If the type, or one it refers to, is defined nowhere; names the folders searched.
+        """
+        package, name = _split(type_name)
+        full = f"{package}/msg/{name}"
+        if full not in self._found:
+            text = self._full_text(package, name)
+            self._found[full] = TypeDefinition(full, text, self._hash(full, text))
+        return self._found[full]
+
+    def _full_text(self, package: str, name: str) -> str:
+        """Text of the type, then of its dependencies, each once, breadth first."""
+        top = self._own_text(package, name)
+        parts, queue, seen = [top], _dependencies(top, package), {(package, name)}
+        while queue:
+            dependency = queue.pop(0)
+            if dependency in seen:
+                continue
+            seen.add(dependency)
+            text = self._own_text(*dependency)
+            parts.append(f"{_SEPARATOR}\nMSG: {dependency[0]}/{dependency[1]}\n{text}")
+            queue += _dependencies(text, dependency[0])
+        return "\n".join(part.rstrip("\n") for part in parts) + "\n"
+
+    def _own_text(self, package: str, name: str) -> str:
+        for folder in self._folders:
+            file = folder / package / "msg" / f"{name}.msg"
+            if file.is_file():
+                return file.read_text(encoding="utf-8")
+        full = f"{package}/msg/{name}"
+        if full in self._store.types:
+            generated, _ = self._store.generate_msgdef(full, ros_version=2)
+            return generated.split(_SEPARATOR)[0]
+        raise BagError(
+            f"no definition of message type {full}: no {package}/msg/{name}.msg in "
+            f"{', '.join(map(str, self._folders)) or 'no folder'}; build or install package {package}"
+        )
+
+    def _hash(self, full: str, text: str) -> str:
+        missing = {
+            key: value for key, value in get_types_from_msg(text, full).items() if key not in self._store.types
+        }
+        if missing:
+            self._store.register(missing)
+        return self._store.hash_rihs01(full)
+
+    @property
+    def _store(self) -> Typestore:
+        if self._typestore is None:
+            self._typestore = get_typestore(Stores.ROS2_JAZZY)
+        return self._typestore
+
+
+def default_folders() -> list[Path]:
+    """Share folders of ROS and of this interpreter, then the source tree this package may be in."""
+    return [*share_folders(), Path(__file__).resolve().parents[3]]
+
+
+def _split(type_name: str) -> tuple[str, str]:
+    match = _TYPE_NAME.match(type_name)
+    if match is None:
+        raise BagError(f"expected a message type such as sensor_msgs/msg/Image, got {type_name!r}")
+    return match[1], match[2]
+
+
+def _dependencies(text: str, package: str) -> list[tuple[str, str]]:
+    """Types that the fields of one .msg text refer to, as (package, name)."""
+    found: list[tuple[str, str]] = []
+    for line in text.splitlines():
+        words = line.split("#", 1)[0].split()
+        if len(words) < 2:
+            continue
+        base = re.split(r"[\[<]", words[0], maxsplit=1)[0]
+        if base in _PRIMITIVES:
+            continue
+        if base == "Header":
+            base = "std_msgs/Header"
+        found.append(_split(base if "/" in base else f"{package}/{base}"))
+    return found

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is known about an episode besides its messages, as it is kept inside the bag.
+
+The same flat table of strings, each key beginning with ``rl100.``, is written twice: as rosbag2 ``custom_data`` in
+metadata.yaml, where ``ros2 bag info`` shows it, and as an MCAP metadata record, where it survives without metadata.yaml.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from rl100_policy.bags.judgement import Judgement, Outcome, outcome_of
+from rl100_policy.core.errors import BagError
+
+MCAP_RECORD = "rl100_episode"
+"""Name of the MCAP metadata record; the last one in a file holds."""
+
+_PREFIX = "rl100."
+_FORMAT = 1
+_JSON_FIELDS = ("judgements", "lost", "degraded_reasons", "tags")
+
+Count = Annotated[int, Field(ge=0)]
+
+
+class TopicLoss(BaseModel):
+    """Messages of one topic known to be missing from the bag, by who lost them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    middleware: Count = 0
+    """Reported by DDS: never reached the recorder."""
+    gaps: Count = 0
+    """Missing by their header stamps at the expected period, whoever lost them."""
+    recorder: Count = 0
+    """Reached the recorder but were not written: its queue was full."""
+
+    @property
+    def total(self) -> int:
+        """Messages missing; a loss seen by DDS also leaves a gap, so the two are not added."""
+        return max(self.middleware + self.recorder, self.gaps)
+
+
+class EpisodeMetadata(BaseModel):
+    """Provenance, outcome and quality of one episode."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    episode_id: str
+    task: str
+    robot: str = ""
+    operator: str = ""
+    policy_version: str = ""
+    """Version in command, empty for a pure demonstration."""
+    judgements: tuple[Judgement, ...] = ()
+    start_ns: int = 0
+    """ROS time when recording started."""
+    end_ns: int = 0
+    """ROS time of the last wanted observation; 0: everything in the bag."""
+    end_reason: str = ""
+    """Why recording ended, for people; empty while it runs and after a crash."""
+    lost: dict[str, TopicLoss] = {}
+    """By topic; topics without loss are left out."""
+    degraded_reasons: tuple[str, ...] = ()
+    """Why the data are known to be incomplete, for people; empty: nothing known."""
+    recovered: bool = False
+    """The bag was rebuilt from what a crash left."""
+    config_hash: str = ""
+    """SHA-256 of the robot and task descriptions in force."""
+    software_version: str = ""
+    tags: dict[str, str] = {}
+
+    @property
+    def outcome(self) -> Outcome:
+        """Outcome by the judgements."""
+        return outcome_of(self.judgements)
+
+    @property
+    def degraded(self) -> bool:
+        """Messages are known to be missing."""
+        return bool(self.degraded_reasons)
+
+    @property
+    def lost_total(self) -> int:
+        """Messages known to be missing over all topics."""
+        return sum(loss.total for loss in self.lost.values())
+
+    def with_changes(self, **changes: Any) -> EpisodeMetadata:
+        """Copy with some fields replaced, validated."""
+        return EpisodeMetadata.model_validate(self.model_dump() | changes)
+
+    def to_table(self) -> dict[str, str]:
+        """Flat table of strings for rosbag2 ``custom_data`` and the MCAP record; derived values included, for people."""
+        table = {f"{_PREFIX}format": str(_FORMAT)}
+        for key, value in self.model_dump(mode="json").items():
+            table[_PREFIX + key] = _as_text(value)
+        table[f"{_PREFIX}outcome"] = self.outcome.value
+        table[f"{_PREFIX}degraded"] = _as_text(self.degraded)
+        table[f"{_PREFIX}lost_total"] = str(self.lost_total)
+        return table
+
+
+def metadata_from_table(table: Mapping[str, str], where: str) -> EpisodeMetadata:
+    """Episode metadata from the table in a bag; keys this version does not know are ignored.
+
+    Args:
+        table: rosbag2 ``custom_data`` or MCAP metadata record.
+        where: The file, for the error message.
+
+    Raises:
+        BagError: If the table is not that of an episode, or a value is malformed.
+    """
+    if f"{_PREFIX}episode_id" not in table:
+        raise BagError(
+            f"{where} is not an episode of this suite: expected {_PREFIX}episode_id in its custom data, "
+            f"found {sorted(table) or 'none'}; give a folder written by the recorder"
+        )
+    values: dict[str, Any] = {}
+    try:
+        for key in EpisodeMetadata.model_fields:
+            text = table.get(_PREFIX + key)
+            if text is not None:
+                values[key] = json.loads(text) if key in _JSON_FIELDS else text
+        return EpisodeMetadata.model_validate(values)
+    except (json.JSONDecodeError, ValidationError) as error:
+        raise BagError(f"episode metadata in {where} is malformed: {error}; run `rl100 doctor`") from error
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return json.dumps(value, sort_keys=True) if isinstance(value, list | dict) else str(value)

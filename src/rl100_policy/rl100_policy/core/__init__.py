@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layer ``core``: pure functions and value types on numpy and torch arrays; imports no ROS and no other layer."""

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command gate: turns a requested action into a joint command that breaks no limit, or holds.
+
+Everything that moves the arm passes here: the node, the simulator's environment and the tests use this one class.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum, IntFlag
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.kinematics import ArmKinematics
+
+Floats = NDArray[np.float64]
+
+TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
+"""Components of a tool velocity in the base frame, in the order of a 6-D twist."""
+
+_IK_TOLERANCE = 1e-3
+"""Pose error of the inverse kinematics [m, rad] above which the arm holds."""
+_TRACKING_TOLERANCE = 0.05
+"""Largest distance of the measured tool from its target [m]; beyond it the target restarts at the measured pose."""
+
+
+class CommandSource(IntEnum):
+    """Who commands the arm; values are those of rl100_msgs/GateCommand."""
+
+    HOLD = 0
+    TELEOP = 1
+    POLICY = 2
+
+
+class GateFlag(IntFlag):
+    """What the gate did to a request; values are those of rl100_msgs/GateCommand."""
+
+    NONE = 0
+    CLIPPED_ACTION = 1
+    CLIPPED_WORKSPACE = 2
+    CLIPPED_POSITION = 4
+    CLIPPED_VELOCITY = 8
+    CLIPPED_ACCELERATION = 16
+    HELD_NON_FINITE = 32
+    HELD_STALE = 64
+    HELD_MALFORMED = 128
+    HELD_ESTOP = 256
+    HELD_IK = 512
+
+
+HELD = GateFlag.HELD_NON_FINITE | GateFlag.HELD_STALE | GateFlag.HELD_MALFORMED | GateFlag.HELD_ESTOP | GateFlag.HELD_IK
+CLIPPED = (
+    GateFlag.CLIPPED_ACTION
+    | GateFlag.CLIPPED_WORKSPACE
+    | GateFlag.CLIPPED_POSITION
+    | GateFlag.CLIPPED_VELOCITY
+    | GateFlag.CLIPPED_ACCELERATION
+)
+
+
+@dataclass(frozen=True)
+class GateResult:
+    """One answered control period."""
+
+    joint_command: Floats
+    """Joint positions to reach at the end of the period, [n], rad."""
+    executed: Floats
+    """Action that the joint command realises, [d_a], SI units of the action space."""
+    flags: GateFlag
+
+
+class CommandGate:
+    """Limits and differential inverse kinematics between a requested action and the joint command.
+
+    Holds a target pose of the tool, which every action moves; uncommanded components stay where they were at ``reset``.
+    """
+
+    def __init__(self, robot: RobotConfig, task: TaskConfig, kinematics: ArmKinematics | None = None) -> None:
+        """Build for one arm and task; ``reset`` must be called before the first ``step``."""
+        self.kinematics = kinematics or ArmKinematics(robot)
+        self._period = robot.control_period
+        self._action = task.action
+        self._components = [TWIST_COMPONENTS.index(name) for name in task.action.names]
+        self._low, self._high = np.array(task.action.low), np.array(task.action.high)
+        self._box_low, self._box_high = np.array(task.tool_workspace.low), np.array(task.tool_workspace.high)
+        self._target = np.eye(4)
+        self._command = np.array(robot.home)
+        self._velocity = np.zeros(len(robot.joints))
+        self.reset(self._command)
+
+    @property
+    def joint_command(self) -> Floats:
+        """Last joint command, [n], rad: what a hold repeats."""
+        return self._command.copy()
+
+    def reset(self, q_measured: Floats) -> None:
+        """Take command at the measured joint positions, [n], rad: the target pose is where the tool is, at rest."""
+        self._command = np.array(q_measured, dtype=float)
+        self._velocity = np.zeros_like(self._command)
+        self._target = self.kinematics.tool_pose(self._command)
+
+    def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
+        """Stop within the acceleration limits and stay; the request, if any, is not executed."""
+        command, velocity, flags = self._limit_joints(self._command)
+        return self._commit(command, velocity, reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE))
+
+    def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
+        """Answer one control period.
+
+        Args:
+            action: Requested action, [d_a], SI units; None when there is none for this period.
+            q_measured: Measured joint positions, [n], rad.
+
+        Returns:
+            A joint command that keeps every limit; the executed action is computed from it by forward kinematics.
+        """
+        if action is None:
+            return self.hold(GateFlag.HELD_STALE)
+        if np.shape(action) != self._low.shape:
+            return self.hold(GateFlag.HELD_MALFORMED)
+        if not (np.isfinite(action).all() and np.isfinite(q_measured).all()):
+            return self.hold(GateFlag.HELD_NON_FINITE)
+        self._follow_measured(q_measured)
+        clipped = np.clip(action, self._low, self._high)
+        flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
+        target, boxed = self._moved_target(clipped)
+        wanted, error = self.kinematics.solve(target, self._command)
+        if error > _IK_TOLERANCE:
+            return self.hold(GateFlag.HELD_IK)
+        command, velocity, limited = self._limit_joints(wanted)
+        flags |= limited | (GateFlag.CLIPPED_WORKSPACE if boxed else GateFlag.NONE)
+        return self._commit(command, velocity, flags)
+
+    def _follow_measured(self, q_measured: Floats) -> None:
+        """Restart at the measured pose when the arm is far from where it was told to be (blocked, pushed, replaced)."""
+        lag = self.kinematics.tool_position(q_measured) - self._target[:3, 3]
+        if float(np.linalg.norm(lag)) > _TRACKING_TOLERANCE:
+            self.reset(q_measured)
+
+    def _moved_target(self, action: Floats) -> tuple[Floats, bool]:
+        """Target pose after one period of the action, kept in the workspace box; whether the box cut it."""
+        twist = np.zeros(6)
+        twist[self._components] = action
+        target = self._target.copy()
+        wanted = target[:3, 3] + twist[:3] * self._period
+        # A tool that starts outside the box may only move towards it.
+        low = np.minimum(self._box_low, self._target[:3, 3])
+        high = np.maximum(self._box_high, self._target[:3, 3])
+        target[:3, 3] = np.clip(wanted, low, high)
+        if twist[3:].any():
+            target[:3, :3] = _rotation(twist[3:] * self._period) @ target[:3, :3]
+        return target, bool((target[:3, 3] != wanted).any())
+
+    def _limit_joints(self, wanted: Floats) -> tuple[Floats, Floats, GateFlag]:
+        """Nearest joint positions reachable in one period within position, velocity and acceleration limits.
+
+        The joint path is scaled as a whole, so that the tool keeps its direction when a limit slows it down.
+        """
+        arm, flags = self.kinematics, GateFlag.NONE
+        bounded = np.clip(wanted, np.minimum(arm.position_lower, self._command), np.maximum(arm.position_upper, self._command))
+        if (bounded != wanted).any():
+            flags |= GateFlag.CLIPPED_POSITION
+        velocity = (bounded - self._command) / self._period
+        excess = float(np.max(np.abs(velocity) / arm.velocity_limits))
+        if excess > 1.0:
+            velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
+        change = velocity - self._velocity
+        excess = float(np.max(np.abs(change) / (arm.acceleration_limits * self._period)))
+        if excess > 1.0:
+            velocity, flags = self._velocity + change / excess, flags | GateFlag.CLIPPED_ACCELERATION
+        command = np.clip(
+            self._command + velocity * self._period,
+            np.minimum(arm.position_lower, self._command),
+            np.maximum(arm.position_upper, self._command),
+        )
+        return command, (command - self._command) / self._period, flags
+
+    def _commit(self, command: Floats, velocity: Floats, flags: GateFlag) -> GateResult:
+        """Take over command and velocity; the executed action is the tool motion between the two commands."""
+        before = self._target
+        after = self.kinematics.tool_pose(command)
+        twist = np.empty(6)
+        twist[:3] = (after[:3, 3] - before[:3, 3]) / self._period
+        twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
+        moved = self._target.copy()
+        moved[:3, 3] = np.where(self._commanded_axes(), after[:3, 3], before[:3, 3])
+        if any(component >= 3 for component in self._components):
+            moved[:3, :3] = after[:3, :3]
+        self._target, self._command, self._velocity = moved, command, velocity
+        return GateResult(command.copy(), twist[self._components], flags)
+
+    def _commanded_axes(self) -> NDArray[np.bool_]:
+        """Which of x, y, z are commanded; the others keep the target they had, so that no drift builds up."""
+        return np.array([axis in self._components for axis in range(3)])
+
+
+def _rotation(vector: Floats) -> Floats:
+    return np.asarray(Rotation.from_rotvec(vector).as_matrix())
+
+
+def _rotation_vector(matrix: Floats) -> Floats:
+    return np.asarray(Rotation.from_matrix(matrix).as_rotvec())

@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Robot and task descriptions: what a site writes down once, read from YAML into frozen, validated objects.
+
+Units are SI (m, rad, s); poses follow REP-103; frame names follow the URDF.
+"""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from os import environ
+from pathlib import Path
+from typing import Annotated, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from rl100_policy.core.errors import ConfigError
+
+Vector3 = tuple[float, float, float]
+PositiveFloat = Annotated[float, Field(gt=0.0)]
+
+
+class _Frozen(BaseModel):
+    """Immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ToolConfig(_Frozen):
+    """A cylinder held by the arm; its tip is the tool frame, z pointing out of the tip."""
+
+    parent: str
+    """URDF link the tool is fixed to."""
+    xyz: Vector3
+    """Tip of the tool in the parent frame [m]."""
+    rpy: Vector3 = (0.0, 0.0, 0.0)
+    """Orientation of the tool frame in the parent frame, fixed-axis roll, pitch, yaw [rad]."""
+    radius: PositiveFloat
+    """Radius of the cylinder [m]."""
+    length: PositiveFloat
+    """Length of the cylinder from the tip backwards [m]."""
+
+
+class CameraConfig(_Frozen):
+    """A depth camera with a fixed pose; the optical frame has z forward, x right, y down (REP-103)."""
+
+    name: str
+    topic: str
+    """Depth image topic; CameraInfo is its sibling ``camera_info``."""
+    optical_frame: str
+    width: Annotated[int, Field(gt=0)]
+    height: Annotated[int, Field(gt=0)]
+    fx: PositiveFloat
+    fy: PositiveFloat
+    cx: float
+    cy: float
+    xyz: Vector3
+    """Origin of the optical frame in the robot base frame [m]."""
+    rpy: Vector3
+    """Orientation of the optical frame in the base frame, fixed-axis roll, pitch, yaw [rad]."""
+    depth_min: PositiveFloat = 0.15
+    """Nearer readings are invalid [m]."""
+    depth_max: PositiveFloat = 3.0
+    """Farther readings are invalid [m]."""
+
+
+class RobotConfig(_Frozen):
+    """An arm: its URDF, the joints that are commanded, how they are commanded, and what must never be exceeded."""
+
+    name: str
+    urdf: str
+    """Path, or ``package://<share>/<path>`` searched in the ROS and Python share folders."""
+    base_frame: str
+    joints: tuple[str, ...]
+    """Commanded joints in the order of every joint vector in this suite."""
+    locked_joints: dict[str, float] = {}
+    """Joints that are not commanded, and where they stay [rad or m]."""
+    home: tuple[float, ...]
+    """Joint positions at the start of an episode [rad]."""
+    tool: ToolConfig
+    command_topic: str = "arm_controller/joint_trajectory"
+    """ros2_control joint_trajectory_controller topic (trajectory_msgs/JointTrajectory)."""
+    control_period: PositiveFloat = 0.1
+    """Time between two commands [s]; also the duration of one action."""
+    velocity_scale: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Share of the URDF joint velocity limits that may be used."""
+    acceleration_limits: tuple[PositiveFloat, ...]
+    """Per joint [rad/s^2]; a URDF has none."""
+    position_margin: Annotated[float, Field(ge=0.0)] = 0.02
+    """Distance kept from the URDF joint position limits [rad]."""
+    cameras: tuple[CameraConfig, ...]
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Self:
+        for key in ("home", "acceleration_limits"):
+            found = len(getattr(self, key))
+            if found != len(self.joints):
+                raise ValueError(f"{key} needs {len(self.joints)} values, one per entry of joints, but has {found}")
+        return self
+
+    def camera(self, name: str | None = None) -> CameraConfig:
+        """The named camera, or the first one."""
+        for camera in self.cameras:
+            if name is None or camera.name == name:
+                return camera
+        raise ConfigError(f"robot {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}")
+
+
+class WorkspaceBox(_Frozen):
+    """Axis-aligned box in the robot base frame [m]."""
+
+    low: Vector3
+    high: Vector3
+
+    @model_validator(mode="after")
+    def _has_volume(self) -> Self:
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low {self.low} must be below high {self.high} on every axis")
+        return self
+
+
+class ActionConfig(_Frozen):
+    """Which quantity one action commands, and its bounds."""
+
+    space: Literal["ee_twist"] = "ee_twist"
+    """``ee_twist``: velocity of the tool in the base frame over one control period."""
+    names: tuple[Literal["linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z"], ...]
+    """Commanded components; the others are held where they were when a source took command."""
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """Bounds per component [m/s or rad/s]."""
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Self:
+        if not len(self.names) == len(self.low) == len(self.high):
+            raise ValueError(f"names, low and high need equal lengths, got {self.names}, {self.low}, {self.high}")
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+    @property
+    def dim(self) -> int:
+        """Number of components d_a."""
+        return len(self.names)
+
+
+class ObservationConfig(_Frozen):
+    """What the policy sees: n_obs frames of a point cloud and proprioception."""
+
+    n_obs: Annotated[int, Field(ge=1)] = 2
+    """Frames in the observation window, one control period apart."""
+    n_points: Annotated[int, Field(ge=8)] = 128
+    """Points per cloud after farthest-point sampling."""
+    min_points: Annotated[int, Field(ge=1)] = 24
+    """Fewer points than this after the crop is an error; between this and n_points the cloud is tiled."""
+    proprio: tuple[Literal["tool_position", "joint_positions"], ...] = ("tool_position",)
+    """What is appended as proprioception; the tool position [m] always comes first."""
+
+    @model_validator(mode="after")
+    def _tool_first(self) -> Self:
+        if not self.proprio or self.proprio[0] != "tool_position":
+            raise ValueError(f"proprio must start with 'tool_position', got {self.proprio}")
+        return self
+
+    def proprio_dim(self, n_joints: int) -> int:
+        """Length of the proprioception vector."""
+        return sum(3 if item == "tool_position" else n_joints for item in self.proprio)
+
+
+class TaskConfig(_Frozen):
+    """A task: what the policy sees and does, where it may move, and when an episode ends."""
+
+    name: str
+    description: str
+    crop: WorkspaceBox
+    """Points outside are not part of the observation."""
+    tool_workspace: WorkspaceBox
+    """The command gate keeps the tool tip inside."""
+    observation: ObservationConfig = ObservationConfig()
+    action: ActionConfig
+    time_limit: PositiveFloat
+    """Longest episode [s]."""
+    sim: dict[str, float] = {}
+    """Parameters of the simulated task, see its class."""
+
+
+_Config = TypeVar("_Config", bound=_Frozen)
+
+
+def _load(kind: type[_Config], path: Path) -> _Config:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"cannot read {kind.__name__} from {path}: {error.strerror}; give an existing YAML file") from error
+    try:
+        return kind.model_validate(yaml.safe_load(text))
+    except (ValidationError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path} is not a valid {kind.__name__}: {error}") from error
+
+
+def load_robot(path: str | Path) -> RobotConfig:
+    """Read a robot description.
+
+    Raises:
+        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the key.
+    """
+    return _load(RobotConfig, Path(path))
+
+
+def load_task(path: str | Path) -> TaskConfig:
+    """Read a task description.
+
+    Raises:
+        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the key.
+    """
+    return _load(TaskConfig, Path(path))
+
+
+def share_folders() -> list[Path]:
+    """Folders that hold packages' shared files: ROS prefixes first, then this interpreter's."""
+    prefixes = [Path(p) for p in environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
+    site = Path(sysconfig.get_paths()["purelib"])
+    return [p / "share" for p in [*prefixes, site / "cmeel.prefix", Path(sys.prefix)]]
+
+
+def resolve_uri(uri: str, relative_to: Path | None = None) -> Path:
+    """File behind a path or a ``package://<share>/<path>`` URI.
+
+    Raises:
+        ConfigError: If no such file exists; lists the folders searched.
+    """
+    if uri.startswith("package://"):
+        tail = uri.removeprefix("package://")
+        candidates = [share / tail for share in share_folders()]
+    else:
+        candidates = [(relative_to or Path()) / uri]
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise ConfigError(f"{uri} not found; searched {', '.join(str(c) for c in candidates)}")

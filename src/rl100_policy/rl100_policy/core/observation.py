@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Frames and windows of observation: what one decision sees."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.config import ObservationConfig
+from rl100_policy.core.errors import ObservationError
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One time step of observation."""
+
+    stamp_ns: int
+    cloud: Floats
+    """[N, 3], m, base frame."""
+    proprio: Floats
+    """[d_q], SI units, see :func:`proprioception`."""
+
+
+def proprioception(
+    config: ObservationConfig, q: NDArray[np.float64], tool_position: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> Floats:
+    """Proprioception vector from joint positions.
+
+    Args:
+        config: Which parts, in order.
+        q: Joint positions, [n], rad.
+        tool_position: Forward kinematics, [n] -> [3], m, base frame.
+
+    Returns:
+        [d_q], float32: tool position first.
+    """
+    parts = [tool_position(q) if item == "tool_position" else q for item in config.proprio]
+    return np.concatenate(parts).astype(np.float32)
+
+
+class ObservationWindow:
+    """The last n_obs frames, one period apart; begins anew after a gap.
+
+    At the start of an episode the first frame stands in for those before it, as in training.
+    """
+
+    def __init__(self, n_obs: int, period_ns: int) -> None:
+        """Begin empty."""
+        self._period_ns = period_ns
+        self._frames: deque[Frame] = deque(maxlen=n_obs)
+
+    def clear(self) -> None:
+        """Forget all frames."""
+        self._frames.clear()
+
+    def push(self, frame: Frame) -> None:
+        """Add the next frame; a gap of more than one and a half periods begins a new window.
+
+        Raises:
+            ObservationError: If the frame is not newer than the newest one, or holds values that are not finite.
+        """
+        if not (np.isfinite(frame.cloud).all() and np.isfinite(frame.proprio).all()):
+            raise ObservationError(f"frame of {frame.stamp_ns} ns holds NaN or infinity; it is not used")
+        if self._frames:
+            gap = frame.stamp_ns - self._frames[-1].stamp_ns
+            if gap <= 0:
+                raise ObservationError(f"frame of {frame.stamp_ns} ns is not newer than the last ({-gap} ns older)")
+            if 2 * gap > 3 * self._period_ns:
+                self._frames.clear()
+        self._frames.append(frame)
+
+    @property
+    def newest_ns(self) -> int | None:
+        """Stamp of the newest frame, or None."""
+        return self._frames[-1].stamp_ns if self._frames else None
+
+    def frames(self) -> list[Frame]:
+        """Exactly n_obs frames, oldest first; the first one repeated while the window fills.
+
+        Raises:
+            ObservationError: If there is no frame yet.
+        """
+        if not self._frames:
+            raise ObservationError("no frame yet: is the cloud node publishing?")
+        missing = (self._frames.maxlen or 1) - len(self._frames)
+        return [self._frames[0]] * missing + list(self._frames)
+
+
+def stack(frames: list[Frame]) -> tuple[Floats, Floats]:
+    """Arrays of a window: clouds [n_obs, N, 3] and proprioception [n_obs, d_q]."""
+    return np.stack([frame.cloud for frame in frames]), np.stack([frame.proprio for frame in frames])

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a depth image to the point cloud the policy sees: the one path shared by the live node, the learner and the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import fpsample
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.config import WorkspaceBox
+from rl100_policy.core.errors import ObservationError
+
+Floats = NDArray[np.float32]
+
+BUCKET_THRESHOLD = 4096
+"""Above this many points the bucketed kd-tree form of farthest-point sampling is faster than the plain one."""
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole model without distortion; pixel (u, v) is at its integer centre. All values in pixels."""
+
+    width: int
+    height: int
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be a camera."""
+        finite = np.isfinite([self.fx, self.fy, self.cx, self.cy]).all()
+        if not finite or self.fx <= 0 or self.fy <= 0 or self.width <= 0 or self.height <= 0:
+            raise ObservationError(f"expected finite intrinsics with positive focal lengths and size, got {self}")
+
+
+def deproject(depth_m: Floats, intrinsics: Intrinsics) -> Floats:
+    """Points of all pixels in the optical frame, x = (u - cx) z / fx, y = (v - cy) z / fy.
+
+    Args:
+        depth_m: Distance along the optical axis, [H, W], m.
+        intrinsics: Of the camera that took the image.
+
+    Returns:
+        [H * W, 3], m, optical frame (z forward, x right, y down).
+
+    Raises:
+        ObservationError: If the image size is not the one of the intrinsics.
+    """
+    if depth_m.shape != (intrinsics.height, intrinsics.width):
+        raise ObservationError(
+            f"depth image is {depth_m.shape[1]}x{depth_m.shape[0]} but CameraInfo says "
+            f"{intrinsics.width}x{intrinsics.height}; check that both topics come from one camera"
+        )
+    u = (np.arange(intrinsics.width, dtype=np.float32) - np.float32(intrinsics.cx)) / np.float32(intrinsics.fx)
+    v = (np.arange(intrinsics.height, dtype=np.float32) - np.float32(intrinsics.cy)) / np.float32(intrinsics.fy)
+    points = np.empty((*depth_m.shape, 3), dtype=np.float32)
+    np.multiply(depth_m, u[None, :], out=points[..., 0])
+    np.multiply(depth_m, v[:, None], out=points[..., 1])
+    points[..., 2] = depth_m
+    return points.reshape(-1, 3)
+
+
+def transform(points: Floats, t_target_source: NDArray[np.float64]) -> Floats:
+    """Points expressed in another frame: p_target = R p_source + t.
+
+    Args:
+        points: [N, 3], m, source frame.
+        t_target_source: Homogeneous transform, [4, 4].
+
+    Returns:
+        [N, 3], m, target frame.
+    """
+    rotation = t_target_source[:3, :3].astype(np.float32)
+    return points @ rotation.T + t_target_source[:3, 3].astype(np.float32)
+
+
+def crop_to_box(points: Floats, box: WorkspaceBox) -> Floats:
+    """Points inside an axis-aligned box, bounds included; non-finite points are outside.
+
+    Args:
+        points: [N, 3], m, the frame of the box.
+        box: Bounds.
+
+    Returns:
+        [M, 3], M <= N, order kept.
+    """
+    inside = np.isfinite(points[:, 0])
+    for axis in range(3):
+        inside &= (points[:, axis] >= box.low[axis]) & (points[:, axis] <= box.high[axis])
+    return points[inside]
+
+
+def farthest_point_sample(points: Floats, n_points: int) -> Floats:
+    """Subset that covers the cloud: each next point is the one farthest from those chosen, starting with the first.
+
+    Deterministic; equal clouds give equal samples.
+
+    Args:
+        points: [N, 3], N >= n_points.
+        n_points: Size of the subset.
+
+    Returns:
+        [n_points, 3] in order of choice.
+    """
+    if len(points) > BUCKET_THRESHOLD:
+        chosen = fpsample.bucket_fps_kdline_sampling(points, n_points, h=5, start_idx=0)
+    else:
+        chosen = fpsample.fps_sampling(points, n_points, start_idx=0)
+    return points[chosen]
+
+
+def sample_cloud(points: Floats, n_points: int, min_points: int) -> Floats:
+    """Exactly n_points points: farthest-point sampled, or tiled when there are too few.
+
+    Args:
+        points: Cropped cloud, [M, 3], m.
+        n_points: Points wanted.
+        min_points: Fewest points that still count as a view of the scene.
+
+    Returns:
+        [n_points, 3], float32.
+
+    Raises:
+        ObservationError: If M < min_points; names both and what to check.
+    """
+    if len(points) < min_points:
+        what = "the crop is empty" if len(points) == 0 else f"only {len(points)} points are left after the crop"
+        raise ObservationError(
+            f"{what}, at least {min_points} are needed; check the crop box, the camera extrinsics and that the view is free"
+        )
+    if len(points) < n_points:
+        points = points[np.arange(n_points) % len(points)]
+        return points
+    return farthest_point_sample(points, n_points)
+
+
+def depth_to_cloud(
+    depth_m: Floats,
+    intrinsics: Intrinsics,
+    t_base_camera: NDArray[np.float64],
+    crop: WorkspaceBox,
+    n_points: int,
+    min_points: int,
+    *,
+    depth_range_m: tuple[float, float] = (0.15, 3.0),
+) -> Floats:
+    """The observation of one depth frame: deproject, transform, crop, sample.
+
+    Readings of zero, NaN, infinity, or outside ``depth_range_m`` are no readings and are left out.
+
+    Args:
+        depth_m: [H, W], float32, m along the optical axis.
+        intrinsics: Of the camera.
+        t_base_camera: Optical frame in the base frame, [4, 4].
+        crop: Box in the base frame.
+        n_points: Points of the result.
+        min_points: Fewest points that still count as a view of the scene.
+        depth_range_m: Valid readings, nearest and farthest [m].
+
+    Returns:
+        [n_points, 3], float32, m, base frame.
+
+    Raises:
+        ObservationError: If image and intrinsics disagree in size or too few points are left.
+    """
+    low, high = depth_range_m
+    points = deproject(depth_m, intrinsics)
+    with np.errstate(invalid="ignore"):
+        valid = (points[:, 2] >= low) & (points[:, 2] <= high)
+    points = transform(points[valid], t_base_camera)
+    return sample_cloud(crop_to_box(points, crop), n_points, min_points)

@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy versions on disk: a folder with weights, configuration and a manifest that says where it came from.
+
+    <folder>/weights.safetensors   parameters and the normaliser
+    <folder>/config.json           PolicyConfig
+    <folder>/manifest.json         Manifest; holds the SHA-256 of the other two and of itself
+
+A version is written once, under a temporary name, and renamed when complete. Loading checks everything and executes
+nothing: no pickle.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import PolicyVersionError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import PolicyConfig
+
+WEIGHTS, CONFIG, MANIFEST = "weights.safetensors", "config.json", "manifest.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BagReference(_Frozen):
+    """An episode that this version learned from."""
+
+    id: str
+    sha256: str
+    """Hash of the bag, or of the episode's arrays if it never was in a bag."""
+
+
+class FileRecord(_Frozen):
+    """A file of the version."""
+
+    sha256: str
+    size: int
+    """Length [byte]."""
+
+
+class Manifest(_Frozen):
+    """What a policy version is, what it was made for and what it was made from."""
+
+    format: Literal[1] = 1
+    name: str
+    family: str
+    """Generative family, as in the configuration; versions of different families are never mixed."""
+    created: str
+    """UTC, ISO 8601."""
+    task: TaskConfig
+    robot: RobotConfig
+    parents: tuple[str, ...]
+    """Names of the versions this one was trained from."""
+    bags: tuple[BagReference, ...]
+    metrics: dict[str, FiniteFloat]
+    training: dict[str, Any]
+    """Resolved training settings."""
+    files: dict[str, FileRecord]
+    digest: str = ""
+    """SHA-256 of this manifest with an empty digest, as canonical JSON."""
+
+    def computed_digest(self) -> str:
+        """What ``digest`` must be."""
+        plain = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True)
+        return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def write_version(
+    folder: Path,
+    policy: DiffusionPolicy,
+    *,
+    task: TaskConfig,
+    robot: RobotConfig,
+    parents: Sequence[str],
+    bags: Sequence[BagReference],
+    metrics: Mapping[str, float],
+    training: Mapping[str, Any],
+) -> Manifest:
+    """Write a version; its name is the folder's name.
+
+    The folder appears complete or not at all. Blocks until the data is on disk.
+
+    Raises:
+        PolicyVersionError: If the folder exists (versions never change) or a weight is not finite.
+    """
+    folder = Path(folder)
+    if folder.exists():
+        raise PolicyVersionError(f"{folder} exists already and versions never change; choose another folder")
+    tensors = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
+    _require_finite(tensors, str(folder))
+    payload = {
+        WEIGHTS: save(tensors, metadata={"format": "pt", "family": policy.config.family}),
+        CONFIG: policy.config.model_dump_json(indent=2).encode(),
+    }
+    manifest = Manifest(
+        name=folder.name,
+        family=policy.config.family,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        task=task,
+        robot=robot,
+        parents=tuple(parents),
+        bags=tuple(bags),
+        metrics=dict(metrics),
+        training=dict(training),
+        files={name: FileRecord(sha256=_sha256(data), size=len(data)) for name, data in payload.items()},
+    )
+    manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
+    payload[MANIFEST] = manifest.model_dump_json(indent=2).encode()
+    _write_folder(folder, payload)
+    return manifest
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """Read and check the manifest alone, without weights.
+
+    Raises:
+        PolicyVersionError: If it is missing, truncated, altered or from another format.
+    """
+    data = _read(Path(folder), MANIFEST)
+    try:
+        manifest = Manifest.model_validate_json(data)
+    except ValidationError as error:
+        raise PolicyVersionError(f"{folder}/{MANIFEST} is damaged or of another format; copy it again: {error}") from error
+    if manifest.digest != manifest.computed_digest():
+        raise PolicyVersionError(f"{folder}/{MANIFEST} was altered: its digest does not match; copy the version again")
+    return manifest
+
+
+def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
+    """Load a version, in eval mode on the CPU, after checking every byte of it.
+
+    Raises:
+        PolicyVersionError: If a file is missing, truncated or altered, a weight is missing, unknown, misshapen or not
+            finite, or family and configuration disagree.
+    """
+    folder = Path(folder)
+    manifest = read_manifest(folder)
+    if set(manifest.files) != {WEIGHTS, CONFIG}:
+        raise PolicyVersionError(f"{folder}/{MANIFEST} should list {WEIGHTS} and {CONFIG}, found {sorted(manifest.files)}")
+    data = {name: _verified(folder, name, record) for name, record in manifest.files.items()}
+    try:
+        config = PolicyConfig.model_validate_json(data[CONFIG])
+    except ValidationError as error:
+        raise PolicyVersionError(f"{folder}/{CONFIG} is not a usable policy configuration: {error}") from error
+    if config.family != manifest.family:
+        raise PolicyVersionError(
+            f"{folder}: manifest says family {manifest.family!r}, {CONFIG} says {config.family!r}; retrain or re-export"
+        )
+    try:
+        tensors = load(data[WEIGHTS])
+    except SafetensorError as error:
+        raise PolicyVersionError(f"{folder}/{WEIGHTS} is not a safetensors file: {error}") from error
+    _require_finite(tensors, str(folder))
+    policy = DiffusionPolicy(config)
+    _fill(policy, tensors, folder)
+    return policy.eval(), manifest
+
+
+def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None:
+    """Refuse a version made for other observations, actions or another arm.
+
+    Raises:
+        PolicyVersionError: Naming the first thing that disagrees.
+    """
+    pairs: dict[str, tuple[object, object]] = {
+        "task": (manifest.task.name, task.name),
+        "task.observation": (manifest.task.observation, task.observation),
+        "task.action": (manifest.task.action, task.action),
+        "task.crop": (manifest.task.crop, task.crop),
+        "robot.base_frame": (manifest.robot.base_frame, robot.base_frame),
+        "robot.control_period": (manifest.robot.control_period, robot.control_period),
+        "robot.tool": (manifest.robot.tool, robot.tool),
+    }
+    for key, (made_for, running) in pairs.items():
+        if made_for != running:
+            raise PolicyVersionError(
+                f"version {manifest.name!r} was trained with {key} = {made_for}, this system has {running}; "
+                "load a version made for it or train one"
+            )
+
+
+def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:
+    expected = policy.state_dict()
+    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    if missing or extra:
+        raise PolicyVersionError(f"{folder}/{WEIGHTS} does not match {CONFIG}: missing {missing}, unknown {extra}")
+    for key, value in expected.items():
+        if tensors[key].shape != value.shape or tensors[key].dtype != value.dtype:
+            raise PolicyVersionError(
+                f"{folder}/{WEIGHTS}: {key} should be {value.dtype} {tuple(value.shape)}, "
+                f"found {tensors[key].dtype} {tuple(tensors[key].shape)}; weights and {CONFIG} are from two versions"
+            )
+    policy.load_state_dict(dict(tensors), strict=True)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
+    bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise PolicyVersionError(f"{where}: weights should be finite, {bad[0]} is not; go back to an earlier version")
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _read(folder: Path, name: str) -> bytes:
+    try:
+        return (folder / name).read_bytes()
+    except OSError as error:
+        raise PolicyVersionError(f"cannot read {folder / name}: {error.strerror}; is this a policy version?") from error
+
+
+def _verified(folder: Path, name: str, record: FileRecord) -> bytes:
+    data = _read(folder, name)
+    if len(data) != record.size or _sha256(data) != record.sha256:
+        raise PolicyVersionError(
+            f"{folder / name} should be {record.size} bytes with SHA-256 {record.sha256[:12]}..., found {len(data)} bytes "
+            f"with {_sha256(data)[:12]}...; it was truncated or altered, copy the version again"
+        )
+    return data
+
+
+def _write_folder(folder: Path, payload: Mapping[str, bytes]) -> None:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    try:
+        for name, data in payload.items():
+            with open(partial / name, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+        partial.chmod(0o755)
+        partial.rename(folder)
+    except OSError as error:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise PolicyVersionError(f"cannot write version {folder}: {error.strerror}; free space or choose another") from error
+    descriptor = os.open(folder.parent, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

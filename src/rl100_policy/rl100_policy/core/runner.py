@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A loaded policy version ready to decide: what the policy node's worker thread calls."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import ObservationError, PolicyVersionError
+from rl100_policy.core.observation import Frame, stack
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_version import load_version
+
+Sampler = Literal["ddim", "one_step"]
+
+_SEED_MIX = 0x9E3779B97F4A7C15
+"""Odd 64-bit constant (golden ratio) that spreads stamps over seeds."""
+_WARM_UP_DECISIONS = 5
+
+
+@dataclass(frozen=True)
+class Decided:
+    """One decision, as plain arrays and lists ready for messages."""
+
+    version: str
+    sampler: str
+    deterministic: bool
+    noise_seed: int
+    actions: NDArray[np.float64]
+    """[n_c, d_a], SI units."""
+    normalised: list[float]
+    """Clamped normalised actions, row-major [n_c, d_a]."""
+    latents: list[float]
+    """Row-major [K+1, n_c, d_a], unclamped, normalised units; [x_T, x_0] for one_step."""
+    log_probs: list[float]
+    """[K], nat; empty if deterministic or one_step."""
+    timesteps: list[int]
+    sigmas: list[float]
+    inference_s: float
+
+
+def decision_seed(noise_seed: int, stamp_ns: int) -> int:
+    """Seed of the generator of one decision: a function of the policy's seed and the decision's stamp alone, 63 bits."""
+    return ((stamp_ns + 1) * _SEED_MIX + noise_seed) & (2**63 - 1)
+
+
+class PolicyRunner:
+    """One version, one sampler. Not thread-safe; called from one worker thread."""
+
+    def __init__(
+        self, policy: DiffusionPolicy, version: str, *, sampler: Sampler, deterministic: bool, noise_seed: int
+    ) -> None:
+        """Hold a policy that is already in evaluation mode."""
+        self._policy = policy
+        self.version, self.sampler = version, sampler
+        self._deterministic, self._noise_seed = deterministic, noise_seed
+
+    @classmethod
+    def load(
+        cls, path: Path, *, task: TaskConfig, robot: RobotConfig, sampler: str, deterministic: bool, noise_seed: int
+    ) -> Self:
+        """Load a version and check that it was made for this task and robot.
+
+        Raises:
+            PolicyVersionError: If it is damaged, was made for something else, or the sampler is unknown.
+        """
+        if sampler not in ("ddim", "one_step"):
+            raise PolicyVersionError(f"expected sampler 'ddim' or 'one_step', got {sampler!r}")
+        policy, manifest = load_version(path)
+        if (manifest.task, manifest.robot) != (task.name, robot.name):
+            raise PolicyVersionError(
+                f"version {manifest.name} is for task {manifest.task!r} on robot {manifest.robot!r}, "
+                f"not for {task.name!r} on {robot.name!r}"
+            )
+        made_for = policy.config.observation
+        if (made_for.n_obs, made_for.n_points) != (task.observation.n_obs, task.observation.n_points):
+            raise PolicyVersionError(f"version {manifest.name} sees {made_for}, the task gives {task.observation}")
+        policy.eval()
+        name = cast(Sampler, sampler)
+        return cls(policy, manifest.name, sampler=name, deterministic=deterministic, noise_seed=noise_seed)
+
+    @property
+    def n_chunk(self) -> int:
+        """Actions of one decision."""
+        return self._policy.config.action.n_chunk
+
+    def warm_up(self) -> None:
+        """Decide a few times on an empty scene, so that the first real decision is not slower than the others."""
+        observation = self._policy.config.observation
+        frame = Frame(0, np.zeros((observation.n_points, 3), np.float32), np.zeros(observation.proprio_dim, np.float32))
+        for _ in range(_WARM_UP_DECISIONS):
+            self.decide([frame] * observation.n_obs)
+
+    def decide(self, frames: list[Frame]) -> Decided:
+        """One decision from a window of frames, oldest first.
+
+        Raises:
+            ObservationError: If the network's output is not finite.
+        """
+        begun = time.perf_counter()
+        seed = decision_seed(self._noise_seed, frames[-1].stamp_ns)
+        clouds, proprio = stack(frames)
+        decision = self._policy.decide(
+            torch.from_numpy(clouds)[None],
+            torch.from_numpy(proprio)[None],
+            sampler=self.sampler,
+            noise_seed=seed,
+            deterministic=self._deterministic,
+        )
+        actions = decision.actions[0].numpy().astype(np.float64)
+        inference_s = time.perf_counter() - begun
+        if not np.isfinite(actions).all():
+            raise ObservationError(f"version {self.version} decided NaN or infinity; the decision is dropped")
+        return Decided(
+            version=self.version,
+            sampler=self.sampler,
+            deterministic=self._deterministic,
+            noise_seed=seed,
+            actions=actions,
+            normalised=decision.actions_normalised[0].flatten().tolist(),
+            latents=decision.latents[0].flatten().tolist(),
+            log_probs=decision.log_probs.flatten().tolist(),
+            timesteps=[int(step) for step in decision.timesteps],
+            sigmas=[float(sigma) for sigma in decision.sigmas],
+            inference_s=inference_s,
+        )

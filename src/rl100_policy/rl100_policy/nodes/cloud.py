@@ -1,0 +1,173 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Cloud node: depth image to the point cloud the policy sees, next to the camera.
+
+In: depth Image and its CameraInfo (SENSOR), ``camera/extrinsics`` TransformStamped (LATCHED), or a PointCloud2 in place of
+the image. Out: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame, stamp of the image;
+``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks.
+
+A frame that cannot be used (wrong encoding or size, no extrinsics yet, too few points, out of order) is dropped, counted by
+reason, shown in ``/diagnostics`` and warned about at most every two seconds. Without clouds the policy cannot decide and the
+gate holds the arm.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from sensor_msgs.msg import CameraInfo, Image, PointCloud2
+
+from rl100_policy.core import messages
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.geometry import pose_from_xyz_rpy
+from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, depth_to_cloud, sample_cloud, transform
+from rl100_policy.ros.conversions import cloud_message
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import run_node
+from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
+
+_EXTRINSICS_TOLERANCE_M = 0.01
+"""Published and configured camera position may differ by this much before a warning."""
+
+
+@dataclass(frozen=True)
+class CloudParameters:
+    """Parameters of the cloud node."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    camera: str = parameter("", "name of the camera in the robot description; empty: the first")
+    input: str = parameter("depth", "what the camera delivers: depth (Image + CameraInfo) or points (PointCloud2)")
+    points_topic: str = parameter("camera/depth/points", "PointCloud2 topic when input is points")
+    lockstep: bool = parameter(False, "process every frame instead of the newest only")
+
+
+class CloudNode(Node):
+    """Crops and samples next to the camera: publishes kilobytes instead of megabytes."""
+
+    def __init__(self) -> None:
+        """Read parameters and subscribe."""
+        super().__init__("cloud")
+        self._parameters = read_parameters(self, CloudParameters)
+        robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._base_frame = robot.base_frame
+        self._camera = robot.camera(self._parameters.camera or None)
+        self._t_base_camera: NDArray[np.float64] | None = None
+        self._intrinsics: Intrinsics | None = None
+        self._last_ns = -1
+        self._dropped: Counter[str] = Counter()
+        self._published = 0
+        self._work_s = 0.0
+        self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
+        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        qos = sensor_input(lockstep=self._parameters.lockstep)
+        if self._parameters.input == "depth":
+            self.create_subscription(Image, self._camera.topic, self._on_depth, qos)
+            info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
+            self.create_subscription(CameraInfo, info, self._on_info, qos)
+        else:
+            self.create_subscription(PointCloud2, self._parameters.points_topic, self._on_points, qos)
+        self.create_subscription(TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED)
+        self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    def _on_extrinsics(self, message: TransformStamped) -> None:
+        if message.header.frame_id != self._base_frame or message.child_frame_id != self._camera.optical_frame:
+            return
+        try:
+            self._t_base_camera = messages.transform_matrix(message.transform)
+        except ObservationError as error:
+            self._drop("bad extrinsics", error)
+            return
+        configured = pose_from_xyz_rpy(self._camera.xyz, self._camera.rpy)
+        off = float(np.linalg.norm(self._t_base_camera[:3, 3] - configured[:3, 3]))
+        if off > _EXTRINSICS_TOLERANCE_M:
+            self.get_logger().warning(f"camera is {off:.3f} m from where the robot description has it; the published pose is used")
+
+    def _on_info(self, message: CameraInfo) -> None:
+        try:
+            self._intrinsics = messages.intrinsics(message)
+        except ObservationError as error:
+            self._drop("bad camera info", error)
+
+    def _on_depth(self, message: Image) -> None:
+        begun = time.perf_counter()
+        try:
+            if self._intrinsics is None or self._t_base_camera is None:
+                missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
+                raise ObservationError(f"no {missing} has arrived yet; the frame is dropped")
+            points = depth_to_cloud(
+                messages.depth_image(message),
+                self._intrinsics,
+                self._t_base_camera,
+                self._task.crop,
+                self._task.observation.n_points,
+                self._task.observation.min_points,
+                depth_range_m=(self._camera.depth_min, self._camera.depth_max),
+            )
+            self._publish(points, messages.stamp_ns(message.header.stamp))
+        except ObservationError as error:
+            self._drop("depth frame", error)
+        self._work_s += time.perf_counter() - begun
+
+    def _on_points(self, message: PointCloud2) -> None:
+        begun = time.perf_counter()
+        try:
+            points = messages.cloud_points(message)
+            if message.header.frame_id != self._base_frame:
+                if message.header.frame_id != self._camera.optical_frame or self._t_base_camera is None:
+                    raise ObservationError(
+                        f"points are in frame {message.header.frame_id!r}; expected {self._base_frame!r}, or "
+                        f"{self._camera.optical_frame!r} together with camera/extrinsics"
+                    )
+                points = transform(points, self._t_base_camera)
+            observation = self._task.observation
+            cropped = crop_to_box(points, self._task.crop)
+            self._publish(
+                sample_cloud(cropped, observation.n_points, observation.min_points),
+                messages.stamp_ns(message.header.stamp),
+            )
+        except ObservationError as error:
+            self._drop("point cloud", error)
+        self._work_s += time.perf_counter() - begun
+
+    def _publish(self, points: NDArray[np.float32], stamp_ns: int) -> None:
+        if stamp_ns == self._last_ns:
+            raise ObservationError(f"two frames with stamp {stamp_ns} ns; the second is dropped")
+        self._last_ns = stamp_ns
+        self._cloud.publish(cloud_message(points, stamp_ns, self._base_frame))
+        self._published += 1
+
+    def _drop(self, what: str, error: ObservationError) -> None:
+        self._dropped[what] += 1
+        self.get_logger().warning(f"{what} dropped: {error}", throttle_duration_sec=2.0)
+
+    def _report(self) -> None:
+        dropped = sum(self._dropped.values())
+        status = DiagnosticStatus(name="rl100: cloud", hardware_id=self._camera.name)
+        status.level = DiagnosticStatus.WARN if dropped else DiagnosticStatus.OK
+        status.message = f"{self._published} clouds, {dropped} frames dropped"
+        mean_ms = 1e3 * self._work_s / max(1, self._published + dropped)
+        status.values = [KeyValue(key="published", value=str(self._published)), KeyValue(key="mean_ms", value=f"{mean_ms:.2f}")]
+        status.values += [KeyValue(key=f"dropped: {key}", value=str(count)) for key, count in self._dropped.items()]
+        array = DiagnosticArray(status=[status])
+        array.header.stamp = self.get_clock().now().to_msg()
+        self._diagnostics.publish(array)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return run_node(CloudNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Command gate node: the only node that commands the arm.
+
+In: ``joint_states`` JointState (SENSOR), ``teleop/delta_twist_cmds`` TwistStamped and ``policy/action_chunk`` ActionChunk
+(COMMAND). Out: the robot's command topic, JointTrajectory (COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status``
+GateStatus (LATCHED, on change and at 2 Hz). Services: ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and
+``gate/release`` Trigger. One callback group, single-threaded; no callback blocks.
+
+Every control period is begun by a joint state. In real time it is answered at once with the action due at that time, or by a
+hold. In lockstep the answer waits for the action that carries the joint state's stamp; the simulated robot bounds the wait.
+Whatever is malformed, stale or not finite is refused, counted, and holds the arm. Without joint states nothing is commanded,
+and the controller holds its last position.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.srv import SetCommandSource
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from rl100_policy.core import messages
+from rl100_policy.core.chunking import ChunkSchedule
+from rl100_policy.core.command import CLIPPED, HELD, CommandGate, CommandSource, GateFlag, GateResult
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ActionError, ObservationError
+from rl100_policy.ros.conversions import chunk_from_message, header, trajectory_message, twist_components
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import run_node
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class GateParameters:
+    """Parameters of the command gate node."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    lockstep: bool = parameter(False, "wait for the action that carries the joint state's stamp")
+    teleop_timeout: float = parameter(0.25, "a teleop command older than this is stale [s], real time only", low=0.01, high=2.0)
+
+
+class CommandGateNode(Node):
+    """Shell around :class:`rl100_policy.core.command.CommandGate`."""
+
+    def __init__(self) -> None:
+        """Read parameters, subscribe, offer the services."""
+        super().__init__("command_gate")
+        self._parameters = read_parameters(self, GateParameters)
+        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._gate = CommandGate(self._robot, self._task)
+        self._period_ns = round(self._robot.control_period * 1e9)
+        self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
+        self._schedule = ChunkSchedule()
+        self._twist: tuple[int, Floats] | None = None
+        self._waiting: tuple[int, Floats, float] | None = None
+        self._answered_ns = -1
+        self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
+        self._reason = ""
+        self._commands = self.create_publisher(JointTrajectory, self._robot.command_topic, COMMAND)
+        self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
+        self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
+        self.create_subscription(JointState, "joint_states", self._on_joint_state, SENSOR)
+        self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
+        self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
+        self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
+        self.create_service(Trigger, "gate/estop", self._on_estop)
+        self.create_service(Trigger, "gate/release", self._on_release)
+        self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self._publish_status()
+
+    # Inputs
+
+    def _on_joint_state(self, message: JointState) -> None:
+        received = time.perf_counter()
+        try:
+            q = messages.joint_positions(message, self._robot.joints)
+        except ObservationError as error:
+            self._refuse(str(error))
+            return
+        stamp = messages.stamp_ns(message.header.stamp)
+        if stamp < self._answered_ns - self._period_ns:
+            self._restart_clock(stamp)
+        if self._answered_ns >= 0 and stamp < self._answered_ns + 0.9 * self._period_ns:
+            return  # faster than the control rate: not this one
+        self._waiting = (stamp, q, received)
+        self._answer()
+
+    def _on_twist(self, message: TwistStamped) -> None:
+        twist = twist_components(message, self._task.action.names)
+        if message.header.frame_id not in ("", self._robot.base_frame):
+            self._refuse(f"teleop command in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}")
+            return
+        self._twist = (messages.stamp_ns(message.header.stamp), twist)
+        self._answer()
+
+    def _on_chunk(self, message: ActionChunk) -> None:
+        try:
+            chunk = chunk_from_message(message)
+            chunk.check(self._task.action, self._period_ns)
+            if message.header.frame_id != self._robot.base_frame:
+                raise ActionError(f"chunk in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}")
+            self._schedule.push(chunk)
+        except ActionError as error:
+            self._refuse(str(error))
+            return
+        self._answer()
+
+    # The control period
+
+    def _answer(self) -> None:
+        """Answer the waiting control period if everything it needs is there."""
+        if self._waiting is None:
+            return
+        stamp, q, received = self._waiting
+        action, version = self._due(stamp)
+        in_command = self._source is not CommandSource.HOLD and not self._estop
+        if action is None and in_command and self._parameters.lockstep:
+            return
+        if self._fresh:
+            self._gate.reset(q)
+            self._fresh = False
+        if self._estop:
+            result = self._gate.hold(GateFlag.HELD_ESTOP)
+        elif not in_command:
+            result = self._gate.hold()
+        else:
+            result = self._gate.step(action, q)
+        self._waiting, self._answered_ns = None, stamp
+        self._publish(stamp, received, action, version, result)
+
+    def _due(self, stamp: int) -> tuple[Floats | None, str]:
+        """Action of the source in command for a period, and the version it is from."""
+        if self._source is CommandSource.POLICY:
+            due = self._schedule.due(stamp)
+            return (due[0], due[1].policy_version) if due else (None, "")
+        if self._source is CommandSource.TELEOP and self._twist is not None:
+            age = stamp - self._twist[0]
+            limit = 0 if self._parameters.lockstep else round(self._parameters.teleop_timeout * 1e9)
+            return (self._twist[1], "") if age <= limit else (None, "")
+        return None, ""
+
+    def _publish(self, stamp: int, received: float, action: Floats | None, version: str, result: GateResult) -> None:
+        command = trajectory_message(self._robot.joints, result.joint_command, stamp, self._robot.control_period)
+        self._commands.publish(command)
+        record = GateCommand(header=header(stamp, self._robot.base_frame), source=int(self._source), policy_version=version)
+        record.action_space, record.names = self._task.action.space, list(self._task.action.names)
+        record.requested = [] if action is None else action.tolist()
+        record.executed = result.executed.tolist()
+        record.joint_names, record.joint_command = list(self._robot.joints), result.joint_command.tolist()
+        record.flags, record.latency_s = int(result.flags), time.perf_counter() - received
+        self._records.publish(record)
+        self._counts["periods"] += 1
+        self._counts["clipped"] += bool(result.flags & CLIPPED)
+        if result.flags & HELD:
+            self._counts["held"] += 1
+            self._reason = f"held: {result.flags.name}"
+            self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
+
+    def _restart_clock(self, stamp: int) -> None:
+        """Time has jumped back: nothing received before it is due any more."""
+        self.get_logger().warning(f"joint state clock jumped back to {stamp} ns; actions are forgotten")
+        self._answered_ns, self._twist = -1, None
+        self._schedule.clear()
+        self._fresh = True
+
+    def _refuse(self, reason: str) -> None:
+        self._counts["malformed"] += 1
+        self._reason = f"refused: {reason}"
+        self.get_logger().warning(self._reason, throttle_duration_sec=2.0)
+
+    # Services and status
+
+    def _on_set_source(
+        self, request: SetCommandSource.Request, response: SetCommandSource.Response
+    ) -> SetCommandSource.Response:
+        try:
+            source = CommandSource(request.source)
+        except ValueError:
+            response.success, response.message = False, f"no command source {request.source}; 0 hold, 1 teleop, 2 policy"
+            return response
+        self._source, self._fresh, self._twist = source, True, None
+        self._schedule.clear()
+        self._publish_status()
+        response.success, response.message = True, f"{source.name.lower()} is in command"
+        self._answer()
+        return response
+
+    def _on_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._estop = True
+        self._publish_status()
+        self._answer()
+        response.success, response.message = True, "emergency stop latched: call gate/release to go on"
+        return response
+
+    def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self._estop, self._source, self._fresh = False, CommandSource.HOLD, True
+        self._publish_status()
+        response.success, response.message = True, "released: nobody is in command"
+        return response
+
+    def _publish_status(self) -> None:
+        status = GateStatus(source=int(self._source), estop=self._estop, last_reason=self._reason, **self._counts)
+        status.header.stamp = self.get_clock().now().to_msg()
+        self._status.publish(status)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return run_node(CommandGateNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

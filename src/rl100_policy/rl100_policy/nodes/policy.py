@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy node: from observations to chunks of actions, on one worker thread.
+
+In: ``policy/cloud`` PointCloud2 and ``joint_states`` JointState (SENSOR), ``gate/status`` GateStatus (LATCHED): the policy
+decides only while it is in command, or always in shadow mode. Out: ``policy/action_chunk`` ActionChunk (COMMAND),
+``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz).
+Service: ``policy/load`` LoadPolicy.
+
+Threads: the executor converts messages and never waits; one worker thread owns the network and takes the newest window from a
+slot of one. A version is loaded and warmed up on the worker's side of a lock before it replaces the one in use; a version that
+is refused leaves the one in use. An observation that is malformed, not finite or out of order is refused and counted; without
+a decision the gate holds the arm.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
+from rl100_msgs.srv import LoadPolicy
+from sensor_msgs.msg import JointState, PointCloud2
+
+from rl100_policy.core import messages
+from rl100_policy.core.chunking import Chunk
+from rl100_policy.core.command import CommandSource
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ObservationError, PolicyVersionError
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.observation import Frame, ObservationWindow, proprioception
+from rl100_policy.core.runner import Decided, PolicyRunner
+from rl100_policy.ros.conversions import chunk_message, header, time_message
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import run_node
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
+
+_STATUS_WINDOW = 200
+"""Decisions over which latency percentiles are reported."""
+
+
+@dataclass(frozen=True)
+class PolicyParameters:
+    """Parameters of the policy node."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    policy: str = parameter("", "folder of the policy version to load at start; empty: none")
+    sampler: str = parameter("one_step", "one_step (consistency student) or ddim (teacher)")
+    deterministic: bool = parameter(True, "take the mean of every denoising transition after the first noise")
+    noise_seed: int = parameter(0, "seed of the policy's noise; each decision mixes in its stamp", low=0, high=2**31)
+    lockstep: bool = parameter(False, "the simulated clock waits for this node")
+    execute: int = parameter(0, "actions of a chunk executed before the next decision; 0: all in lockstep, else all but one", low=0, high=64)
+    shadow: bool = parameter(False, "decide also while the policy is not in command; the gate ignores it")
+    torch_threads: int = parameter(1, "threads of one inference", low=1, high=64)
+
+
+class PolicyNode(Node):
+    """Shell around :class:`rl100_policy.core.runner.PolicyRunner`."""
+
+    def __init__(self) -> None:
+        """Read parameters, load the version if one is given, subscribe."""
+        super().__init__("policy")
+        self._parameters = read_parameters(self, PolicyParameters)
+        torch.set_num_threads(self._parameters.torch_threads)
+        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._kinematics = ArmKinematics(self._robot)
+        self._period_ns = round(self._robot.control_period * 1e9)
+        self._window = ObservationWindow(self._task.observation.n_obs, self._period_ns)
+        self._joints: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=64)
+        self._clouds: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=8)
+        self._in_command, self._last_decision_ns = False, -1
+        self._runner: PolicyRunner | None = None
+        self._swap = threading.Lock()
+        self._slot: tuple[list[Frame], float] | None = None
+        self._wake = threading.Condition()
+        self._stopping = False
+        self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
+        self._decisions = self._misses = self._refused = 0
+        self._detail = ""
+        self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
+        self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
+        self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
+        qos = sensor_input(lockstep=self._parameters.lockstep)
+        self.create_subscription(PointCloud2, "policy/cloud", self._on_cloud, qos)
+        self.create_subscription(JointState, "joint_states", self._on_joint_state, qos)
+        self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
+        self.create_service(LoadPolicy, "policy/load", self._on_load)
+        self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        if self._parameters.policy:
+            self._load(self._parameters.policy, self._parameters.sampler)
+        self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._worker.start()
+        self._publish_status()
+
+    # Observations
+
+    def _on_joint_state(self, message: JointState) -> None:
+        try:
+            q = messages.joint_positions(message, self._robot.joints)
+        except ObservationError as error:
+            self._refuse(error)
+            return
+        self._joints.append((messages.stamp_ns(message.header.stamp), q))
+        self._complete_frames()
+
+    def _on_cloud(self, message: PointCloud2) -> None:
+        try:
+            points = messages.cloud_points(message)
+            expected = self._task.observation.n_points
+            if message.header.frame_id != self._robot.base_frame or len(points) != expected:
+                raise ObservationError(
+                    f"expected {expected} points in {self._robot.base_frame!r}, got {len(points)} in "
+                    f"{message.header.frame_id!r}; does the cloud node use the same task?"
+                )
+        except ObservationError as error:
+            self._refuse(error)
+            return
+        self._clouds.append((messages.stamp_ns(message.header.stamp), points))
+        self._complete_frames()
+
+    def _complete_frames(self) -> None:
+        """Turn clouds into frames as soon as a joint state of their time is there, and decide if one is due."""
+        while self._clouds:
+            stamp, points = self._clouds[0]
+            q = messages.nearest(self._joints, stamp, tolerance_ns=self._tolerance_ns())
+            if q is None:
+                if self._joints and self._joints[-1][0] > stamp + self._period_ns:
+                    self._clouds.popleft()
+                    self._refuse(ObservationError(f"no joint state within tolerance of the cloud of {stamp} ns"))
+                    continue
+                return
+            self._clouds.popleft()
+            try:
+                proprio = proprioception(self._task.observation, q, self._kinematics.tool_position)
+                self._window.push(Frame(stamp, points, proprio))
+            except ObservationError as error:
+                self._refuse(error)
+                continue
+            self._decide_if_due()
+
+    def _tolerance_ns(self) -> int:
+        """How far apart cloud and joint state may be: nothing in lockstep, half a period otherwise."""
+        return 0 if self._parameters.lockstep else self._period_ns // 2
+
+    def _on_gate_status(self, message: GateStatus) -> None:
+        in_command = message.source == int(CommandSource.POLICY) and not message.estop
+        begins = in_command and not self._in_command
+        self._in_command = in_command
+        if begins:
+            self._last_decision_ns = -1
+            self._decide_if_due()
+
+    # Decisions
+
+    def _decide_if_due(self) -> None:
+        """Hand the window to the worker when the last chunk is used up and the newest frame is fresh."""
+        newest = self._window.newest_ns
+        runner = self._runner
+        if newest is None or runner is None or not (self._in_command or self._parameters.shadow):
+            return
+        age_ns = self.get_clock().now().nanoseconds - newest
+        if age_ns > 2 * self._period_ns:
+            return  # a frame from before: the next one decides
+        spacing = self._executed(runner) * self._period_ns
+        if 0 <= self._last_decision_ns <= newest < self._last_decision_ns + spacing - self._period_ns // 2:
+            return
+        self._last_decision_ns = newest
+        with self._wake:
+            self._slot = (self._window.frames(), age_ns * 1e-9)
+            self._wake.notify()
+
+    def _executed(self, runner: PolicyRunner) -> int:
+        """Actions of a chunk that are executed before the next decision."""
+        n_chunk = runner.n_chunk
+        default = n_chunk if self._parameters.lockstep else max(1, n_chunk - 1)
+        return min(self._parameters.execute or default, n_chunk)
+
+    def _work(self) -> None:
+        """Worker thread: newest window in, chunk and record out."""
+        while True:
+            with self._wake:
+                while self._slot is None and not self._stopping:
+                    self._wake.wait()
+                if self._stopping:
+                    return
+                (frames, age_s), self._slot = self._slot, None  # type: ignore[misc]
+            with self._swap:
+                runner = self._runner
+                if runner is None:
+                    continue
+                try:
+                    decided = runner.decide(frames)
+                except ObservationError as error:
+                    self._refuse(error)
+                    continue
+            with contextlib.suppress(RuntimeError if self._stopping else ()):
+                self._publish(frames, age_s, decided)
+
+    def _publish(self, frames: list[Frame], age_s: float, decided: Decided) -> None:
+        frame_id, stamp = self._robot.base_frame, frames[-1].stamp_ns
+        missed = decided.inference_s * 1e9 > self._period_ns
+        chunk = Chunk(
+            stamp, self._period_ns, self._task.action.space, self._task.action.names, decided.actions, decided.version
+        )
+        self._chunks.publish(chunk_message(chunk, frame_id))
+        n_chunk, d_a = decided.actions.shape
+        record = DecisionRecord(header=header(stamp, frame_id), policy_version=decided.version, sampler=decided.sampler)
+        record.observation_stamps = [time_message(frame.stamp_ns) for frame in frames]
+        record.deterministic, record.noise_seed = decided.deterministic, decided.noise_seed
+        record.n_chunk, record.d_a = n_chunk, d_a
+        record.timesteps, record.sigmas = decided.timesteps, decided.sigmas
+        record.latents, record.log_probs = decided.latents, decided.log_probs
+        record.actions, record.value = decided.normalised, float("nan")
+        record.inference_s, record.observation_age_s, record.deadline_missed = decided.inference_s, age_s, missed
+        self._records.publish(record)
+        self._inference_s.append(decided.inference_s)
+        self._decisions += 1
+        self._misses += missed
+
+    # Versions and status
+
+    def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
+        response.success = self._load(request.path, request.sampler or self._parameters.sampler)
+        response.policy_version = self._runner.version if self._runner else ""
+        response.message = self._detail
+        return response
+
+    def _load(self, path: str, sampler: str) -> bool:
+        """Load, check and warm up a version, then swap it in; the one in use stays if the new one is refused."""
+        try:
+            runner = PolicyRunner.load(
+                Path(path),
+                task=self._task,
+                robot=self._robot,
+                sampler=sampler,
+                deterministic=self._parameters.deterministic,
+                noise_seed=self._parameters.noise_seed,
+            )
+            runner.warm_up()
+        except PolicyVersionError as error:
+            self._detail = f"refused: {error}"
+            self.get_logger().error(self._detail)
+            return False
+        with self._swap:
+            self._runner = runner
+            self._inference_s.clear()
+            self._decisions = self._misses = 0
+        self._last_decision_ns = -1
+        self._detail = f"{runner.version} with {sampler} is in use"
+        self.get_logger().info(self._detail)
+        self._publish_status()
+        return True
+
+    def _refuse(self, error: ObservationError) -> None:
+        self._refused += 1
+        self._detail = f"refused: {error}"
+        self.get_logger().warning(self._detail, throttle_duration_sec=2.0)
+
+    def _publish_status(self) -> None:
+        runner = self._runner
+        status = PolicyStatus(decisions=self._decisions, deadline_misses=self._misses, refused=self._refused)
+        status.header.stamp = self.get_clock().now().to_msg()
+        status.state = PolicyStatus.NO_POLICY if runner is None else PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY
+        status.policy_version, status.sampler = (runner.version, runner.sampler) if runner else ("", "")
+        times = np.array(self._inference_s or [np.nan])
+        status.inference_p50_s, status.inference_p99_s = (float(value) for value in np.percentile(times, [50, 99]))
+        status.detail = self._detail
+        self._status.publish(status)
+
+    def destroy_node(self) -> None:
+        """Stop the worker, then the node."""
+        with self._wake:
+            self._stopping = True
+            self._wake.notify()
+        self._worker.join(timeout=5.0)
+        super().destroy_node()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return run_node(PolicyNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

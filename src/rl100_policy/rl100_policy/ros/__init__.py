@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Layer ``ros``: what nodes share: quality of service, parameters, message construction, start and stop."""

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Construction of messages from arrays; reading them is in ``core.messages``, which also serves bags."""
+
+from __future__ import annotations
+
+import array
+from collections.abc import Sequence
+
+import numpy as np
+from builtin_interfaces.msg import Duration, Time
+from geometry_msgs.msg import TransformStamped, TwistStamped
+from numpy.typing import NDArray
+from rl100_msgs.msg import ActionChunk
+from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointField
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from rl100_policy.core.chunking import Chunk
+from rl100_policy.core.command import TWIST_COMPONENTS
+from rl100_policy.core.config import CameraConfig
+from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
+
+Floats = NDArray[np.float64]
+
+_XYZ_FIELDS = [
+    PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1) for index, name in enumerate("xyz")
+]
+
+
+def time_message(stamp_ns: int) -> Time:
+    """Time message from nanoseconds."""
+    return Time(sec=stamp_ns // 1_000_000_000, nanosec=stamp_ns % 1_000_000_000)
+
+
+def duration_message(seconds: float) -> Duration:
+    """Duration message from seconds, rounded to nanoseconds."""
+    total = round(seconds * 1e9)
+    return Duration(sec=total // 1_000_000_000, nanosec=total % 1_000_000_000)
+
+
+def header(stamp_ns: int, frame_id: str = "") -> Header:
+    """Header from nanoseconds and a frame."""
+    return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
+
+
+def cloud_message(points: NDArray[np.float32], stamp_ns: int, frame_id: str) -> PointCloud2:
+    """PointCloud2 with float32 x, y, z [m] from [N, 3]."""
+    message = PointCloud2(header=header(stamp_ns, frame_id), height=1, width=len(points), fields=_XYZ_FIELDS)
+    message.point_step, message.row_step = 12, 12 * len(points)
+    message.is_dense = True
+    message.data = array.array("B", np.ascontiguousarray(points, dtype=np.float32).tobytes())
+    return message
+
+
+def depth_message(depth_mm: NDArray[np.uint16], stamp_ns: int, frame_id: str) -> Image:
+    """Depth image in millimetres, encoding 16UC1, from [H, W]."""
+    height, width = depth_mm.shape
+    message = Image(header=header(stamp_ns, frame_id), height=height, width=width, encoding="16UC1", step=2 * width)
+    message.data = array.array("B", np.ascontiguousarray(depth_mm).tobytes())
+    return message
+
+
+def camera_info_message(camera: CameraConfig, stamp_ns: int) -> CameraInfo:
+    """CameraInfo of an undistorted pinhole camera."""
+    message = CameraInfo(header=header(stamp_ns, camera.optical_frame), height=camera.height, width=camera.width)
+    message.distortion_model = "plumb_bob"
+    message.d = [0.0] * 5
+    message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+    message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+    message.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    return message
+
+
+def extrinsics_message(camera: CameraConfig, base_frame: str, stamp_ns: int) -> TransformStamped:
+    """Pose of the camera's optical frame in the robot base frame."""
+    message = TransformStamped(header=header(stamp_ns, base_frame), child_frame_id=camera.optical_frame)
+    pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
+    translation, rotation = message.transform.translation, message.transform.rotation
+    translation.x, translation.y, translation.z = map(float, pose[:3, 3])
+    rotation.x, rotation.y, rotation.z, rotation.w = map(float, quaternion_from_pose(pose))
+    return message
+
+
+def joint_state_message(names: Sequence[str], positions: Floats, velocities: Floats, stamp_ns: int) -> JointState:
+    """JointState with positions [rad] and velocities [rad/s]."""
+    return JointState(
+        header=header(stamp_ns), name=list(names), position=positions.tolist(), velocity=velocities.tolist()
+    )
+
+
+def trajectory_message(names: Sequence[str], positions: Floats, stamp_ns: int, period_s: float) -> JointTrajectory:
+    """Trajectory of one point: be at the positions [rad] one period after the stamp."""
+    point = JointTrajectoryPoint(positions=positions.tolist(), time_from_start=duration_message(period_s))
+    return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=[point])
+
+
+def twist_message(action: Floats, names: Sequence[str], stamp_ns: int, frame_id: str) -> TwistStamped:
+    """TwistStamped with the named components [m/s, rad/s] set and zeros elsewhere."""
+    message = TwistStamped(header=header(stamp_ns, frame_id))
+    for value, name in zip(action, names, strict=True):
+        part, axis = name.split(".")
+        setattr(getattr(message.twist, part), axis, float(value))
+    return message
+
+
+def twist_components(message: TwistStamped, names: Sequence[str]) -> Floats:
+    """Named components of a twist, [d_a], SI units."""
+    assert all(name in TWIST_COMPONENTS for name in names)
+    parts = [name.split(".") for name in names]
+    return np.array([getattr(getattr(message.twist, part), axis) for part, axis in parts])
+
+
+def chunk_message(chunk: Chunk, frame_id: str) -> ActionChunk:
+    """ActionChunk from a chunk of actions."""
+    return ActionChunk(
+        header=header(chunk.stamp_ns, frame_id),
+        policy_version=chunk.policy_version,
+        action_space=chunk.action_space,
+        names=list(chunk.names),
+        period=duration_message(chunk.period_ns * 1e-9),
+        n_chunk=len(chunk.actions),
+        actions=chunk.actions.astype(np.float32).ravel().tolist(),
+    )
+
+
+def chunk_from_message(message: ActionChunk) -> Chunk:
+    """Chunk of actions from a message.
+
+    Raises:
+        ActionError: If sizes disagree or a value is not finite, see :class:`Chunk`.
+    """
+    stamp = message.header.stamp
+    return Chunk(
+        stamp_ns=stamp.sec * 1_000_000_000 + stamp.nanosec,
+        period_ns=message.period.sec * 1_000_000_000 + message.period.nanosec,
+        action_space=message.action_space,
+        names=tuple(message.names),
+        actions=Chunk.shaped(message.actions, message.n_chunk, len(message.names)),
+        policy_version=message.policy_version,
+    )

@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Start and stop of a node process: one way for all nodes."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+
+import rclpy
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+
+from rl100_policy.core.errors import Rl100Error
+
+
+def keep_on_this_machine() -> None:
+    """Restrict DDS discovery to this machine unless the person asked for more (ROS's own default is the subnet)."""
+    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+
+
+def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+    """Create one node, spin it until the process is asked to stop, destroy it.
+
+    Args:
+        create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises is printed, not traced.
+        args: Command line, ``sys.argv`` if None.
+
+    Returns:
+        Exit status: 0 after a stop, 2 when the node could not be created.
+    """
+    keep_on_this_machine()
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    rclpy.init(args=list(args) if args is not None else None)
+    try:
+        node = create()
+    except Rl100Error as error:
+        sys.stderr.write(f"cannot start: {error}\n")
+        rclpy.try_shutdown()
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    gc.collect()
+    gc.freeze()  # what exists now lives as long as the process: keeps the collector's pauses short
+    try:
+        executor.spin()
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        executor.shutdown()
+        node.destroy_node()
+        rclpy.try_shutdown()
+    return 0

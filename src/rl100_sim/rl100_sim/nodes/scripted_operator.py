@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Scripted operator node: plays the person beside the simulated robot.
+
+It looks at the scene (``sim/ground_truth``, as a person would look with the eyes), publishes the same teleop messages a device
+would (``teleop/delta_twist_cmds`` TwistStamped, COMMAND), and uses the same controls as a person: ``episode/start``,
+``episode/stop``, ``gate/set_command_source``, ``policy/load``, and judgements on ``feedback`` (HumanFeedback, EVENT).
+
+``mode`` demonstrate: it steers the arm, with the imperfections of :mod:`rl100_sim.demonstrator`. ``mode`` supervise: the policy
+steers, it only starts, judges and ends the episodes. Either way success is what the scene shows, never what a policy thinks.
+After ``episodes`` episodes the process ends; exit status 1 if a control failed.
+
+Threads: the executor answers ground truth with a twist at once; the main thread walks through the episodes and waits.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
+from rclpy.client import Client
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.node import Node
+from rl100_msgs.msg import HumanFeedback, SimGroundTruth
+from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from std_srvs.srv import SetBool
+
+from rl100_policy.core import messages
+from rl100_policy.core.command import CommandSource
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ConfigError, Rl100Error
+from rl100_policy.ros.conversions import twist_message
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.qos import COMMAND, EVENT
+from rl100_sim.demonstrator import ScriptedPusher
+
+_SERVICE_TIMEOUT_S = 60.0
+_EPISODE_TIMEOUT_S = 120.0
+"""Longest wall time of one episode before the operator gives up [s]."""
+
+
+class OperatorError(Rl100Error):
+    """A control that the operator needs did not do what was asked."""
+
+
+@dataclass(frozen=True)
+class OperatorParameters:
+    """Parameters of the scripted operator."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    mode: str = parameter("demonstrate", "demonstrate (steers the arm) or supervise (the policy steers)")
+    episodes: int = parameter(10, "episodes before the process ends", low=1, high=100000)
+    first_seed: int = parameter(0, "seed of the first episode; each next one adds one", low=0, high=2**31)
+    skill: float = parameter(0.5, "0: barely trained, 1: careful and steady", low=0.0, high=1.0)
+    name: str = parameter("scripted_operator", "operator name in the episode metadata")
+    policy: str = parameter("", "supervise: folder of the policy version to load first; empty: the loaded one")
+    sampler: str = parameter("", "supervise: one_step or ddim; empty: the policy node's")
+    record: bool = parameter(True, "record every episode")
+
+
+class ScriptedOperatorNode(Node):
+    """Eyes, hands and keys; the order of things is in :meth:`run`."""
+
+    def __init__(self) -> None:
+        """Read parameters, look at the scene, find the controls."""
+        super().__init__("scripted_operator")
+        self._parameters = read_parameters(self, OperatorParameters)
+        if self._parameters.mode not in ("demonstrate", "supervise"):
+            raise ConfigError(f"mode must be demonstrate or supervise, got {self._parameters.mode!r}")
+        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._pusher: ScriptedPusher | None = None
+        self._ended = threading.Event()
+        self._last: SimGroundTruth | None = None
+        self._successes = 0
+        self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self._feedback = self.create_publisher(HumanFeedback, "feedback", EVENT)
+        self.create_subscription(SimGroundTruth, "sim/ground_truth", self._on_ground_truth, EVENT)
+        self._reset_sim = self.create_client(ResetSim, "sim/reset")
+        self._run_sim = self.create_client(SetBool, "sim/run")
+        self._start_episode = self.create_client(StartEpisode, "episode/start")
+        self._stop_episode = self.create_client(StopEpisode, "episode/stop")
+        self._set_source = self.create_client(SetCommandSource, "gate/set_command_source")
+        self._load_policy = self.create_client(LoadPolicy, "policy/load")
+
+    # Eyes and hands (executor thread)
+
+    def _on_ground_truth(self, truth: SimGroundTruth) -> None:
+        self._last = truth
+        if truth.terminated or truth.truncated:
+            self._judge(truth)
+            self._ended.set()
+        elif self._pusher is not None:
+            action = self._pusher.act(_planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position))
+            names, stamp = self._task.action.names, messages.stamp_ns(truth.header.stamp)
+            self._twists.publish(twist_message(action, names, stamp, self._robot.base_frame))
+
+    def _judge(self, truth: SimGroundTruth) -> None:
+        """Press the key for what the scene shows."""
+        kind = HumanFeedback.SUCCESS if truth.success else HumanFeedback.FAILURE
+        judgement = HumanFeedback(kind=kind, reward=1.0 if truth.success else 0.0, source=self._parameters.name)
+        judgement.header.stamp = truth.header.stamp
+        self._feedback.publish(judgement)
+
+    # Controls (main thread)
+
+    def run(self) -> None:
+        """Walk through all episodes.
+
+        Raises:
+            OperatorError: If a control is missing, refuses, or an episode does not end.
+        """
+        version = ""
+        if self._parameters.mode == "supervise" and self._parameters.policy:
+            request = LoadPolicy.Request(path=self._parameters.policy, sampler=self._parameters.sampler)
+            version = self._call(self._load_policy, request).policy_version
+        for index in range(self._parameters.episodes):
+            self._one_episode(self._parameters.first_seed + index, version)
+            done = index + 1
+            self.get_logger().info(f"episode {done} of {self._parameters.episodes}: {self._successes} successes so far")
+
+    def _one_episode(self, seed: int, version: str) -> None:
+        demonstrate = self._parameters.mode == "demonstrate"
+        self._call(self._reset_sim, ResetSim.Request(seed=seed))
+        self._pusher = self._new_pusher(seed) if demonstrate else None
+        self._ended.clear()
+        if self._parameters.record:
+            start = StartEpisode.Request(task=self._task.name, operator=self._parameters.name, policy_version=version)
+            start.tag_keys = ["mode", "seed", "sampler"]
+            start.tag_values = [self._parameters.mode, str(seed), self._parameters.sampler]
+            self._call(self._start_episode, start)
+        source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
+        self._call(self._set_source, SetCommandSource.Request(source=int(source)))
+        self._call(self._run_sim, SetBool.Request(data=True))
+        if not self._ended.wait(_EPISODE_TIMEOUT_S):
+            raise OperatorError(f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; is a node missing?")
+        self._pusher = None
+        self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
+        self._call(self._run_sim, SetBool.Request(data=False))
+        assert self._last is not None
+        self._successes += bool(self._last.success)
+        if self._parameters.record:
+            self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
+
+    def _new_pusher(self, seed: int) -> ScriptedPusher:
+        rng = np.random.default_rng([seed, 1])
+        return ScriptedPusher(self._task, self._robot.control_period, self._parameters.skill, rng)
+
+    def _call(self, client: Client, request: Any) -> Any:  # noqa: ANN401 - service types are generated
+        """Call a control and wait for its answer (blocks the main thread only)."""
+        if not client.wait_for_service(timeout_sec=_SERVICE_TIMEOUT_S):
+            raise OperatorError(f"service {client.srv_name} is not there; start its node")
+        answered = threading.Event()
+        future = client.call_async(request)
+        future.add_done_callback(lambda _: answered.set())
+        if not answered.wait(_SERVICE_TIMEOUT_S):
+            raise OperatorError(f"service {client.srv_name} did not answer within {_SERVICE_TIMEOUT_S} s")
+        response = future.result()
+        if response is None or not response.success:
+            raise OperatorError(f"service {client.srv_name} refused: {getattr(response, 'message', '')}")
+        return response
+
+
+def _planar(pose: Any) -> NDArray[np.float64]:  # noqa: ANN401 - generated message type
+    """(x, y, yaw) of a pose on the table, m and rad."""
+    yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
+    return np.array([pose.position.x, pose.position.y, (yaw + np.pi) % (2.0 * np.pi) - np.pi])
+
+
+def _point(point: Any) -> NDArray[np.float64]:  # noqa: ANN401 - generated message type
+    return np.array([point.x, point.y, point.z])
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the operator until its episodes are done."""
+    keep_on_this_machine()
+    rclpy.init(args=list(args) if args is not None else None)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
+    try:
+        node = ScriptedOperatorNode()
+    except Rl100Error as error:
+        sys.stderr.write(f"cannot start: {error}\n")
+        return 2
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    spinner = threading.Thread(target=_spin, args=(executor,), name="executor", daemon=True)
+    spinner.start()
+    try:
+        node.run()
+        return 0
+    except OperatorError as error:
+        node.get_logger().error(str(error))
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        executor.shutdown()
+        spinner.join(timeout=5.0)
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+def _spin(executor: SingleThreadedExecutor) -> None:
+    try:
+        executor.spin()
+    except ExternalShutdownException:
+        return
+
+
+if __name__ == "__main__":
+    sys.exit(main())

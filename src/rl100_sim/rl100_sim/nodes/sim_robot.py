@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated robot node: publishes and subscribes what a real arm with a depth camera would.
+
+Out: ``/clock``; ``joint_states`` JointState; the camera's depth Image (16UC1) and CameraInfo (SENSOR); ``camera/extrinsics``
+TransformStamped (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT). In: the robot's command topic, JointTrajectory with one
+point one control period ahead (COMMAND). Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool.
+One callback group, single-threaded: a control period of physics (a few milliseconds) runs inside a callback.
+
+Two clocks. Real time: a wall timer steps the world every control period with the newest command. Lockstep: the world steps when
+the command that carries the stamp of the last observation arrives, as fast as the graph goes; if none arrives within
+``lockstep_timeout`` of wall time the arm holds for that period, which is counted and warned about. Every reset moves the clock on
+to the next multiple of ``EPOCH_S``, so that stamps never repeat and the same sequence of resets gives the same stamps.
+
+After a reset the world is paused; ``sim/run`` publishes the first observation and lets time pass. When the task ends the
+episode (success or time limit) the last observation is published and the world pauses by itself.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from geometry_msgs.msg import TransformStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rl100_msgs.msg import SimGroundTruth
+from rl100_msgs.srv import ResetSim
+from rosgraph_msgs.msg import Clock as ClockMessage
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
+
+from rl100_policy.core import messages
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.ros.conversions import (
+    camera_info_message,
+    depth_message,
+    extrinsics_message,
+    header,
+    joint_state_message,
+    time_message,
+)
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import run_node
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_sim.episode import SimulatedEpisode
+
+EPOCH_S = 100
+"""Simulated time at which an episode begins is a multiple of this [s]; longer than any episode."""
+_WATCH_PERIOD_S = 0.1
+"""How often the lockstep time-out is looked at, wall time [s]."""
+
+
+@dataclass(frozen=True)
+class SimParameters:
+    """Parameters of the simulated robot."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    lockstep: bool = parameter(False, "time passes when the command for the last observation arrives")
+    lockstep_timeout: float = parameter(5.0, "longest wait for that command, wall time [s]", low=0.05, high=600.0)
+    real_time_factor: float = parameter(1.0, "simulated seconds per wall second in real time", low=0.01, high=100.0)
+
+
+class SimRobotNode(Node):
+    """Shell around :class:`rl100_sim.episode.SimulatedEpisode`."""
+
+    def __init__(self) -> None:
+        """Build the world, advertise, wait for a reset."""
+        super().__init__("sim_robot")
+        self._parameters = read_parameters(self, SimParameters)
+        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        if self._task.time_limit >= EPOCH_S:
+            raise ConfigError(f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, got {self._task.time_limit}")
+        self._period_ns = round(self._robot.control_period * 1e9)
+        self._camera = self._robot.camera()
+        self._episode = SimulatedEpisode(self._robot, self._task)
+        self._now_ns, self._running, self._published_wall = 0, False, 0.0
+        self._command = np.array(self._robot.home)
+        self._missed = 0
+        self._wall = Clock(clock_type=ClockType.STEADY_TIME)
+        self._clock = self.create_publisher(ClockMessage, "/clock", 10)
+        self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
+        self._depth = self.create_publisher(Image, self._camera.topic, SENSOR)
+        info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
+        self._info = self.create_publisher(CameraInfo, info, SENSOR)
+        self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
+        extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
+        extrinsics.publish(extrinsics_message(self._camera, self._robot.base_frame, 0))
+        self.create_subscription(JointTrajectory, self._robot.command_topic, self._on_command, COMMAND)
+        self.create_service(ResetSim, "sim/reset", self._on_reset)
+        self.create_service(SetBool, "sim/run", self._on_run)
+        if self._parameters.lockstep:
+            self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._wall)
+        else:
+            period = self._robot.control_period / self._parameters.real_time_factor
+            self.create_timer(period, self._tick, clock=self._wall)
+
+    # Commands
+
+    def _on_command(self, message: JointTrajectory) -> None:
+        stamp = messages.stamp_ns(message.header.stamp)
+        if not self._accept(message):
+            return
+        if self._parameters.lockstep and self._running and stamp == self._now_ns:
+            self._step()
+
+    def _accept(self, message: JointTrajectory) -> bool:
+        """Take over the commanded positions; what a real controller would reject is refused with a warning."""
+        if list(message.joint_names) != list(self._robot.joints) or len(message.points) != 1:
+            self._warn(f"expected one point for joints {list(self._robot.joints)}, got {len(message.points)} for {message.joint_names}")
+            return False
+        positions = np.array(message.points[0].positions)
+        if positions.shape != self._command.shape or not np.isfinite(positions).all():
+            self._warn(f"expected {len(self._command)} finite positions, got {positions.tolist()}")
+            return False
+        self._command = positions
+        return True
+
+    def _warn(self, text: str) -> None:
+        self.get_logger().warning(f"command refused: {text}", throttle_duration_sec=2.0)
+
+    # Time
+
+    def _step(self) -> None:
+        """One control period of the world, then its observation."""
+        self._episode.advance(self._command)
+        self._now_ns += self._period_ns
+        self._publish()
+        if self._episode.terminated or self._episode.truncated:
+            self._running = False
+
+    def _tick(self) -> None:
+        if self._running:
+            self._step()
+
+    def _watch(self) -> None:
+        """Lockstep: do not wait for ever."""
+        waited = self._wall.now().nanoseconds * 1e-9 - self._published_wall
+        if self._running and waited > self._parameters.lockstep_timeout:
+            self._missed += 1
+            self.get_logger().warning(f"no command for {self._now_ns} ns within {waited:.1f} s; the arm holds ({self._missed} so far)")
+            self._step()
+
+    # Services
+
+    def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
+        self._running = False
+        self._episode.reset(request.seed)
+        self._command = np.array(self._robot.home)
+        epoch_ns = EPOCH_S * 1_000_000_000
+        self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
+        self._clock.publish(ClockMessage(clock=time_message(self._now_ns)))
+        response.success, response.stamp = True, time_message(self._now_ns)
+        response.message = f"episode with seed {request.seed} begins at {self._now_ns // 1_000_000_000} s"
+        return response
+
+    def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if request.data and (self._episode.terminated or self._episode.truncated):
+            response.success, response.message = False, "the episode is over: call sim/reset first"
+            return response
+        begins = request.data and not self._running
+        self._running = request.data
+        if begins:
+            self._publish()
+        response.success, response.message = True, "running" if self._running else "paused"
+        return response
+
+    # Observations
+
+    def _publish(self) -> None:
+        """Publish everything a robot would at this time; ground truth last, for the person who watches."""
+        stamp, episode = self._now_ns, self._episode
+        self._clock.publish(ClockMessage(clock=time_message(stamp)))
+        self._published_wall = self._wall.now().nanoseconds * 1e-9
+        self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
+        self._info.publish(camera_info_message(self._camera, stamp))
+        self._joints.publish(
+            joint_state_message(self._robot.joints, episode.joint_positions, episode.joint_velocities, stamp)
+        )
+        self._truth.publish(self._ground_truth(stamp))
+
+    def _ground_truth(self, stamp: int) -> SimGroundTruth:
+        episode = self._episode
+        truth = SimGroundTruth(header=header(stamp, self._robot.base_frame), seed=episode.seed, step=episode.step)
+        for pose, (x, y, yaw) in ((truth.object_pose, episode.object_pose), (truth.goal_pose, episode.goal_pose)):
+            pose.position.x, pose.position.y = float(x), float(y)
+            pose.orientation.z, pose.orientation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
+        tool = truth.tool_position
+        tool.x, tool.y, tool.z = map(float, episode.tool_position)
+        truth.reward, truth.success = float(episode.reward), bool(episode.success)
+        truth.terminated, truth.truncated = bool(episode.terminated), bool(episode.truncated)
+        return truth
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    return run_node(SimRobotNode, args)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
