@@ -30,6 +30,11 @@ _NEEDED_DISK_GIB = 4.0
 _SYSTEM_PYTHON = "/usr/bin/python3"
 # Imported once after an installation, so that a missing library shows here and not in a node.
 _SMOKE_IMPORTS = "import rclpy, torch, mujoco, pinocchio, fpsample, rosbags, sensor_msgs.msg"
+_COLCON_OPTIONS = (
+    *("--base-paths", "src"),
+    "--symlink-install",
+    *("--event-handlers", "console_cohesion+"),
+)
 _INTERFACES = {".msg", ".srv", ".action"}
 
 
@@ -48,6 +53,11 @@ class Checkout:
     def python(self) -> Path:
         """The interpreter of the virtual environment."""
         return self.venv / "bin" / "python3"
+
+    @property
+    def origin(self) -> Path:
+        """The note of how and for which place the virtual environment was made."""
+        return self.venv / "origin"
 
     def log(self, name: str) -> Path:
         """The log file of a step."""
@@ -76,9 +86,8 @@ def choose_mode(checkout: Checkout, variables: Mapping[str, str]) -> str:
     Raises:
         StepError: If the environment stands on an installed ROS that is not sourced now.
     """
-    chosen = checkout.venv / "mode"
-    if chosen.is_file() and not checkout.stamp("packages").was_interrupted:
-        mode = chosen.read_text().strip()
+    if checkout.origin.is_file() and not checkout.stamp("packages").was_interrupted:
+        mode = checkout.origin.read_text().split("\n")[0]
         if mode == environment.ROS_INSTALL and "ROS_DISTRO" not in variables:
             raise StepError(
                 "this environment stands on the ROS 2 installed on this machine: "
@@ -88,11 +97,31 @@ def choose_mode(checkout: Checkout, variables: Mapping[str, str]) -> str:
     return environment.ROS_INSTALL if installed_ros_python(variables) else environment.WHEELS
 
 
+def origin(checkout: Checkout, mode: str) -> str:
+    """What a virtual environment cannot survive a change of: it holds absolute paths."""
+    version = f"{sys.version_info.major}.{sys.version_info.minor}"
+    return f"{mode}\n{checkout.root}\nPython {version}\n"
+
+
 def package_inputs(checkout: Checkout, mode: str) -> str:
     """Fingerprint of what the virtual environment is made from."""
     files = sorted((checkout.root / "requirements").glob("*.*"))
     repair = checkout.root / "scripts" / "repair_wheels.py"
-    return fingerprint([mode, str(checkout.root), *files, repair])
+    return fingerprint([origin(checkout, mode), *files, repair])
+
+
+def why_start_over(checkout: Checkout, mode: str) -> str | None:
+    """Why an existing virtual environment cannot be brought up to date, or None if it can."""
+    stamp = checkout.stamp("packages")
+    if stamp.was_interrupted:
+        return "an interrupted installation"
+    if not stamp.has_finished or not checkout.origin.is_file():
+        return "not made by this script"
+    if checkout.origin.read_text() != origin(checkout, mode):
+        return "made for another place or Python"
+    if not checkout.python.exists():
+        return "its Python is gone"
+    return None
 
 
 def build_inputs(checkout: Checkout, packages: str) -> str:
@@ -118,11 +147,9 @@ def build_inputs(checkout: Checkout, packages: str) -> str:
 
 def install_packages(checkout: Checkout, mode: str, inputs: str) -> None:
     """Make the virtual environment with everything that is pinned, and repair the ROS wheels."""
-    stamp = checkout.stamp("packages")
-    if not stamp.has_finished:
+    if reason := why_start_over(checkout, mode):
         if checkout.venv.exists():
-            found = "an interrupted installation" if stamp.was_interrupted else "not made by this"
-            say(f"removing .venv ({found})")
+            say(f"removing .venv ({reason})")
             shutil.rmtree(checkout.venv)
         # What was built refers to the environment that is gone.
         for made in ("build", "install"):
@@ -134,7 +161,7 @@ def install_packages(checkout: Checkout, mode: str, inputs: str) -> None:
     on_ros = mode == environment.ROS_INSTALL
     base_python = _SYSTEM_PYTHON if on_ros else getattr(sys, "_base_executable", sys.executable)
     clean = _without_python_paths(os.environ)
-    with stamp.running(inputs):
+    with checkout.stamp("packages").running(inputs):
         if not checkout.python.exists():
             say(f"Python {sys.version.split()[0]}: making .venv for {mode}")
             extra = ["--system-site-packages"] if on_ros else []
@@ -147,8 +174,9 @@ def install_packages(checkout: Checkout, mode: str, inputs: str) -> None:
                 directory=checkout.root,
                 advice="Remove .venv and run ./rl100 setup again.",
             )
-        (checkout.venv / "mode").write_text(mode)
-        _pip_install(checkout, "requirements.ros-install.in" if on_ros else "requirements.in", clean)
+        checkout.origin.write_text(origin(checkout, mode))
+        pinned = "requirements.ros-install.in" if on_ros else "requirements.in"
+        _pip_install(checkout, pinned, clean)
         if not on_ros:
             repair(checkout)
 
@@ -156,10 +184,10 @@ def install_packages(checkout: Checkout, mode: str, inputs: str) -> None:
 def _pip_install(checkout: Checkout, requirements: str, variables: Mapping[str, str]) -> None:
     folder = checkout.root / "requirements"
     options = ["--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
+    options += ["-r", str(folder / requirements), "-c", str(folder / "lock.txt")]
     run_logged(
         "[2/4] Python packages",
-        [str(checkout.python), "-m", "pip", "install", *options]
-        + ["-r", str(folder / requirements), "-c", str(folder / "lock.txt")],
+        [str(checkout.python), "-m", "pip", "install", *options],
         checkout.log("pip"),
         variables,
         _PipNews(),
@@ -205,8 +233,7 @@ def build_workspace(checkout: Checkout, base: environment.Settings, inputs: str)
             return
         run_logged(
             "[3/4] colcon build",
-            [str(checkout.python), "-m", "colcon", "build", "--base-paths", "src"]
-            + ["--symlink-install", "--event-handlers", "console_cohesion+"],
+            [str(checkout.python), "-m", "colcon", "build", *_COLCON_OPTIONS],
             checkout.log("build"),
             base.apply(_without_python_paths(os.environ)),
             _colcon_news,
@@ -264,7 +291,7 @@ def make(checkout: Checkout) -> bool:
     wanted = {"packages": packages, "build": build, "environment": variables, "imports": packages}
 
     def is_current(step: str) -> bool:
-        return checkout.stamp(step).is_current(wanted[step])
+        return checkout.python.exists() and checkout.stamp(step).is_current(wanted[step])
 
     if all(map(is_current, wanted)):
         return False
@@ -293,7 +320,7 @@ def main() -> int:
         say(str(error))
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the next start goes on from here")
+        say("interrupted; the next start makes what is missing")
         return 130
     if worked or "--report" in sys.argv[1:]:
         say("the environment is ready (.venv)")

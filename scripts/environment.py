@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The environment variables that everything here runs with: computed once, used from bash and Python.
+"""The variables that everything here runs with: computed once, used from bash and Python.
 
 The ROS wheels would otherwise compute their library path at every interpreter start (a second
 process per start) and in random order; setting it here in a fixed order, with the wheels' own
@@ -60,7 +60,7 @@ class Settings:
         lines = [
             "# SPDX-License-Identifier: Apache-2.0",
             "# Made by scripts/bootstrap.py; source it from bash. Changes here are lost.",
-            "_rl100_prepend() { # NAME ENTRY...: the entries first, each once, then what was there",
+            "_rl100_prepend() { # NAME ENTRY...: the entries first and once, then what was there",
             '  local name=$1 entry result="" IFS=:',
             "  shift",
             '  for entry in "$@"; do result+=":$entry"; done',
@@ -86,7 +86,7 @@ class Settings:
 
 
 def default_domain_id(root: Path, user_id: int) -> int:
-    """A ROS domain in 1..101, the same for one user and checkout, likely to differ from others'."""
+    """A ROS domain in 1..101: fixed for a user and checkout, most likely not another's."""
     digest = hashlib.sha256(f"{user_id}:{root}".encode()).digest()
     return 1 + int.from_bytes(digest[:8], "big") % HIGHEST_DOMAIN_ID
 
@@ -152,14 +152,12 @@ def site_packages(venv: Path) -> Path:
 
 
 def save(settings: Settings, venv: Path) -> None:
-    """Write the settings for both readers: `rl100_env.sh` for bash, `rl100_env.json` for Python."""
+    """Write them for both readers: `rl100_env.sh` for bash, `rl100_env.json` for Python."""
     (venv / "rl100_env.json").write_text(json.dumps(asdict(settings), indent=1) + "\n")
     (venv / "rl100_env.sh").write_text(settings.to_bash())
 
 
-def environment(
-    root: Path = REPOSITORY, base: Mapping[str, str] = os.environ
-) -> dict[str, str]:
+def environment(root: Path = REPOSITORY, base: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The complete environment of a set-up checkout, as bash has it after sourcing the file.
 
     Raises:

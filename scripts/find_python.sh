@@ -25,9 +25,9 @@ if [ -n "$first" ]; then
   echo "$first"
   exit 0
 fi
-cat >&2 <<'TEXT'
-rl100: no working Python 3.11 or 3.12 on PATH (the ROS 2 wheels exist for these two only).
-  Ubuntu 24.04:  sudo apt-get install python3.12 python3.12-venv python3.12-dev
-  Debian 12:     sudo apt-get install python3.11 python3.11-venv python3.11-dev
-TEXT
+{
+  echo "rl100: no working Python 3.11 or 3.12 on PATH (the ROS 2 wheels exist for these two only)."
+  echo "  Ubuntu 24.04:  sudo apt-get install python3.12 python3.12-venv python3.12-dev"
+  echo "  Debian 12:     sudo apt-get install python3.11 python3.11-venv python3.11-dev"
+} >&2
 exit 1

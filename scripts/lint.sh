@@ -11,7 +11,7 @@ check() {
   echo "== $*"
   PYTHONPATH="$sources${PYTHONPATH:-}" "$@" || status=1
 }
-check ruff check .
+check ruff check --output-format concise .
 check mypy
 check lint-imports
 exit $status

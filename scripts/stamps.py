@@ -34,9 +34,7 @@ class Stamp:
     def is_current(self, wanted: str) -> bool:
         """Whether the step finished with exactly these inputs."""
         return (
-            not self._begun.exists()
-            and self._done.is_file()
-            and self._done.read_text() == wanted
+            not self._begun.exists() and self._done.is_file() and self._done.read_text() == wanted
         )
 
     @property

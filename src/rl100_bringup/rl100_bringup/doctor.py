@@ -28,6 +28,7 @@ _ENOUGH_SHM_MIB = 512
 _ENOUGH_DISK_GB = 5
 _KEY_PACKAGES = ("numpy", "torch", "mujoco", "pin", "fpsample", "rosbags", "mcap", "colcon-core")
 _GL_LIBRARIES = {"EGL": "libEGL.so.1", "OSMesa": "libOSMesa.so.8"}
+_BUILD_PROGRAMS = {"C++ compiler": ("c++", "g++", "clang++"), "cmake": ("cmake",)}
 _INTERFACES = {".msg", ".srv", ".action"}
 _STALE_CMAKE_PATH = "/opt/python/cp3"
 
@@ -79,7 +80,7 @@ def node_interpreters(machine: Machine) -> Finding:
         if interpreter is None or interpreter.parent != machine.python.parent:
             elsewhere.append(f"{script.name}: {interpreter or 'no interpreter'}")
     if elsewhere:
-        advice = "run nodes inside ./rl100 shell; if it persists: ./rl100 clean, ./rl100 setup"
+        advice = "start nodes in ./rl100 shell; if it stays: ./rl100 clean, ./rl100 setup"
         return Finding(name, Status.FAIL, "; ".join(elsewhere), advice)
     if not scripts:
         return Finding(name, Status.WARN, "no node is installed", "run ./rl100 setup")
@@ -108,7 +109,7 @@ def discovery(machine: Machine) -> Finding:
         advice = f"set ROS_DOMAIN_ID to a number from 0 to {_HIGHEST_DOMAIN_ID}"
         return Finding(name, Status.FAIL, found, advice)
     if reach != "LOCALHOST":
-        advice = "fine if other machines shall take part, else ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
+        advice = "for this machine alone: ROS_AUTOMATIC_DISCOVERY_RANGE=LOCALHOST"
         return Finding(name, Status.WARN, found, advice)
     return Finding(name, Status.OK, found)
 
@@ -208,7 +209,7 @@ def compiler(machine: Machine) -> Finding:
     search_path = machine.environment.get("PATH")
     missing = [
         label
-        for label, programs in {"C++ compiler": ("c++", "g++", "clang++"), "cmake": ("cmake",)}.items()
+        for label, programs in _BUILD_PROGRAMS.items()
         if not any(shutil.which(program, path=search_path) for program in programs)
     ]
     if missing:
@@ -240,9 +241,7 @@ def workspace(machine: Machine) -> Finding:
         return Finding(name, Status.FAIL, "rl100_msgs is not built", "run ./rl100 setup")
     if built.read_text().strip() != "0":
         return Finding(name, Status.FAIL, "the last build failed", "see .venv/log/build.log")
-    sources = [
-        path for path in (machine.root / "src").rglob("*.*") if path.suffix in _INTERFACES
-    ]
+    sources = [path for path in (machine.root / "src").rglob("*.*") if path.suffix in _INTERFACES]
     newer = [path.name for path in sources if path.stat().st_mtime > built.stat().st_mtime]
     if newer:
         found = "changed since the build: " + ", ".join(sorted(newer))

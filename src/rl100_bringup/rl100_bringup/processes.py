@@ -7,7 +7,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -135,13 +135,13 @@ class RunningGraph:
                     f"{process.log_tail()}"
                 )
 
-    def run_to_end(self, node: NodeDescription, *, poll_s: float = 0.2, on_poll: object = None) -> None:
+    def run_to_end(self, node: NodeDescription, *, poll_s: float = 0.2, on_poll: Callable[[], None] | None = None) -> None:
         """Run one more node until it ends by itself, while the graph stays up.
 
         Args:
             node: A node that ends, such as the scripted operator.
             poll_s: Wall time between two looks [s].
-            on_poll: Called at every look, if callable.
+            on_poll: Called at every look.
 
         Raises:
             NodeDiedError: If it ends with another status than 0, or a node of the graph dies meanwhile.
@@ -150,7 +150,7 @@ class RunningGraph:
         try:
             while process.returncode is None:
                 self.check()
-                if callable(on_poll):
+                if on_poll is not None:
                     on_poll()
                 time.sleep(poll_s)
         finally:

@@ -121,7 +121,7 @@ def _linear_scan_model(model: mujoco.MjModel) -> mujoco.MjModel:
     """Copy of a model without the bounding volumes of bodies.
 
     MuJoCo 3.3 builds them from collision geoms only and mj_multiRay skips a body when a ray misses them, so visible geoms would be
-    transparent. Without them it tests every geom; fixed upstream from 3.5 on.
+    transparent. Without them it tests every geom, as mj_ray does.
     """
     scanned = copy.copy(model)
     scanned.body_bvhadr[:] = -1

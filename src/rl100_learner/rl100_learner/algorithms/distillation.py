@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Distillation of the K-step policy into the one-step student, a fresh network that reads pure noise as a clean chunk.
+"""Distillation of the K-step policy into a student that turns noise into a chunk in one step.
 
     loss = | student(x_T, c) - clamp(mean chain of the teacher from the same x_T, c) |^2
 
@@ -50,11 +50,16 @@ def init(policy: DiffusionPolicy, config: DistillationConfig) -> DistillationSta
     policy.requires_grad_(False)
     averaged = copy.deepcopy(policy.student)
     policy.student.requires_grad_(True)
-    return DistillationState(policy, averaged, OptimizerPair(config.optimizer, (policy.student,), config.steps))
+    return DistillationState(
+        policy, averaged, OptimizerPair(config.optimizer, (policy.student,), config.steps)
+    )
 
 
 def update(
-    state: DistillationState, condition: Tensor, generator: torch.Generator, config: DistillationConfig
+    state: DistillationState,
+    condition: Tensor,
+    generator: torch.Generator,
+    config: DistillationConfig,
 ) -> dict[str, float]:
     """One optimiser step on conditions [B, d_c].
 

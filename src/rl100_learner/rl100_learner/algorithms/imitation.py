@@ -63,7 +63,8 @@ def update(
     """One optimiser step.
 
     Returns:
-        ``loss`` (sum), ``loss_diffusion``, ``loss_chamfer`` (units of the encoder's centre_scale), ``lr_share``.
+        ``loss`` (sum), ``loss_diffusion``, ``loss_chamfer`` (units of the encoder's centre_scale),
+        ``lr_share``.
     """
     encoding = state.policy.encode_window(batch.cloud, batch.proprio)
     denoising = _denoising_loss(state.policy, encoding.condition, batch.actions, generator, config)
@@ -85,20 +86,31 @@ def update(
 
 
 def _denoising_loss(
-    policy: DiffusionPolicy, condition: Tensor, actions: Tensor, generator: torch.Generator, config: ImitationConfig
+    policy: DiffusionPolicy,
+    condition: Tensor,
+    actions: Tensor,
+    generator: torch.Generator,
+    config: ImitationConfig,
 ) -> Tensor:
     clean = policy.normalizer.action(actions).repeat(config.draws, 1, 1)
     n_train = policy.config.diffusion.n_train
     timestep = torch.randint(n_train, (len(clean),), generator=generator, device=clean.device)
     noise = torch.randn(clean.shape, generator=generator, device=clean.device)
     abar = policy.alpha_bars[timestep]
-    output = policy.denoiser(add_noise(clean, noise, abar), timestep, condition.repeat(config.draws, 1))
-    target: Target = "velocity" if policy.config.diffusion.preconditioning == "velocity" else "epsilon"
+    output = policy.denoiser(
+        add_noise(clean, noise, abar), timestep, condition.repeat(config.draws, 1)
+    )
+    target: Target = (
+        "velocity" if policy.config.diffusion.preconditioning == "velocity" else "epsilon"
+    )
     return diffusion_loss(output, clean, noise, abar, target)
 
 
-def _reconstruction_loss(policy: DiffusionPolicy, encoding: Encoding, cloud: Tensor, n_points: int) -> Tensor:
-    # The points of a training cloud are in random order already, so its first ones are a random subset.
+def _reconstruction_loss(
+    policy: DiffusionPolicy, encoding: Encoding, cloud: Tensor, n_points: int
+) -> Tensor:
+    # The points of a training cloud are in random order already, so its first ones are a random
+    # subset.
     points = cloud.flatten(0, 1)[:, :n_points]
     target = (points - encoding.centre.unsqueeze(1)) / policy.config.encoder.centre_scale
     return chamfer_distance(policy.encoder.reconstruct(encoding.pooled), target)

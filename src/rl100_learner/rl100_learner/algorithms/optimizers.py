@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Optimisers of the suite: Muon for weight matrices inside a network, AdamW for everything else.
 
-Muon here is float32 and treats equal shapes as one batch. ``torch.optim.Muon`` orthogonalises in bfloat16, which takes
-16 times longer than float32 on CPUs without bfloat16 units, and one matrix at a time.
+Muon here is float32 and treats equal shapes as one batch. ``torch.optim.Muon`` orthogonalises in
+bfloat16, which takes 16 times longer than float32 on CPUs without bfloat16 units, and one matrix
+at a time.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 QUINTIC = (3.4445, -4.7750, 2.0315)
-"""Coefficients a, b, c of the iteration X <- a X + (b G + c G^2) X with G = X X^T, steep at zero singular values."""
+"""Coefficients a, b, c of the iteration X <- a X + (b G + c G^2) X with G = X X^T, steep at zero
+singular values."""
 
 
 def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
     """Push all singular values towards 1, keeping singular vectors. [n, r, c] -> [n, r, c].
 
-    After four steps singular values of a matrix scaled to Frobenius norm 1 lie roughly within [0.7, 1.2] unless they
-    started very small; the zero matrix stays zero.
+    After four steps singular values of a matrix scaled to Frobenius norm 1 lie roughly within
+    [0.7, 1.2] unless they started very small; the zero matrix stays zero.
 
     Source: Newton-Schulz iteration with the quintic of Jordan et al. 2024 (Muon).
     """
@@ -42,20 +44,31 @@ def orthogonalise(matrices: Tensor, steps: int) -> Tensor:
 class Muon(Optimizer):
     """Nesterov momentum whose update is orthogonalised; for 2-D weights inside a network.
 
-    W <- W - lr sqrt(max(1, rows / columns)) orthogonalise(g + m B),   B <- m B + g     (B: momentum, no weight decay)
+    W <- W - lr sqrt(max(1, rows / columns)) orthogonalise(g + m B),   B <- m B + g     (B:
+    momentum, no weight decay)
     """
 
-    def __init__(self, params: Iterable[Tensor], lr: float, momentum: float = 0.95, newton_schulz_steps: int = 4) -> None:
+    def __init__(
+        self,
+        params: Iterable[Tensor],
+        lr: float,
+        momentum: float = 0.95,
+        newton_schulz_steps: int = 4,
+    ) -> None:
         """Take 2-D parameters only.
 
         Raises:
             ValueError: If a parameter is not 2-D.
         """
-        super().__init__(params, {"lr": lr, "momentum": momentum, "newton_schulz_steps": newton_schulz_steps})
+        super().__init__(
+            params, {"lr": lr, "momentum": momentum, "newton_schulz_steps": newton_schulz_steps}
+        )
         for group in self.param_groups:
             for p in group["params"]:
                 if p.dim() != 2:
-                    raise ValueError(f"Muon takes matrices, got shape {tuple(p.shape)}; give it to AdamW")
+                    raise ValueError(
+                        f"Muon takes matrices, got shape {tuple(p.shape)}; give it to AdamW"
+                    )
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:
@@ -108,9 +121,15 @@ class OptimizerPair:
     def __init__(self, config: OptimizerConfig, networks: Iterable[nn.Module], steps: int) -> None:
         """Split the parameters of ``networks``, trained for ``steps`` steps in all."""
         self._config, self._steps = config, steps
-        matrices, others = split_parameters(networks) if config.muon_lr > 0 else ([], _parameters(networks))
+        matrices, others = (
+            split_parameters(networks) if config.muon_lr > 0 else ([], _parameters(networks))
+        )
         adamw = torch.optim.AdamW(
-            others, lr=config.adamw_lr, betas=config.adamw_betas, weight_decay=config.weight_decay, fused=True
+            others,
+            lr=config.adamw_lr,
+            betas=config.adamw_betas,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self._parts: list[tuple[Optimizer, float]] = [(adamw, config.adamw_lr)]
         if matrices:
@@ -123,7 +142,9 @@ class OptimizerPair:
 
     def step(self, step: int) -> float:
         """Update at 0-based ``step``; returns the share of the peak learning rate used."""
-        share = learning_rate_share(step, self._steps, self._config.warmup_steps, self._config.final_share)
+        share = learning_rate_share(
+            step, self._steps, self._config.warmup_steps, self._config.final_share
+        )
         for optimizer, peak in self._parts:
             for group in optimizer.param_groups:
                 group["lr"] = peak * share
@@ -156,8 +177,9 @@ def _parameters(networks: Iterable[nn.Module]) -> list[Tensor]:
 def split_parameters(networks: Iterable[nn.Module]) -> tuple[list[Tensor], list[Tensor]]:
     """Matrices for Muon and the rest for AdamW.
 
-    Muon gets every 2-D weight except those that read raw coordinates or write physical output: linear layers with
-    fewer than 16 inputs or whose module is called "output". Convolutions, biases and norms go to AdamW.
+    Muon gets every 2-D weight except those that read raw coordinates or write physical output:
+    linear layers with fewer than 16 inputs or whose module is called "output". Convolutions,
+    biases and norms go to AdamW.
     """
     matrices, others = [], []
     for network in networks:

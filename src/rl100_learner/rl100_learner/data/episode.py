@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One episode as the learner sees it: aligned arrays on the control grid, whatever they were recorded with."""
+"""One episode as the learner sees it: aligned arrays on the control grid."""
 
 from __future__ import annotations
 
@@ -19,20 +19,24 @@ Outcome = Literal["success", "failure", "unlabelled"]
 class Episode:
     """Observations and executed actions of one episode.
 
-    Row t of ``clouds``, ``proprio`` and ``stamps_ns`` is the observation at the start of control period t; row t of
-    ``actions`` is what was executed during [stamps_ns[t], stamps_ns[t + 1]). The last observation has no action.
+    Row t of ``clouds``, ``proprio`` and ``stamps_ns`` is the observation at the start of control
+    period t; row t of ``actions`` is what was executed during [stamps_ns[t], stamps_ns[t + 1]).
+    The last observation has no action.
 
     Attributes:
         id: Episode id, unique among all bags.
         outcome: What the person watching said.
         clouds: [T + 1, N, 3] float32, robot base frame [m]; fewer distinct points are tiled to N.
-        proprio: [T + 1, d_q] float32, SI units; the first three numbers are the tool position, base frame [m].
+        proprio: [T + 1, d_q] float32, SI units; the first three numbers are the tool position,
+            base frame [m].
         actions: [T, d_a] float32, SI units of the action space (m/s, rad/s, rad).
         stamps_ns: [T + 1] int64, ROS time, strictly increasing.
-        source_sha256: SHA-256 of the bag the episode was read from; empty if it never was in a bag.
+        source_sha256: SHA-256 of the bag the episode was read from; empty if it never was in a
+            bag.
 
     Raises:
-        BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does not increase.
+        BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does
+            not increase.
     """
 
     id: str
@@ -56,15 +60,21 @@ class Episode:
             rows = n_frames - 1 if name == "actions" else n_frames
             if array.ndim != ndim or len(array) != rows or array.dtype != dtype:
                 raise BagError(
-                    f"episode {self.id!r}: {name} should be {np.dtype(dtype).name} with {ndim} dimensions and {rows} "
-                    f"rows (one observation more than actions), found {array.dtype} {array.shape}; read the bag again"
+                    f"episode {self.id!r}: {name} should be {np.dtype(dtype).name} with {ndim} "
+                    f"dimensions and {rows} rows (one observation more than actions), found "
+                    f"{array.dtype} {array.shape}; read the bag again"
                 )
             if not np.isfinite(array).all():
-                raise BagError(f"episode {self.id!r}: {name} holds non-finite values; leave this episode out")
+                raise BagError(
+                    f"episode {self.id!r}: {name} holds non-finite values; leave this episode out"
+                )
         if n_frames < 2:
             raise BagError(f"episode {self.id!r} has no actions; leave it out")
         if (np.diff(self.stamps_ns) <= 0).any():
-            raise BagError(f"episode {self.id!r}: stamps_ns must increase strictly; sort and de-duplicate the frames")
+            raise BagError(
+                f"episode {self.id!r}: stamps_ns must increase strictly; sort the frames and drop "
+                "duplicates"
+            )
 
     def __len__(self) -> int:
         """Number of executed actions T."""

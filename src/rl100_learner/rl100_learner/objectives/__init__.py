@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer ``objectives``: losses and estimates as pure functions of tensors; no state, no optimiser, no configuration."""
+"""Layer ``objectives``: losses and estimates as pure functions of tensors, without state."""

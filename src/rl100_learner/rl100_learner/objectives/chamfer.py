@@ -22,4 +22,6 @@ def chamfer_distance(first: Tensor, second: Tensor) -> Tensor:
     Source: method.md section 2.2 (the published code's unsquared variant).
     """
     distance = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
-    return distance.amin(dim=2).mean() + distance.amin(dim=1).mean()
+    # min with an index, not amin: its gradient is one scatter instead of a comparison with every
+    # distance.
+    return distance.min(dim=2).values.mean() + distance.min(dim=1).values.mean()

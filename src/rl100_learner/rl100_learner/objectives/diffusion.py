@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Denoising objective of imitation learning.
 
-Symbols: a clean action chunk, eps its noise, abar remaining signal variance, x = sqrt(abar) a + sqrt(1 - abar) eps.
+Symbols: a clean action chunk, eps its noise, abar remaining signal variance, x = sqrt(abar) a +
+    sqrt(1 - abar) eps.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Target = Literal["epsilon", "sample", "velocity"]
 
 
 def add_noise(clean: Tensor, noise: Tensor, alpha_bar: Tensor) -> Tensor:
-    """Forward process x = sqrt(abar) a + sqrt(1 - abar) eps. [B, ...], [B, ...], [B] -> [B, ...]."""
+    """Forward process x = sqrt(abar) a + sqrt(1 - abar) eps; abar is [B], the rest [B, ...]."""
     abar = _columns(alpha_bar, clean)
     return torch.sqrt(abar) * clean + torch.sqrt(1 - abar) * noise
 
@@ -33,12 +34,15 @@ def regression_target(clean: Tensor, noise: Tensor, alpha_bar: Tensor, target: T
             return torch.sqrt(abar) * noise - torch.sqrt(1 - abar) * clean
 
 
-def diffusion_loss(output: Tensor, clean: Tensor, noise: Tensor, alpha_bar: Tensor, target: Target) -> Tensor:
+def diffusion_loss(
+    output: Tensor, clean: Tensor, noise: Tensor, alpha_bar: Tensor, target: Target
+) -> Tensor:
     """Mean squared error of the network's output against its target.
 
-    With the implied predictions eps_hat = sqrt(1 - abar) x + sqrt(abar) v_hat and a_hat = sqrt(abar) x - sqrt(1 - abar)
-    v_hat, the velocity loss is ``|eps_hat - eps|^2 / abar`` and ``|a_hat - a|^2 / (1 - abar)``, so it weighs neither
-    end of the schedule to zero. At abar = 1 it is the epsilon loss, at abar = 0 the sample loss.
+    With the implied predictions eps_hat = sqrt(1 - abar) x + sqrt(abar) v_hat and a_hat =
+    sqrt(abar) x - sqrt(1 - abar) v_hat, the velocity loss is ``|eps_hat - eps|^2 / abar`` and
+    ``|a_hat - a|^2 / (1 - abar)``, so it weighs neither end of the schedule to zero. At abar = 1
+    it is the epsilon loss, at abar = 0 the sample loss.
 
     Args:
         output: Network output, [B, ...].

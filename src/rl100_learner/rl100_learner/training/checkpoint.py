@@ -15,14 +15,15 @@ from rl100_policy.core.errors import ConfigError
 
 
 def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
-    """Replace the checkpoint atomically by ``state``: tensors, numbers, strings and containers of them.
+    """Replace the checkpoint atomically.
 
+    ``state`` holds tensors, numbers, strings and containers of them.
     Blocks until the data is on disk; a kill at any moment leaves the old or the new one.
     """
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "state": state}, buffer)
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "wb") as file:
+    with partial.open("wb") as file:
         file.write(buffer.getbuffer())
         file.flush()
         os.fsync(file.fileno())
@@ -30,7 +31,9 @@ def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
-    """State of the run that ``fingerprint`` identifies, or None if there is no checkpoint. Executes no code.
+    """State of the run that ``fingerprint`` identifies, or None if there is no checkpoint.
+
+    Executes no code from the file.
 
     Raises:
         ConfigError: If the checkpoint is damaged or belongs to other settings or episodes.
@@ -40,10 +43,12 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, OSError, pickle.UnpicklingError) as error:
-        raise ConfigError(f"checkpoint {path} is damaged ({error}); delete it to start the run again") from error
+        raise ConfigError(
+            f"checkpoint {path} is damaged ({error}); delete it to start the run again"
+        ) from error
     if content["fingerprint"] != fingerprint:
         raise ConfigError(
-            f"checkpoint {path} belongs to a run with other settings or episodes; choose another output folder, or "
-            "delete it to start again"
+            f"checkpoint {path} belongs to a run with other settings or episodes; choose another "
+            "output folder, or delete it to start again"
         )
     return content["state"]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Records of a run: one JSON line per logged step (the loss curves) and the same for TensorBoard."""
+"""Records of a run: loss curves as JSON lines and for TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,19 +16,29 @@ TENSORBOARD = "tensorboard"
 
 
 class Records:
-    """Writes rows ``{"stage", "step", "global_step", "seconds", <metric>: value...}``; a context manager."""
+    """Writes rows ``{"stage", "step", "global_step", "seconds", <metric>: value, ...}``."""
 
     def __init__(self, folder: Path, resume_at: int) -> None:
-        """Open the files, dropping rows after global step ``resume_at``: those steps will be run again."""
+        """Open the files and drop rows after global step ``resume_at``: they will be run again."""
         self._path = folder / METRICS
         kept = [row for row in read_metrics(folder) if row["global_step"] <= resume_at]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        self._file = open(self._path, "a", encoding="utf-8")  # noqa: SIM115 - closed in __exit__
-        self._board = SummaryWriter(str(folder / TENSORBOARD), purge_step=resume_at + 1 if resume_at else None)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._board = SummaryWriter(
+            str(folder / TENSORBOARD), purge_step=resume_at + 1 if resume_at else None
+        )
 
-    def write(self, stage: str, step: int, global_step: int, seconds: float, metrics: Mapping[str, float]) -> None:
+    def write(
+        self, stage: str, step: int, global_step: int, seconds: float, metrics: Mapping[str, float]
+    ) -> None:
         """Add one row; ``seconds`` is the time spent in optimiser steps so far [s]."""
-        row = {"stage": stage, "step": step, "global_step": global_step, "seconds": round(seconds, 3), **metrics}
+        row = {
+            "stage": stage,
+            "step": step,
+            "global_step": global_step,
+            "seconds": round(seconds, 3),
+            **metrics,
+        }
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
         for key, value in metrics.items():
@@ -39,7 +49,10 @@ class Records:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         """Close the files."""
         self._file.close()

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run: episodes in, policy version out; imitation learning, then distillation of the one-step student.
+"""A training run: episodes in, policy version out; imitation, then the one-step student.
 
-A run that was killed goes on from its last checkpoint when called again with the same arguments, and ends with the
-same weights, bit for bit, as if it had not been.
+A run that was killed goes on from its last checkpoint when called again with the same arguments,
+and ends with the same weights, bit for bit, as if it had not been.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: ``step`` of ``steps`` in ``stage``, its latest mean loss, seconds of training so far."""
+    """Where a run stands: step of steps, latest mean loss, seconds of training so far."""
 
     stage: str
     step: int
@@ -48,14 +48,18 @@ class Progress:
 OnProgress = Callable[[Progress], None]
 
 
-def policy_config_for(task: TaskConfig, robot: RobotConfig, settings: TrainSettings) -> PolicyConfig:
+def policy_config_for(
+    task: TaskConfig, robot: RobotConfig, settings: TrainSettings
+) -> PolicyConfig:
     """Sizes of the policy that ``settings`` ask for on this task and robot."""
     observation = ObservationSize(
         n_obs=task.observation.n_obs,
         n_points=task.observation.n_points,
         proprio_dim=task.observation.proprio_dim(len(robot.joints)),
     )
-    return preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=task.action.dim))
+    return preset(
+        settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=task.action.dim)
+    )
 
 
 def train_imitation(
@@ -74,8 +78,8 @@ def train_imitation(
         robot: The arm it was recorded on.
         output: Folder of the run: records, checkpoint, resolved settings, and the version.
         settings: Everything else.
-        on_progress: Called after every ``log_every`` steps on this thread; an exception from it ends the run, which
-            can be resumed.
+        on_progress: Called after every ``log_every`` steps on this thread; an exception from it
+            ends the run, which can be resumed.
 
     Returns:
         Folder of the policy version, ``output/<task>_<name of output>``.
@@ -100,7 +104,14 @@ def train_imitation(
     training = {"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
     metrics |= {"episodes": float(len(used)), "windows": float(len(windows))}
     write_version(
-        version, policy, task=task, robot=robot, parents=(), bags=bags, metrics=metrics, training=training
+        version,
+        policy,
+        task=task,
+        robot=robot,
+        parents=(),
+        bags=bags,
+        metrics=metrics,
+        training=training,
     )
     (output / CHECKPOINT).unlink(missing_ok=True)
     return version
@@ -123,7 +134,11 @@ class _Run:
         generator = torch.Generator().manual_seed(self.settings.seed)
         done = 0
         if saved is not None:
-            done, self.seconds, self.metrics = saved["global_step"], saved["seconds"], saved["metrics"]
+            done, self.seconds, self.metrics = (
+                saved["global_step"],
+                saved["seconds"],
+                saved["metrics"],
+            )
             generator.set_state(saved["generator"])
         with Records(self.output, done) as records:
             policy = self._imitate(policy, generator, records, saved)
@@ -131,7 +146,11 @@ class _Run:
         return policy, self.metrics | {"seconds": self.seconds}
 
     def _imitate(
-        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, saved: dict[str, Any] | None
+        self,
+        policy: DiffusionPolicy,
+        generator: torch.Generator,
+        records: Records,
+        saved: dict[str, Any] | None,
     ) -> DiffusionPolicy:
         config = self.settings.imitation
         if saved is not None and saved["stage"] != "imitation":
@@ -151,9 +170,16 @@ class _Run:
         return state.averaged
 
     def _distil(
-        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, saved: dict[str, Any] | None
+        self,
+        policy: DiffusionPolicy,
+        generator: torch.Generator,
+        records: Records,
+        saved: dict[str, Any] | None,
     ) -> DiffusionPolicy:
-        config, resumed = self.settings.distillation, saved is not None and saved["stage"] == "distillation"
+        config, resumed = (
+            self.settings.distillation,
+            saved is not None and saved["stage"] == "distillation",
+        )
         if resumed:
             policy.load_state_dict(saved["policy"])
         state = distillation.init(policy, config)
@@ -163,13 +189,23 @@ class _Run:
             state.step = saved["step"]
         # Its own generator: a resumed run must encode the same point draws again.
         encoding = torch.Generator().manual_seed(self.settings.seed + 1)
-        features = encode_frames(policy, self.windows, self.settings.imitation.points, config.copies, encoding)
+        features = encode_frames(
+            policy, self.windows, self.settings.imitation.points, config.copies, encoding
+        )
 
         def one() -> dict[str, float]:
             condition = self.windows.sample_features(features, config.windows, generator)
             return distillation.update(state, condition, generator, config)
 
-        self._loop("distillation", state, config.steps, self.settings.imitation.steps, one, generator, records)
+        self._loop(
+            "distillation",
+            state,
+            config.steps,
+            self.settings.imitation.steps,
+            one,
+            generator,
+            records,
+        )
         policy.student.load_state_dict(state.averaged.state_dict())
         return policy.requires_grad_(False)
 
@@ -237,7 +273,9 @@ class _RunningMeans:
 
 def _fresh_policy(config: PolicyConfig, windows: WindowSet, seed: int) -> DiffusionPolicy:
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # layers initialise themselves from the global generator; it is restored afterwards
+        torch.manual_seed(
+            seed
+        )  # layers initialise themselves from the global generator; it is restored afterwards
         policy = DiffusionPolicy(config)
     policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.clouds)
     return policy
@@ -253,19 +291,31 @@ def _threads(count: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _resolved(task: TaskConfig, robot: RobotConfig, settings: TrainSettings, config: PolicyConfig) -> str:
+def _resolved(
+    task: TaskConfig, robot: RobotConfig, settings: TrainSettings, config: PolicyConfig
+) -> str:
     parts = {"settings": settings, "policy": config, "task": task, "robot": robot}
-    return json.dumps({key: part.model_dump(mode="json") for key, part in parts.items()}, indent=2) + "\n"
+    return (
+        json.dumps({key: part.model_dump(mode="json") for key, part in parts.items()}, indent=2)
+        + "\n"
+    )
 
 
 def _fingerprint(
     task: TaskConfig, robot: RobotConfig, settings: TrainSettings, bags: Sequence[BagReference]
 ) -> str:
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    parts = [decisive, task.model_dump(mode="json"), robot.model_dump(mode="json"), [b.model_dump() for b in bags]]
+    parts = [
+        decisive,
+        task.model_dump(mode="json"),
+        robot.model_dump(mode="json"),
+        [b.model_dump() for b in bags],
+    ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
 def _require_same_run(version: Path, fingerprint: str) -> None:
     if read_manifest(version).training.get("fingerprint") != fingerprint:
-        raise ConfigError(f"{version} was trained with other settings or episodes; choose another output folder")
+        raise ConfigError(
+            f"{version} was trained with other settings or episodes; choose another output folder"
+        )

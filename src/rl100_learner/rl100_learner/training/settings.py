@@ -15,7 +15,7 @@ from rl100_policy.core.errors import ConfigError
 
 
 class TrainSettings(BaseModel):
-    """Everything that decides the weights, besides the episodes; all durations are in optimiser steps.
+    """Everything that decides the weights, besides the episodes; durations are in steps.
 
     Equal settings, episodes, machine type and thread count give equal weights.
     """
@@ -53,7 +53,10 @@ def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSe
         for part in path:
             node = node.get(part) if isinstance(node, dict) else None
         if not separator or not isinstance(node, dict) or leaf not in node:
-            raise ConfigError(f"override {entry!r} should be key=value with a key of TrainSettings, e.g. imitation.steps=500")
+            raise ConfigError(
+                f"override {entry!r} should be key=value with a key of TrainSettings, for example "
+                "imitation.steps=500"
+            )
         try:
             node[leaf] = yaml.safe_load(text)
         except yaml.YAMLError as error:
@@ -61,4 +64,6 @@ def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSe
     try:
         return TrainSettings.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(f"overrides {list(overrides)} do not give valid settings: {error}") from error
+        raise ConfigError(
+            f"overrides {list(overrides)} do not give valid settings: {error}"
+        ) from error

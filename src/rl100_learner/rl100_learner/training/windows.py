@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training windows: the last n_obs frames before a decision and the n_chunk actions that followed it.
+"""Training windows: the last n_obs frames before a decision and the actions that followed.
 
-The frame stamped t goes with the action executed during [t, t + period). At both ends of an episode the window is
-padded by repeating the first frame or the last action, as the policy node does at the start of an episode.
+The frame stamped t goes with the action executed during [t, t + period). At both ends of an
+episode the window is padded by repeating the first frame or the last action, as the policy node
+does at the start of an episode.
 """
 
 from __future__ import annotations
@@ -47,17 +48,21 @@ class WindowSet:
         return len(self.frame_rows)
 
     def batch(self, windows: Tensor, n_points: int, generator: torch.Generator) -> WindowBatch:
-        """Gather windows [U] int64, with ``n_points`` of each cloud drawn afresh without replacement."""
+        """Gather ``windows`` [U] int64, with ``n_points`` of each cloud drawn afresh."""
         rows = self.frame_rows[windows]
-        cloud = draw_points(self.clouds, rows.reshape(-1), n_points, generator).unflatten(0, rows.shape)
+        cloud = draw_points(self.clouds, rows.reshape(-1), n_points, generator).unflatten(
+            0, rows.shape
+        )
         return WindowBatch(cloud, self.proprio[rows], self.actions[self.action_rows[windows]])
 
     def sample(self, count: int, n_points: int, generator: torch.Generator) -> WindowBatch:
         """``count`` windows drawn uniformly with replacement."""
-        return self.batch(torch.randint(len(self), (count,), generator=generator), n_points, generator)
+        return self.batch(
+            torch.randint(len(self), (count,), generator=generator), n_points, generator
+        )
 
     def sample_features(self, features: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Conditions of ``count`` random windows from encoded frames [copies, F, d] -> [count, n_obs * d]."""
+        """Conditions of random windows. Encoded frames [copies, F, d] -> [count, n_obs * d]."""
         windows = torch.randint(len(self), (count,), generator=generator)
         copies = torch.randint(len(features), (count, 1), generator=generator)
         return features[copies, self.frame_rows[windows]].flatten(1)
@@ -65,9 +70,13 @@ class WindowSet:
 
 @torch.no_grad()
 def encode_frames(
-    policy: DiffusionPolicy, windows: WindowSet, n_points: int, copies: int, generator: torch.Generator
+    policy: DiffusionPolicy,
+    windows: WindowSet,
+    n_points: int,
+    copies: int,
+    generator: torch.Generator,
 ) -> Tensor:
-    """Every frame through the encoder: once with all its points, then ``copies - 1`` times with ``n_points`` of them.
+    """Every frame through the encoder, once with all its points, then with ``n_points`` of them.
 
     Returns:
         [copies, F, frame_dim]; the condition of a window is the concatenation of its frames.
@@ -77,7 +86,10 @@ def encode_frames(
         count = windows.clouds.shape[1] if copy == 0 else n_points
         rows = torch.arange(len(windows.clouds)).split(FRAMES_PER_PASS)
         parts = (
-            policy.encode(draw_points(windows.clouds, r, count, generator).unsqueeze(1), windows.proprio[r].unsqueeze(1))
+            policy.encode(
+                draw_points(windows.clouds, r, count, generator).unsqueeze(1),
+                windows.proprio[r].unsqueeze(1),
+            )
             for r in rows
         )
         encoded.append(torch.cat(list(parts)))
@@ -85,7 +97,7 @@ def encode_frames(
 
 
 def draw_points(clouds: Tensor, rows: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
-    """``n_points`` (at most all) of each cloud ``clouds[rows]``, in random order. [F, N, 3], [M] -> [M, n, 3]."""
+    """``n_points`` of each cloud in ``rows``, in random order. [F, N, 3], [M] -> [M, n, 3]."""
     total = clouds.shape[1]
     keys = torch.rand((len(rows), total), generator=generator)
     order = keys.topk(min(n_points, total), dim=1).indices
@@ -96,10 +108,13 @@ def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSe
     """One window per executed action of every episode.
 
     Raises:
-        ConfigError: If there are no episodes, or one has another number of points or dimensions than the policy.
+        ConfigError: If there are no episodes, or one has another number of points or dimensions
+            than the policy.
     """
     if not episodes:
-        raise ConfigError("no episodes to learn from; record demonstrations, or relax the outcome filter")
+        raise ConfigError(
+            "no episodes to learn from; record demonstrations, or relax the outcome filter"
+        )
     for episode in episodes:
         _require_shapes(episode, config)
     frame_rows, action_rows, first_frame, first_action = [], [], 0, 0
@@ -125,6 +140,6 @@ def _require_shapes(episode: Episode, config: PolicyConfig) -> None:
     expected = ((size.n_points, 3), (size.proprio_dim,), (config.action.dim,))
     if found != expected:
         raise ConfigError(
-            f"episode {episode.id!r}: frame shapes of cloud, proprioception and action should be {expected}, found "
-            f"{found}; it was recorded for another task or robot"
+            f"episode {episode.id!r}: cloud, proprioception and action should be shaped "
+            f"{expected} per frame, found {found}; it was recorded for another task or robot"
         )

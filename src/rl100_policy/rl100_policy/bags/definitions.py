@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message definitions as they are embedded in a bag: the .msg text with everything it refers to, and the type hash."""
+"""Message definitions as they are embedded in a bag: the .msg text with everything it refers to,
+and the type hash.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ from rl100_policy.core.config import share_folders
 from rl100_policy.core.errors import BagError
 
 _PRIMITIVES = frozenset(
-    "bool byte char float32 float64 int8 uint8 int16 uint16 int32 uint32 int64 uint64 string wstring".split()
+    ["bool", "byte", "char", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "string", "wstring"]
 )
 _SEPARATOR = "=" * 80
 _TYPE_NAME = re.compile(r"^(\w+)/(?:msg/)?(\w+)$")
@@ -34,7 +36,8 @@ class TypeDefinition:
 
 
 class MessageDefinitions:
-    """Finds definitions among the installed interface packages, or in the source tree beside this package.
+    """Finds definitions among the installed interface packages, or in the source tree beside this
+    package.
 
     Not thread-safe; results are kept.
     """
@@ -42,7 +45,7 @@ class MessageDefinitions:
     def __init__(self, folders: Sequence[Path] | None = None) -> None:
         """Look in the given share folders, or in those of ROS and of this interpreter."""
         self._folders = list(folders) if folders is not None else default_folders()
-        self._typestore: Typestore | None = None
+        self._known: Typestore = get_typestore(Stores.EMPTY)
         self._found: dict[str, TypeDefinition] = {}
 
     def find(self, type_name: str) -> TypeDefinition:
@@ -52,7 +55,8 @@ class MessageDefinitions:
             type_name: ``package/msg/Name`` or ``package/Name``.
 
         Raises:
-            BagError: If the type, or one it refers to, is defined nowhere; names the folders searched.
+            BagError: If the type, or one it refers to, is defined nowhere; names the folders
+                searched.
         """
         package, name = _split(type_name)
         full = f"{package}/msg/{name}"
@@ -81,8 +85,9 @@ class MessageDefinitions:
             if file.is_file():
                 return file.read_text(encoding="utf-8")
         full = f"{package}/msg/{name}"
-        if full in self._store.types:
-            generated, _ = self._store.generate_msgdef(full, ros_version=2)
+        standard = get_typestore(Stores.ROS2_JAZZY)
+        if full in standard.types:
+            generated, _ = standard.generate_msgdef(full, ros_version=2)
             return generated.split(_SEPARATOR)[0]
         raise BagError(
             f"no definition of message type {full}: no {package}/msg/{name}.msg in "
@@ -90,22 +95,17 @@ class MessageDefinitions:
         )
 
     def _hash(self, full: str, text: str) -> str:
-        missing = {
-            key: value for key, value in get_types_from_msg(text, full).items() if key not in self._store.types
-        }
-        if missing:
-            self._store.register(missing)
-        return self._store.hash_rihs01(full)
-
-    @property
-    def _store(self) -> Typestore:
-        if self._typestore is None:
-            self._typestore = get_typestore(Stores.ROS2_JAZZY)
-        return self._typestore
+        types = get_types_from_msg(text, full)
+        self._known.register(
+            {key: value for key, value in types.items() if key not in self._known.types}
+        )
+        return self._known.hash_rihs01(full)
 
 
 def default_folders() -> list[Path]:
-    """Share folders of ROS and of this interpreter, then the source tree this package may be in."""
+    """Share folders of ROS and of this interpreter, then the source tree this package may be
+    in.
+    """
     return [*share_folders(), Path(__file__).resolve().parents[3]]
 
 

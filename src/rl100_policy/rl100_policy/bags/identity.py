@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Names of episodes and of the folders in a bag folder.
 
-``<bags>/<id>/`` is a closed episode, ``<bags>/<id>.partial/`` one that is being written or was left by a crash,
-``<bags>/quarantine/`` holds what could not be used as it was, ``<bags>/trash/`` what a person discarded.
+``<bags>/<id>/`` is a closed episode, ``<bags>/<id>.partial/`` one that is being written or was
+left by a crash,
+``<bags>/quarantine/`` holds what could not be used as it was, ``<bags>/trash/`` what a person
+discarded.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def new_episode_id(task: str, now: datetime | None = None) -> str:
-    """Sortable name such as ``20261121T020813_042Z_push_t``: UTC wall time to the millisecond, then the task.
+    """Sortable name such as ``20261121T020813_042Z_push_t``: UTC wall time to the millisecond,
+    then the task.
 
     Args:
         task: Task name; characters outside ``A-Za-z0-9_-`` become ``_``.
-        now: Wall time with a time zone, the present if None. Simulated time starts at zero, so it would not be unique.
+        now: Wall time with a time zone, the present if None. Simulated time starts at zero, so it
+            would not be unique.
     """
     moment = (now or datetime.now(UTC)).astimezone(UTC)
     stamp = f"{moment:%Y%m%dT%H%M%S}_{moment.microsecond // 1000:03d}Z"
@@ -35,14 +39,22 @@ def new_episode_id(task: str, now: datetime | None = None) -> str:
 
 
 def is_episode_folder(folder: Path) -> bool:
-    """Whether a folder is a closed episode by its name and contents (not whether it can be read)."""
-    if folder.name.startswith(".") or folder.name.endswith(PARTIAL) or folder.name in (QUARANTINE, TRASH):
+    """Whether a folder is a closed episode by its name and contents (not whether it can be
+    read).
+    """
+    if (
+        folder.name.startswith(".")
+        or folder.name.endswith(PARTIAL)
+        or folder.name in (QUARANTINE, TRASH)
+    ):
         return False
     return (folder / METADATA_FILE).is_file() or bag_file(folder).is_file()
 
 
 def bag_file(folder: Path) -> Path:
-    """MCAP file of an episode folder (which may have been renamed: then the first MCAP file in it)."""
+    """MCAP file of an episode folder (which may have been renamed: then the first MCAP file in
+    it).
+    """
     name = folder.name.removesuffix(PARTIAL)
     expected = folder / f"{name}_0.mcap"
     if expected.is_file():
@@ -51,7 +63,9 @@ def bag_file(folder: Path) -> Path:
 
 
 def free_name(folder: Path) -> Path:
-    """The folder itself, or the first of ``<folder>_2``, ``<folder>_3``, ... that does not exist."""
+    """The folder itself, or the first of ``<folder>_2``, ``<folder>_3``, ... that does not
+    exist.
+    """
     candidate, number = folder, 2
     while candidate.exists():
         candidate, number = folder.with_name(f"{folder.name}_{number}"), number + 1

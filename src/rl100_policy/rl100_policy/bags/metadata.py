@@ -1,14 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is known about an episode besides its messages, as it is kept inside the bag.
 
-The same flat table of strings, each key beginning with ``rl100.``, is written twice: as rosbag2 ``custom_data`` in
-metadata.yaml, where ``ros2 bag info`` shows it, and as an MCAP metadata record, where it survives without metadata.yaml.
+The same flat table of strings, each key beginning with ``rl100.``, is written twice: as rosbag2
+``custom_data`` in
+metadata.yaml, where ``ros2 bag info`` shows it, and as an MCAP metadata record, where it survives
+without metadata.yaml.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -93,7 +97,9 @@ class EpisodeMetadata(BaseModel):
         return EpisodeMetadata.model_validate(self.model_dump() | changes)
 
     def to_table(self) -> dict[str, str]:
-        """Flat table of strings for rosbag2 ``custom_data`` and the MCAP record; derived values included, for people."""
+        """Flat table of strings for rosbag2 ``custom_data`` and the MCAP record; derived values
+        included, for people.
+        """
         table = {f"{_PREFIX}format": str(_FORMAT)}
         for key, value in self.model_dump(mode="json").items():
             table[_PREFIX + key] = _as_text(value)
@@ -126,7 +132,23 @@ def metadata_from_table(table: Mapping[str, str], where: str) -> EpisodeMetadata
                 values[key] = json.loads(text) if key in _JSON_FIELDS else text
         return EpisodeMetadata.model_validate(values)
     except (json.JSONDecodeError, ValidationError) as error:
-        raise BagError(f"episode metadata in {where} is malformed: {error}; run `rl100 doctor`") from error
+        raise BagError(
+            f"episode metadata in {where} is malformed: {error}; run `rl100 doctor`"
+        ) from error
+
+
+def config_hash(*configs: BaseModel) -> str:
+    """SHA-256 of validated descriptions: equal for equal values, however the YAML was written."""
+    text = json.dumps([config.model_dump(mode="json") for config in configs], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def software_version() -> str:
+    """Version of the installed package, "source" when it runs from an uninstalled tree."""
+    try:
+        return version("rl100_policy")
+    except PackageNotFoundError:
+        return "source"
 
 
 def _as_text(value: object) -> str:

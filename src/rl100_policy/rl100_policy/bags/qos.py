@@ -62,7 +62,9 @@ def qos_from_yaml(text: str) -> tuple[OfferedQos, ...]:
     try:
         return tuple(_from_entry(entry) for entry in yaml.safe_load(text) or [])
     except (yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BagError(f"offered_qos_profiles is not a list of profiles: {error!r}; found {text!r}") from error
+        raise BagError(
+            f"offered_qos_profiles is not a list of profiles: {error!r}; found {text!r}"
+        ) from error
 
 
 def _from_entry(entry: Mapping[str, Any]) -> OfferedQos:

@@ -1,12 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Networks that see a noisy action chunk, a noise level and a condition. No dropout: a density must not be random.
+"""Networks that see a noisy action chunk, a noise level and a condition.
 
-Both have the same call: ``network(x [B, n_c, d_a], timestep [B] int64, condition [B, d_c]) -> [B, n_c, d_a]``.
+No dropout: a density must not be random.
+
+Both have the same call: ``network(x [B, n_c, d_a], timestep [B] int64, condition [B, d_c]) -> [B,
+    n_c, d_a]``.
 """
 
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +19,13 @@ from rl100_policy.core.policy_config import ActionSize, ResidualMlpConfig, UNet1
 
 
 def sinusoidal_features(timestep: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
-    """Cosines then sines of the noise index at geometric frequencies. [B] -> [B, dim] float32, ``dim`` even."""
+    """Cosines then sines of the noise index at geometric frequencies. [B] -> [B, dim] float32."""
     half = dim // 2
-    rate = torch.exp(-math.log(max_period) * torch.arange(half, device=timestep.device, dtype=torch.float32) / half)
+    rate = torch.exp(
+        -math.log(max_period)
+        * torch.arange(half, device=timestep.device, dtype=torch.float32)
+        / half
+    )
     angle = timestep.to(torch.float32).unsqueeze(-1) * rate
     return torch.cat((angle.cos(), angle.sin()), dim=-1)
 
@@ -35,11 +43,13 @@ class _ResidualBlock(nn.Module):
 
 
 class ResidualMlp(nn.Module):
-    """Pre-norm residual MLP on [flattened chunk, time features, condition]; the cheap choice on a CPU."""
+    """Pre-norm residual MLP on chunk, time features and condition; the cheap choice on a CPU."""
 
     time_table: Tensor
 
-    def __init__(self, config: ResidualMlpConfig, action: ActionSize, condition_dim: int, n_train: int) -> None:
+    def __init__(
+        self, config: ResidualMlpConfig, action: ActionSize, condition_dim: int, n_train: int
+    ) -> None:
         """Time features of all ``n_train`` noise levels are tabulated once."""
         super().__init__()
         flat = action.n_chunk * action.dim
@@ -59,11 +69,15 @@ class ResidualMlp(nn.Module):
 
 class _ConvBlock(nn.Sequential):
     def __init__(self, c_in: int, c_out: int, kernel: int, groups: int) -> None:
-        super().__init__(nn.Conv1d(c_in, c_out, kernel, padding=kernel // 2), nn.GroupNorm(groups, c_out), nn.Mish())
+        super().__init__(
+            nn.Conv1d(c_in, c_out, kernel, padding=kernel // 2),
+            nn.GroupNorm(groups, c_out),
+            nn.Mish(),
+        )
 
 
 class _FilmResidual(nn.Module):
-    """Two convolutions, feature-wise scale and shift from the condition in between, residual around."""
+    """Two convolutions with a condition-dependent scale and shift in between; residual."""
 
     def __init__(self, c_in: int, c_out: int, condition_dim: int, config: UNet1dConfig) -> None:
         super().__init__()
@@ -80,7 +94,8 @@ class _FilmResidual(nn.Module):
 class UNet1d(nn.Module):
     """Conditional U-Net along the chunk, FiLM-conditioned on noise level and observation.
 
-    Source: method.md section 2.4 (sizes, kernel, groups, FiLM with scale and shift in every block).
+    Source: method.md section 2.4 (sizes, kernel, groups, FiLM with scale and shift in every
+        block).
     """
 
     def __init__(self, config: UNet1dConfig, action: ActionSize, condition_dim: int) -> None:
@@ -93,12 +108,14 @@ class UNet1d(nn.Module):
         )
         film_dim = config.time_features + condition_dim
         sizes = (action.dim, *config.channels)
-        pairs = list(zip(sizes[:-1], sizes[1:], strict=True))
+        pairs = list(pairwise(sizes))
 
         def residual(c_in: int, c_out: int) -> _FilmResidual:
             return _FilmResidual(c_in, c_out, film_dim, config)
 
-        self.down = nn.ModuleList(nn.ModuleList((residual(i, o), residual(o, o))) for i, o in pairs)
+        self.down = nn.ModuleList(
+            nn.ModuleList((residual(i, o), residual(o, o))) for i, o in pairs
+        )
         self.shrink = nn.ModuleList(nn.Conv1d(o, o, 3, stride=2, padding=1) for _, o in pairs[:-1])
         self.middle = nn.ModuleList(residual(sizes[-1], sizes[-1]) for _ in range(2))
         up = [(o, i) for i, o in reversed(pairs[1:])]
@@ -111,7 +128,9 @@ class UNet1d(nn.Module):
 
     def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """See the module docstring."""
-        film = torch.cat((self.time(sinusoidal_features(timestep, self.time_features)), condition), dim=-1)
+        film = torch.cat(
+            (self.time(sinusoidal_features(timestep, self.time_features)), condition), dim=-1
+        )
         h, skips = x.transpose(1, 2), []
         for level, (first, second) in enumerate(self.down):
             h = second(first(h, film), film)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -20,6 +21,23 @@ _DEPTH_ENCODINGS = {"16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001), "
 def stamp_ns(stamp: Any) -> int:  # noqa: ANN401 - builtin_interfaces/Time of either library
     """Nanoseconds of a builtin_interfaces/Time or Duration."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
+
+
+def peek_stamp_ns(data: bytes) -> int | None:
+    """Header stamp of a serialised message whose first field is a std_msgs/Header, without parsing the rest.
+
+    Args:
+        data: CDR with its four bytes of encapsulation, as a raw subscription delivers it.
+
+    Returns:
+        Nanoseconds, or None if the bytes cannot begin such a message.
+    """
+    if len(data) < 12 or data[0] != 0 or data[1] > 1:
+        return None
+    sec, nanosec = struct.unpack_from("<iI" if data[1] else ">iI", data, 4)
+    if sec < 0 or nanosec >= 1_000_000_000:
+        return None
+    return int(sec) * 1_000_000_000 + int(nanosec)
 
 
 def depth_image(message: Any) -> NDArray[np.float32]:  # noqa: ANN401 - sensor_msgs/Image of either library

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Affine maps between physical units and [-1, 1], fitted once on data and kept inside the policy's weights."""
+"""Affine maps between physical units and [-1, 1], fitted once and kept with the weights."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from rl100_policy.core.errors import ConfigError
 
 
 class LimitsNormalizer(nn.Module):
-    """Per-dimension min-max map: low -> -1, high -> 1; a dimension that never changed maps its value to 0.
+    """Per-dimension min-max map: low -> -1, high -> 1, a dimension that never changed -> 0.
 
-    Buffers ``centre`` and ``half_range`` [d] (float32, physical units) are part of the state dict, so a saved policy
-    brings its normaliser along bit for bit.
+    Buffers ``centre`` and ``half_range`` [d] (float32, physical units) are part of the state dict,
+    so a saved policy brings its normaliser along bit for bit.
     """
 
     centre: Tensor
@@ -36,20 +36,26 @@ class LimitsNormalizer(nn.Module):
         """
         dim = self.centre.shape[0]
         if values.numel() == 0 or values.shape[-1] != dim:
-            raise ConfigError(f"normaliser needs values of {dim} dimensions, got shape {tuple(values.shape)}")
+            raise ConfigError(
+                f"normaliser needs values of {dim} dimensions, got shape {tuple(values.shape)}"
+            )
         flat = values.reshape(-1, dim)
         if not bool(torch.isfinite(flat).all()):
-            raise ConfigError("normaliser was given non-finite values; drop the episode they come from")
+            raise ConfigError(
+                "normaliser was given non-finite values; drop the episode they come from"
+            )
         low, high = flat.amin(0), flat.amax(0)
         half = (high - low) / 2
         # A spread below float32 resolution of the value itself is rounding, not signal.
-        constant = half <= 4 * torch.finfo(torch.float32).eps * torch.maximum(low.abs(), high.abs())
+        constant = half <= 4 * torch.finfo(torch.float32).eps * torch.maximum(
+            low.abs(), high.abs()
+        )
         self.centre.copy_(low + half)
         self.half_range.copy_(torch.where(constant, torch.ones_like(half), half))
         return self
 
     def forward(self, physical: Tensor) -> Tensor:
-        """Physical units to [-1, 1]; values outside the fitted limits go beyond. [..., d] -> [..., d]."""
+        """Physical units to [-1, 1]; values outside the limits go beyond. Shape [..., d]."""
         return (physical - self.centre) / self.half_range
 
     def inverse(self, normalised: Tensor) -> Tensor:
@@ -58,7 +64,7 @@ class LimitsNormalizer(nn.Module):
 
 
 class PolicyNormalizer(nn.Module):
-    """The three normalisers of a policy: action (SI of the action space), proprioception (SI), cloud (base frame, m)."""
+    """The normalisers of a policy: action and proprioception (SI), cloud (base frame, m)."""
 
     def __init__(self, action_dim: int, proprio_dim: int) -> None:
         """Start as the identity."""

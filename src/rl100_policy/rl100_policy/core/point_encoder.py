@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Point-cloud encoder in the manner of DP3: one small network shared by all points, a max pool, a linear head.
+"""Point-cloud encoder as in DP3: one network shared by all points, a max pool, a linear head.
 
-Each point is described relative to the middle of the cloud (shape), to the tool (contact) and in the base frame
-(where the goal is). The gradient of a max pool reaches only the points that attain a maximum, so training runs the
-network over all points without a graph, then again with a graph on those critical points only: same value, same
+Each point is described relative to the middle of the cloud (shape), to the tool (contact) and in
+the base frame (where the goal is). The gradient of a max pool reaches only the points that attain
+a maximum, so training runs the
+network over all points without a graph, then again with a graph on those critical points only:
+    same value, same
 gradient, several times cheaper on a CPU.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +21,11 @@ from rl100_policy.core.normalizer import LimitsNormalizer
 from rl100_policy.core.policy_config import PointEncoderConfig
 
 TOOL_LIMIT = 3.0
-"""Tool-relative coordinates saturate here, in units of tool_scale: far points need no exact distance."""
+"""Tool-relative coordinates saturate here, in units of tool_scale: far points need no exact
+distance."""
 ROWS_PER_TILE = 1024
-"""Points per tile of the graph-free pass, so that a tile's activations stay in the second-level cache."""
+"""Points per tile of the graph-free pass, so that a tile's activations stay in the second-level
+cache."""
 
 PointNetwork = Callable[[Tensor], Tensor]
 
@@ -33,8 +38,9 @@ def max_pool(network: PointNetwork, points: Tensor) -> Tensor:
 def critical_max_pool(network: PointNetwork, points: Tensor) -> Tensor:
     """Pooled features with the graph built on the critical points only.
 
-    Exact for any network that treats points independently (Linear, LayerNorm, ReLU; not BatchNorm): the same value
-    and the same parameter gradient as :func:`max_pool`, up to rounding. No gradient flows to ``points``.
+    Exact for any network that treats points independently (Linear, LayerNorm, ReLU; not
+    BatchNorm): the same value and the same parameter gradient as :func:`max_pool`, up to rounding.
+    No gradient flows to ``points``.
 
     Args:
         network: Maps [M, d] to [M, F], each row on its own.
@@ -60,13 +66,13 @@ def critical_max_pool(network: PointNetwork, points: Tensor) -> Tensor:
 
 
 def cloud_centre(cloud: Tensor) -> Tensor:
-    """Middle of the axis-aligned box around each cloud, [..., N, 3] -> [..., 3]; repeated points do not move it."""
+    """Middle of the box around each cloud, whatever points repeat. [..., N, 3] -> [..., 3]."""
     return (cloud.amin(dim=-2) + cloud.amax(dim=-2)) / 2
 
 
 def _stack(sizes: tuple[int, ...], *, layer_norm: bool) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for d_in, d_out in zip(sizes[:-1], sizes[1:], strict=True):
+    for d_in, d_out in pairwise(sizes):
         layers.append(nn.Linear(d_in, d_out))
         if layer_norm:
             layers.append(nn.LayerNorm(d_out))
@@ -78,15 +84,20 @@ class PointEncoder(nn.Module):
     """Clouds and proprioception of an observation window to one condition vector.
 
     Attributes:
-        frame_dim: Numbers per frame: pooled features, middle of the cloud (optional), proprioception.
+        frame_dim: Numbers per frame: pooled features, middle of the cloud (optional),
+            proprioception.
     """
 
     def __init__(self, config: PointEncoderConfig, proprio_dim: int) -> None:
-        """Build the point network, its head, the proprioception layers and the reconstruction head."""
+        """Build freshly initialised layers."""
         super().__init__()
         self.config = config
-        self.points = _stack((3 * len(config.frames), *config.widths), layer_norm=config.layer_norm)
-        self.head = nn.Sequential(nn.Linear(config.widths[-1], config.features), nn.LayerNorm(config.features))
+        self.points = _stack(
+            (3 * len(config.frames), *config.widths), layer_norm=config.layer_norm
+        )
+        self.head = nn.Sequential(
+            nn.Linear(config.widths[-1], config.features), nn.LayerNorm(config.features)
+        )
         self.proprio = _stack((proprio_dim, *config.proprio_widths), layer_norm=False)
         q_features = config.proprio_widths[-1] if config.proprio_widths else proprio_dim
         self.frame_dim = config.features + (3 if config.append_centre else 0) + q_features
@@ -96,7 +107,9 @@ class PointEncoder(nn.Module):
             out = nn.Linear(hidden[-1], 3 * config.reconstruction_points)
             self.decoder = nn.Sequential(*_stack(hidden, layer_norm=False), out)
 
-    def describe(self, cloud: Tensor, centre: Tensor, tool: Tensor, limits: LimitsNormalizer) -> Tensor:
+    def describe(
+        self, cloud: Tensor, centre: Tensor, tool: Tensor, limits: LimitsNormalizer
+    ) -> Tensor:
         """Dimensionless coordinates of every point in the configured frames.
 
         Args:
@@ -120,21 +133,34 @@ class PointEncoder(nn.Module):
                     parts.append(limits(cloud))
         return torch.cat(parts, dim=-1) if len(parts) > 1 else parts[0]
 
-    def pooled(self, cloud: Tensor, centre: Tensor, tool: Tensor, limits: LimitsNormalizer) -> Tensor:
+    def pooled(
+        self, cloud: Tensor, centre: Tensor, tool: Tensor, limits: LimitsNormalizer
+    ) -> Tensor:
         """Description of each cloud, [C, features]; arguments as in :meth:`describe`."""
         points = self.describe(cloud, centre, tool, limits)
         pool = critical_max_pool if torch.is_grad_enabled() else max_pool
         return self.head(pool(self.points, points))
 
-    def assemble(self, pooled: Tensor, centre: Tensor, proprio: Tensor, limits: LimitsNormalizer) -> Tensor:
-        """One frame's vector: pooled [C, features], centre [C, 3] [m], normalised proprio [C, d_q] -> [C, frame_dim]."""
+    def assemble(
+        self, pooled: Tensor, centre: Tensor, proprio: Tensor, limits: LimitsNormalizer
+    ) -> Tensor:
+        """One vector per frame, [C, frame_dim].
+
+        Args:
+            pooled: [C, features].
+            centre: Middle of each cloud, [C, 3], base frame [m].
+            proprio: Normalised proprioception, [C, d_q].
+            limits: Maps base-frame points to [-1, 1].
+        """
         parts = [pooled, self.proprio(proprio)]
         if self.config.append_centre:
             parts.append(limits(centre))
         return torch.cat(parts, dim=-1)
 
     def reconstruct(self, pooled: Tensor) -> Tensor:
-        """Points decoded from the description, centre frame, units of centre_scale. [C, features] -> [C, R, 3]."""
+        """Decode points. [C, features] -> [C, R, 3], centre frame, units of centre_scale."""
         if self.decoder is None:
-            raise RuntimeError("this encoder was built without a reconstruction head (reconstruction_points = 0)")
+            raise RuntimeError(
+                "this encoder was built without a reconstruction head (reconstruction_points = 0)"
+            )
         return self.decoder(pooled).unflatten(-1, (-1, 3))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The diffusion policy: the one path from an observation window to an action chunk, for training and for the robot."""
+"""The diffusion policy: the one path from an observation window to an action chunk."""
 
 from __future__ import annotations
 
@@ -59,13 +59,14 @@ class Encoding:
 class DiffusionPolicy(nn.Module):
     """Point-cloud encoder, K-step diffusion denoiser, one-step student and normaliser.
 
-    Nothing in it is random except the noise drawn in :meth:`decide`, and train and eval mode compute the same.
+    Nothing in it is random except the noise drawn in :meth:`decide`, and train and eval mode
+    compute the same.
     """
 
     alpha_bars: Tensor
 
     def __init__(self, config: PolicyConfig) -> None:
-        """Build freshly initialised networks; the normaliser is the identity until fitted or loaded."""
+        """Build freshly initialised networks; the normaliser is the identity until fitted."""
         super().__init__()
         self.config = config
         self.normalizer = PolicyNormalizer(config.action.dim, config.observation.proprio_dim)
@@ -87,7 +88,8 @@ class DiffusionPolicy(nn.Module):
 
         Args:
             cloud: [B, n_obs, N, 3] float32, base frame [m]; any N, repeated points do not matter.
-            proprio: [B, n_obs, d_q] float32, SI units; the first three numbers are the tool position, base frame [m].
+            proprio: [B, n_obs, d_q] float32, SI units; the first three numbers are the tool
+                position, base frame [m].
 
         Returns:
             [B, d_c].
@@ -99,11 +101,13 @@ class DiffusionPolicy(nn.Module):
         frames, flat_proprio = cloud.flatten(0, 1), proprio.flatten(0, 1)
         centre, limits = cloud_centre(frames), self.normalizer.cloud
         pooled = self.encoder.pooled(frames, centre, flat_proprio[:, :3], limits)
-        per_frame = self.encoder.assemble(pooled, centre, self.normalizer.proprio(flat_proprio), limits)
+        per_frame = self.encoder.assemble(
+            pooled, centre, self.normalizer.proprio(flat_proprio), limits
+        )
         return Encoding(per_frame.reshape(len(cloud), -1), pooled, centre)
 
     def epsilon(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
-        """Predicted noise eps_hat in ``x`` [B, n_c, d_a] at ``timestep`` [B]; what the sampler consumes."""
+        """Noise eps_hat predicted in ``x`` [B, n_c, d_a] at ``timestep`` [B], for the sampler."""
         output = self.denoiser(x, timestep, condition)
         if self.config.diffusion.preconditioning == "none":
             return output
@@ -111,8 +115,10 @@ class DiffusionPolicy(nn.Module):
         return torch.sqrt(1 - abar) * x + torch.sqrt(abar) * output
 
     def one_step(self, x_start: Tensor, condition: Tensor) -> Tensor:
-        """The student's clean chunk from pure noise ``x_start`` [B, n_c, d_a], normalised units, not yet clamped."""
-        last = torch.full((len(x_start),), self.config.diffusion.n_train - 1, device=x_start.device)
+        """The student's chunk from pure noise [B, n_c, d_a], normalised units, unclamped."""
+        last = torch.full(
+            (len(x_start),), self.config.diffusion.n_train - 1, device=x_start.device
+        )
         return self.student(x_start, last, condition)
 
     @torch.no_grad()
@@ -130,9 +136,12 @@ class DiffusionPolicy(nn.Module):
         Args:
             cloud: [B, n_obs, N, 3] float32, base frame [m].
             proprio: [B, n_obs, d_q] float32, SI units.
-            sampler: "ddim" runs K transitions, "one_step" the student; at equal seed both start from the same x_T.
-            noise_seed: Seed of, or the generator for x_T (drawn first) and then the transition noise.
-            deterministic: Take the mean of every transition. one_step has no transition noise either way.
+            sampler: "ddim" runs K transitions, "one_step" the student; at equal seed both start
+                from the same x_T.
+            noise_seed: Seed of, or the generator for x_T (drawn first) and then the transition
+                noise.
+            deterministic: Take the mean of every transition. one_step has no transition noise
+                either way.
 
         Returns:
             The decision; everything a decision record holds.
@@ -142,38 +151,63 @@ class DiffusionPolicy(nn.Module):
         """
         self._check(cloud, proprio)
         return self.decide_encoded(
-            self.encode(cloud, proprio), sampler=sampler, noise_seed=noise_seed, deterministic=deterministic
+            self.encode(cloud, proprio),
+            sampler=sampler,
+            noise_seed=noise_seed,
+            deterministic=deterministic,
         )
 
     @torch.no_grad()
     def decide_encoded(
-        self, condition: Tensor, *, sampler: Sampler, noise_seed: int | torch.Generator, deterministic: bool = True
+        self,
+        condition: Tensor,
+        *,
+        sampler: Sampler,
+        noise_seed: int | torch.Generator,
+        deterministic: bool = True,
     ) -> Decision:
         """As :meth:`decide`, from condition vectors [B, d_c]."""
         generator = noise_seed
         if isinstance(generator, int):
             generator = torch.Generator(self.device).manual_seed(generator)
         size = self.config.action
-        x_start = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator, device=self.device)
+        x_start = torch.randn(
+            (len(condition), size.n_chunk, size.dim), generator=generator, device=self.device
+        )
         if sampler == "one_step":
             latents = torch.stack((x_start, self.one_step(x_start, condition)), dim=1)
             log_probs = latents.new_empty((len(latents), 0))
             timesteps, sigmas = (self.config.diffusion.n_train - 1,), ()
         else:
             denoise = partial(self.epsilon, condition=condition)
-            chain = sample_chain(denoise, self.schedule, x_start, generator=generator, deterministic=deterministic)
+            chain = sample_chain(
+                denoise, self.schedule, x_start, generator=generator, deterministic=deterministic
+            )
             latents, log_probs = chain.latents, chain.log_probs
             timesteps, sigmas = self.schedule.timesteps, self.schedule.sigmas
         clamped = latents[:, -1].clamp(-1.0, 1.0)
-        return Decision(self.normalizer.action.inverse(clamped), clamped, latents, log_probs, timesteps, sigmas)
+        return Decision(
+            self.normalizer.action.inverse(clamped), clamped, latents, log_probs, timesteps, sigmas
+        )
 
     def _check(self, cloud: Tensor, proprio: Tensor) -> None:
         size = self.config.observation
-        if cloud.dim() != 4 or cloud.shape[1] != size.n_obs or cloud.shape[2] < 1 or cloud.shape[3] != 3:
-            raise ObservationError(f"cloud should be [B, {size.n_obs}, N, 3], found {tuple(cloud.shape)}")
+        if (
+            cloud.dim() != 4
+            or cloud.shape[1] != size.n_obs
+            or cloud.shape[2] < 1
+            or cloud.shape[3] != 3
+        ):
+            raise ObservationError(
+                f"cloud should be [B, {size.n_obs}, N, 3], found {tuple(cloud.shape)}"
+            )
         if proprio.shape != (len(cloud), size.n_obs, size.proprio_dim):
             expected = (len(cloud), size.n_obs, size.proprio_dim)
-            raise ObservationError(f"proprioception should be {expected}, found {tuple(proprio.shape)}")
+            raise ObservationError(
+                f"proprioception should be {expected}, found {tuple(proprio.shape)}"
+            )
         # A non-finite number anywhere makes the sum non-finite; cheaper than an element-wise test.
         if not torch.isfinite(cloud.sum() + proprio.sum()).item():
-            raise ObservationError("observation holds non-finite values; expected metres and SI units, drop this frame")
+            raise ObservationError(
+                "observation holds non-finite values; expected SI units, drop this frame"
+            )

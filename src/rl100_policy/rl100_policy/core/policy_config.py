@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sizes and constants of a diffusion policy: everything needed to rebuild its networks around saved weights.
+"""Sizes and constants of a diffusion policy: what rebuilds its networks around saved weights.
 
-Two presets: ``small`` learns in minutes on two CPU cores, ``paper`` has the published sizes and wants a GPU.
+Two presets: ``small`` learns in minutes on two CPU cores, ``paper`` has the published sizes and
+    wants a GPU.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class PointEncoderConfig(_Frozen):
     features: Count = 48
     """Length of the pooled description of one cloud."""
     frames: Annotated[tuple[PointFrame, ...], Field(min_length=1)] = ("centre", "tool", "base")
-    """Coordinates given per point: relative to the middle of the cloud, to the tool, and in the base frame."""
+    """Coordinates given per point: relative to the middle of the cloud, to the tool, and in the
+    base frame."""
     centre_scale: PositiveFloat = 0.06
     """Length that becomes 1 in centre-relative coordinates [m]; about the size of the object."""
     tool_scale: PositiveFloat = 0.12
@@ -87,9 +89,13 @@ class UNet1dConfig(_Frozen):
     @model_validator(mode="after")
     def _divisible(self) -> Self:
         if self.kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd to keep the length of the chunk, got {self.kernel}")
+            raise ValueError(
+                f"kernel must be odd to keep the length of the chunk, got {self.kernel}"
+            )
         if any(c % self.groups for c in self.channels):
-            raise ValueError(f"every entry of channels {self.channels} must be a multiple of groups {self.groups}")
+            raise ValueError(
+                f"each of channels {self.channels} must be a multiple of groups {self.groups}"
+            )
         return self
 
 
@@ -115,13 +121,17 @@ class DiffusionConfig(_Frozen):
     prediction: Literal["epsilon"] = "epsilon"
     """What the policy predicts for the sampler."""
     preconditioning: Literal["velocity", "none"] = "velocity"
-    """velocity: the network regresses v = sqrt(abar) eps - sqrt(1 - abar) a, from which epsilon follows exactly;
-    none: the network's output is epsilon. The former learns several times faster with small networks."""
+    """velocity: the network regresses v = sqrt(abar) eps - sqrt(1 - abar) a, from which epsilon
+    follows exactly;
+    none: the network's output is epsilon. The former learns several times faster with small
+        networks."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.sigma_min > self.sigma_max:
-            raise ValueError(f"sigma_min {self.sigma_min} must not exceed sigma_max {self.sigma_max}")
+            raise ValueError(
+                f"sigma_min {self.sigma_min} must not exceed sigma_max {self.sigma_max}"
+            )
         if self.n_steps >= self.n_train:
             raise ValueError(f"n_steps {self.n_steps} must be below n_train {self.n_train}")
         return self
@@ -143,10 +153,11 @@ class PolicyConfig(_Frozen):
     def _chunk_fits_unet(self) -> Self:
         for name in ("denoiser", "student"):
             net = getattr(self, name)
-            if net.kind == "unet1d" and self.action.n_chunk % 2 ** (len(net.channels) - 1):
+            multiple = 2 ** (len(net.channels) - 1) if net.kind == "unet1d" else 1
+            if self.action.n_chunk % multiple:
                 raise ValueError(
-                    f"{name}: a U-Net of {len(net.channels)} levels halves the chunk {len(net.channels) - 1} times, so "
-                    f"n_chunk must be a multiple of {2 ** (len(net.channels) - 1)}, got {self.action.n_chunk}"
+                    f"{name}: a U-Net of {len(net.channels)} levels keeps halving the chunk, so "
+                    f"n_chunk must be a multiple of {multiple}, got {self.action.n_chunk}"
                 )
         return self
 
@@ -157,9 +168,10 @@ def small(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
 
 
 def paper(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
-    """Preset with the published sizes: 64-128-256 point network with LayerNorm, U-Net, K = 10, base-frame points.
+    """Preset with the published sizes: 64-128-256 points with LayerNorm, U-Net, K = 10.
 
-    Source: method.md sections 2.1 to 2.4 and 3 (chunk mode). Differs: no information bottleneck, and the chunk length
+    Source: method.md sections 2.1 to 2.4 and 3 (chunk mode). Differs: no information bottleneck,
+        and the chunk length
     is the caller's (the published one is 16).
     """
     encoder = PointEncoderConfig(

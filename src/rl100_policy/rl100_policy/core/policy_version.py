@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Policy versions on disk: a folder with weights, configuration and a manifest that says where it came from.
+"""Policy versions on disk: a folder with weights, configuration and a manifest of its origin.
 
     <folder>/weights.safetensors   parameters and the normaliser
     <folder>/config.json           PolicyConfig
     <folder>/manifest.json         Manifest; holds the SHA-256 of the other two and of itself
 
-A version is written once, under a temporary name, and renamed when complete. Loading checks everything and executes
+A version is written once, under a temporary name, and renamed when complete. Loading checks
+everything and executes
 nothing: no pickle.
 """
 
@@ -61,7 +62,8 @@ class Manifest(_Frozen):
     format: Literal[1] = 1
     name: str
     family: str
-    """Generative family, as in the configuration; versions of different families are never mixed."""
+    """Generative family, as in the configuration; versions of different families are never
+    mixed."""
     created: str
     """UTC, ISO 8601."""
     task: TaskConfig
@@ -102,11 +104,15 @@ def write_version(
     """
     folder = Path(folder)
     if folder.exists():
-        raise PolicyVersionError(f"{folder} exists already and versions never change; choose another folder")
-    tensors = {key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()}
+        raise PolicyVersionError(
+            f"{folder} exists already and versions never change; choose another folder"
+        )
+    tensors = {
+        key: value.detach().cpu().contiguous() for key, value in policy.state_dict().items()
+    }
     _require_finite(tensors, str(folder))
     payload = {
-        WEIGHTS: save(tensors, metadata={"format": "pt", "family": policy.config.family}),
+        WEIGHTS: save(tensors, metadata={"format": "pt"}),
         CONFIG: policy.config.model_dump_json(indent=2).encode(),
     }
     manifest = Manifest(
@@ -119,7 +125,10 @@ def write_version(
         bags=tuple(bags),
         metrics=dict(metrics),
         training=dict(training),
-        files={name: FileRecord(sha256=_sha256(data), size=len(data)) for name, data in payload.items()},
+        files={
+            name: FileRecord(sha256=_sha256(data), size=len(data))
+            for name, data in payload.items()
+        },
     )
     manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
     payload[MANIFEST] = manifest.model_dump_json(indent=2).encode()
@@ -137,9 +146,13 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
-        raise PolicyVersionError(f"{folder}/{MANIFEST} is damaged or of another format; copy it again: {error}") from error
+        raise PolicyVersionError(
+            f"{folder}/{MANIFEST} is damaged or of another format; copy it again: {error}"
+        ) from error
     if manifest.digest != manifest.computed_digest():
-        raise PolicyVersionError(f"{folder}/{MANIFEST} was altered: its digest does not match; copy the version again")
+        raise PolicyVersionError(
+            f"{folder}/{MANIFEST} was altered: its digest does not match; copy the version again"
+        )
     return manifest
 
 
@@ -147,26 +160,34 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
     """Load a version, in eval mode on the CPU, after checking every byte of it.
 
     Raises:
-        PolicyVersionError: If a file is missing, truncated or altered, a weight is missing, unknown, misshapen or not
-            finite, or family and configuration disagree.
+        PolicyVersionError: If a file is missing, truncated or altered, a weight is missing,
+            unknown, misshapen or not finite, or family and configuration disagree.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
     if set(manifest.files) != {WEIGHTS, CONFIG}:
-        raise PolicyVersionError(f"{folder}/{MANIFEST} should list {WEIGHTS} and {CONFIG}, found {sorted(manifest.files)}")
+        raise PolicyVersionError(
+            f"{folder}/{MANIFEST} should list {WEIGHTS} and {CONFIG}, found "
+            f"{sorted(manifest.files)}"
+        )
     data = {name: _verified(folder, name, record) for name, record in manifest.files.items()}
     try:
         config = PolicyConfig.model_validate_json(data[CONFIG])
     except ValidationError as error:
-        raise PolicyVersionError(f"{folder}/{CONFIG} is not a usable policy configuration: {error}") from error
+        raise PolicyVersionError(
+            f"{folder}/{CONFIG} is not a usable policy configuration: {error}"
+        ) from error
     if config.family != manifest.family:
         raise PolicyVersionError(
-            f"{folder}: manifest says family {manifest.family!r}, {CONFIG} says {config.family!r}; retrain or re-export"
+            f"{folder}: manifest says family {manifest.family!r}, {CONFIG} says "
+            f"{config.family!r}; train the version again"
         )
     try:
         tensors = load(data[WEIGHTS])
     except SafetensorError as error:
-        raise PolicyVersionError(f"{folder}/{WEIGHTS} is not a safetensors file: {error}") from error
+        raise PolicyVersionError(
+            f"{folder}/{WEIGHTS} is not a safetensors file: {error}"
+        ) from error
     _require_finite(tensors, str(folder))
     policy = DiffusionPolicy(config)
     _fill(policy, tensors, folder)
@@ -191,21 +212,27 @@ def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None
     for key, (made_for, running) in pairs.items():
         if made_for != running:
             raise PolicyVersionError(
-                f"version {manifest.name!r} was trained with {key} = {made_for}, this system has {running}; "
-                "load a version made for it or train one"
+                f"version {manifest.name!r} was trained with {key} = {made_for}, this system has "
+                f"{running}; load a version made for it or train one"
             )
 
 
 def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:
     expected = policy.state_dict()
-    missing, extra = sorted(expected.keys() - tensors.keys()), sorted(tensors.keys() - expected.keys())
+    missing, extra = (
+        sorted(expected.keys() - tensors.keys()),
+        sorted(tensors.keys() - expected.keys()),
+    )
     if missing or extra:
-        raise PolicyVersionError(f"{folder}/{WEIGHTS} does not match {CONFIG}: missing {missing}, unknown {extra}")
+        raise PolicyVersionError(
+            f"{folder}/{WEIGHTS} does not match {CONFIG}: missing {missing}, unknown {extra}"
+        )
     for key, value in expected.items():
         if tensors[key].shape != value.shape or tensors[key].dtype != value.dtype:
             raise PolicyVersionError(
                 f"{folder}/{WEIGHTS}: {key} should be {value.dtype} {tuple(value.shape)}, "
-                f"found {tensors[key].dtype} {tuple(tensors[key].shape)}; weights and {CONFIG} are from two versions"
+                f"found {tensors[key].dtype} {tuple(tensors[key].shape)}; weights and {CONFIG} "
+                "are from two versions"
             )
     policy.load_state_dict(dict(tensors), strict=True)
 
@@ -213,7 +240,9 @@ def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) 
 def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
     bad = [key for key, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if bad:
-        raise PolicyVersionError(f"{where}: weights should be finite, {bad[0]} is not; go back to an earlier version")
+        raise PolicyVersionError(
+            f"{where}: weights should be finite, {bad[0]} is not; go back to an earlier version"
+        )
 
 
 def _sha256(data: bytes) -> str:
@@ -224,25 +253,30 @@ def _read(folder: Path, name: str) -> bytes:
     try:
         return (folder / name).read_bytes()
     except OSError as error:
-        raise PolicyVersionError(f"cannot read {folder / name}: {error.strerror}; is this a policy version?") from error
+        raise PolicyVersionError(
+            f"cannot read {folder / name}: {error.strerror}; is this a policy version?"
+        ) from error
 
 
 def _verified(folder: Path, name: str, record: FileRecord) -> bytes:
     data = _read(folder, name)
     if len(data) != record.size or _sha256(data) != record.sha256:
         raise PolicyVersionError(
-            f"{folder / name} should be {record.size} bytes with SHA-256 {record.sha256[:12]}..., found {len(data)} bytes "
-            f"with {_sha256(data)[:12]}...; it was truncated or altered, copy the version again"
+            f"{folder / name} should be {record.size} bytes with SHA-256 {record.sha256[:12]}..., "
+            f"found {len(data)} bytes with {_sha256(data)[:12]}...; it was truncated or altered, "
+            "copy the version again"
         )
     return data
 
 
 def _write_folder(folder: Path, payload: Mapping[str, bytes]) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent))
+    partial = Path(
+        tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=".partial", dir=folder.parent)
+    )
     try:
         for name, data in payload.items():
-            with open(partial / name, "wb") as file:
+            with (partial / name).open("wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
@@ -250,7 +284,9 @@ def _write_folder(folder: Path, payload: Mapping[str, bytes]) -> None:
         partial.rename(folder)
     except OSError as error:
         shutil.rmtree(partial, ignore_errors=True)
-        raise PolicyVersionError(f"cannot write version {folder}: {error.strerror}; free space or choose another") from error
+        raise PolicyVersionError(
+            f"cannot write version {folder}: {error.strerror}; free space or choose another"
+        ) from error
     descriptor = os.open(folder.parent, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -16,7 +16,7 @@ from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.observation import Frame, stack
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_version import load_version
+from rl100_policy.core.policy_version import Manifest, load_version
 
 Sampler = Literal["ddim", "one_step"]
 
@@ -74,14 +74,7 @@ class PolicyRunner:
         if sampler not in ("ddim", "one_step"):
             raise PolicyVersionError(f"expected sampler 'ddim' or 'one_step', got {sampler!r}")
         policy, manifest = load_version(path)
-        if (manifest.task, manifest.robot) != (task.name, robot.name):
-            raise PolicyVersionError(
-                f"version {manifest.name} is for task {manifest.task!r} on robot {manifest.robot!r}, "
-                f"not for {task.name!r} on {robot.name!r}"
-            )
-        made_for = policy.config.observation
-        if (made_for.n_obs, made_for.n_points) != (task.observation.n_obs, task.observation.n_points):
-            raise PolicyVersionError(f"version {manifest.name} sees {made_for}, the task gives {task.observation}")
+        _require_match(manifest, task, robot)
         policy.eval()
         name = cast(Sampler, sampler)
         return cls(policy, manifest.name, sampler=name, deterministic=deterministic, noise_seed=noise_seed)
@@ -131,3 +124,22 @@ class PolicyRunner:
             sigmas=[float(sigma) for sigma in decision.sigmas],
             inference_s=inference_s,
         )
+
+
+def _require_match(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None:
+    """Refuse a version that was trained on other observations or actions than the graph has."""
+    if (manifest.task.name, manifest.robot.name) != (task.name, robot.name):
+        raise PolicyVersionError(
+            f"version {manifest.name} is for task {manifest.task.name!r} on robot {manifest.robot.name!r}, "
+            f"not for {task.name!r} on {robot.name!r}"
+        )
+    for key in ("observation", "action", "crop"):
+        made_for, given = getattr(manifest.task, key), getattr(task, key)
+        if made_for != given:
+            raise PolicyVersionError(f"version {manifest.name} was trained with {key} {made_for}, the task now has {given}")
+    if (manifest.robot.joints, manifest.robot.tool, manifest.robot.control_period) != (
+        robot.joints,
+        robot.tool,
+        robot.control_period,
+    ):
+        raise PolicyVersionError(f"version {manifest.name} was trained with other joints, tool or control period of {robot.name!r}")

@@ -1,14 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The one sampler of the suite: DDIM transitions with clipped noise, used to train, to evaluate and on the robot.
+"""The one sampler of the suite, to train, to evaluate and on the robot: DDIM, clipped noise.
 
-Transition from noise index t to t' (x0 and eps always agree with each other; sigma is the clipped one throughout):
+Transition from noise index t to t' (x0 and eps always agree with each other; sigma is the clipped
+one throughout):
 
     x0    = clamp((x_t - sqrt(1 - abar_t) eps_hat) / sqrt(abar_t))
     eps   = (x_t - sqrt(abar_t) x0) / sqrt(1 - abar_t)
-    sigma = clip(eta sqrt((1 - abar_t') / (1 - abar_t) (1 - abar_t / abar_t')), sigma_min, sigma_max)
-    x_t'  ~ Normal(sqrt(abar_t') x0 + sqrt(max(0, 1 - abar_t' - sigma^2)) eps,  sigma^2)
+    sigma = clip(eta sqrt((1 - abar_t') / (1 - abar_t) (1 - abar_t / abar_t')), sigma_min,
+    sigma_max) x_t'  ~ Normal(sqrt(abar_t') x0 + sqrt(max(0, 1 - abar_t' - sigma^2)) eps,  sigma^2)
 
-Differs from the published code, which recomputes neither eps after the clamp nor the mean after clipping sigma.
+Differs from the published code, which recomputes neither eps after the clamp nor the mean after
+clipping sigma.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ MAX_BETA = 0.999
 
 
 def cosine_alpha_bars(n_train: int) -> Tensor:
-    """Remaining signal variance abar_t after each of ``n_train`` forward steps, [n_train] float64, decreasing.
+    """Remaining signal variance abar_t after each forward step, [n_train] float64, decreasing.
 
     Source: the squared-cosine schedule of Nichol and Dhariwal 2021 with offset 0.008.
     """
@@ -39,12 +41,17 @@ def cosine_alpha_bars(n_train: int) -> Tensor:
     def level(u: float) -> float:
         return math.cos((u + 0.008) / 1.008 * math.pi / 2) ** 2
 
-    betas = [min(1.0 - level((i + 1) / n_train) / level(i / n_train), MAX_BETA) for i in range(n_train)]
+    betas = [
+        min(1.0 - level((i + 1) / n_train) / level(i / n_train), MAX_BETA) for i in range(n_train)
+    ]
     return torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float64), dim=0)
 
 
 class Coefficients(NamedTuple):
-    """One transition as two affine maps: x0 = x_scale x - eps_scale eps_hat; mean = x0_weight x0 + x_weight x."""
+    """One transition as two affine maps.
+
+    x0 = x_scale x - eps_scale eps_hat,  mean = x0_weight x0 + x_weight x,  deviation sigma.
+    """
 
     x_scale: float | Tensor
     eps_scale: float | Tensor
@@ -55,7 +62,7 @@ class Coefficients(NamedTuple):
 
 @dataclass(frozen=True)
 class Schedule:
-    """The K transitions of a sampler, first (noisiest) to last; plain numbers, so it belongs to no device.
+    """The K transitions of a sampler, first (noisiest) to last; plain numbers, on no device.
 
     Attributes:
         timesteps: Noise index t at which each transition starts, length K.
@@ -75,18 +82,24 @@ class Schedule:
         return tuple(float(step.sigma) for step in self.steps)
 
     def gather(self, k: Tensor, dim: int) -> Coefficients:
-        """Coefficients for a batch that mixes transitions: ``k`` [B] int64 -> fields [B, 1, ...] of ``dim`` axes."""
+        """Coefficients for mixed transitions. ``k`` [B] int64 -> [B, 1, ...] of ``dim`` axes."""
         table = torch.tensor(self.steps, device=k.device, dtype=torch.float32)[k]
         return Coefficients(*(column.view(-1, *(1,) * (dim - 1)) for column in table.unbind(-1)))
 
 
 def make_schedule(config: DiffusionConfig) -> Schedule:
-    """Cosine levels, "leading" spacing with offset 1 (K = 5 of 100: 81, 61, 41, 21, 1, ending at index 0)."""
+    """Cosine levels, "leading" spacing with offset 1.
+
+    K = 5 of 100 starts at 81, 61, 41, 21, 1 and ends at index 0.
+    """
     stride = config.n_train // config.n_steps
     timesteps = tuple(k * stride + 1 for k in reversed(range(config.n_steps)))
     previous = tuple(max(t - stride, 0) for t in timesteps)
     levels = cosine_alpha_bars(config.n_train).tolist()
-    steps = tuple(_coefficients(levels[t], levels[p], config) for t, p in zip(timesteps, previous, strict=True))
+    steps = tuple(
+        _coefficients(levels[t], levels[p], config)
+        for t, p in zip(timesteps, previous, strict=True)
+    )
     return Schedule(timesteps, previous, steps, config.clamp)
 
 
@@ -104,22 +117,24 @@ def _coefficients(now: float, then: float, config: DiffusionConfig) -> Coefficie
 
 
 def transition_mean(step: Coefficients, clamp: float, x: Tensor, eps_hat: Tensor) -> Tensor:
-    """Mean of one denoising transition (module docstring), shaped like x. Gradients flow to ``eps_hat``.
+    """Mean of one denoising transition (module docstring), shaped like x.
 
-    Where x0 is clamped, the gradient is zero.
+    Gradients flow to ``eps_hat``. Where x0 is clamped, the gradient is zero.
     """
     x0 = (step.x_scale * x - step.eps_scale * eps_hat).clamp(-clamp, clamp)
     return step.x0_weight * x0 + step.x_weight * x
 
 
 def gaussian_log_prob(value: Tensor, mean: Tensor, sigma: float | Tensor) -> Tensor:
-    """Log-density of independent Gaussians summed over all but the first axis. [B, ...] -> [B], nat."""
+    """Log-density of independent Gaussians, summed to one per row. [B, ...] -> [B], nat."""
     sigma = torch.as_tensor(sigma, dtype=mean.dtype, device=mean.device)
     terms = -0.5 * ((value - mean) / sigma) ** 2 - torch.log(sigma) - 0.5 * math.log(2 * math.pi)
     return terms.flatten(1).sum(-1)
 
 
-def transition_log_prob(denoise: Denoise, schedule: Schedule, k: Tensor, x: Tensor, x_next: Tensor) -> Tensor:
+def transition_log_prob(
+    denoise: Denoise, schedule: Schedule, k: Tensor, x: Tensor, x_next: Tensor
+) -> Tensor:
     """Log-density of given transitions under a denoiser, any mix of steps in one batch.
 
     Args:
@@ -144,7 +159,8 @@ class Chain:
 
     Attributes:
         latents: x_T first, unclamped, normalised action units, [B, K + 1, ...].
-        log_probs: Log-density of each transition, [B, K]; [B, 0] for a deterministic chain, which has no density.
+        log_probs: Log-density of each transition, [B, K]; [B, 0] for a deterministic chain, which
+            has no density.
     """
 
     latents: Tensor
@@ -152,12 +168,17 @@ class Chain:
 
 
 def sample_chain(
-    denoise: Denoise, schedule: Schedule, x_start: Tensor, *, generator: torch.Generator | None, deterministic: bool
+    denoise: Denoise,
+    schedule: Schedule,
+    x_start: Tensor,
+    *,
+    generator: torch.Generator | None,
+    deterministic: bool,
 ) -> Chain:
     """Run all K transitions from ``x_start`` [B, ...] ~ Normal(0, 1).
 
-    Deterministic takes the mean of every transition (the last one included); otherwise each is sampled from
-    ``generator``, and the log-densities returned are those of exactly these draws.
+    Deterministic takes the mean of every transition (the last one included); otherwise each is
+    sampled from ``generator``, and the log-densities returned are those of exactly these draws.
     """
     x, latents, log_probs = x_start, [x_start], []
     for step, t in zip(schedule.steps, schedule.timesteps, strict=True):
@@ -165,7 +186,9 @@ def sample_chain(
         mean = transition_mean(step, schedule.clamp, x, denoise(x, timestep))
         x = mean
         if not deterministic:
-            noise = torch.randn(mean.shape, generator=generator, device=mean.device, dtype=mean.dtype)
+            noise = torch.randn(
+                mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
+            )
             x = mean + step.sigma * noise
             log_probs.append(gaussian_log_prob(x, mean, step.sigma))
         latents.append(x)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
 from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
@@ -21,12 +21,13 @@ def keep_on_this_machine() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> int:
+def run_node(create: Callable[[], Node], args: Sequence[str] | None = None, *, threads: int = 1) -> int:
     """Create one node, spin it until the process is asked to stop, destroy it.
 
     Args:
         create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises is printed, not traced.
         args: Command line, ``sys.argv`` if None.
+        threads: Executor threads; more than one only for a node whose docstring says why.
 
     Returns:
         Exit status: 0 after a stop, 2 when the node could not be created.
@@ -40,7 +41,7 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None) -> i
         sys.stderr.write(f"cannot start: {error}\n")
         rclpy.try_shutdown()
         return 2
-    executor = SingleThreadedExecutor()
+    executor = SingleThreadedExecutor() if threads == 1 else MultiThreadedExecutor(threads)
     executor.add_node(node)
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: keeps the collector's pauses short

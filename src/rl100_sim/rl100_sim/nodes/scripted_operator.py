@@ -152,8 +152,9 @@ class ScriptedOperatorNode(Node):
             self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
 
     def _new_pusher(self, seed: int) -> ScriptedPusher:
-        rng = np.random.default_rng([seed, 1])
-        return ScriptedPusher(self._task, self._robot.control_period, self._parameters.skill, rng)
+        pusher = ScriptedPusher(self._robot, self._task, skill=self._parameters.skill)
+        pusher.reset(np.random.default_rng([seed, 1]))
+        return pusher
 
     def _call(self, client: Client, request: Any) -> Any:  # noqa: ANN401 - service types are generated
         """Call a control and wait for its answer (blocks the main thread only)."""

@@ -78,7 +78,7 @@ class SimRobotNode(Node):
         self._period_ns = round(self._robot.control_period * 1e9)
         self._camera = self._robot.camera()
         self._episode = SimulatedEpisode(self._robot, self._task)
-        self._now_ns, self._running, self._published_wall = 0, False, 0.0
+        self._now_ns, self._seed, self._running, self._published_wall = 0, 0, False, 0.0
         self._command = np.array(self._robot.home)
         self._missed = 0
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
@@ -130,8 +130,11 @@ class SimRobotNode(Node):
         self._episode.advance(self._command)
         self._now_ns += self._period_ns
         self._publish()
-        if self._episode.terminated or self._episode.truncated:
+        if self._is_over():
             self._running = False
+
+    def _is_over(self) -> bool:
+        return self._episode.outcome.terminated or self._episode.outcome.truncated
 
     def _tick(self) -> None:
         if self._running:
@@ -149,7 +152,8 @@ class SimRobotNode(Node):
 
     def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
         self._running = False
-        self._episode.reset(request.seed)
+        self._seed = request.seed
+        self._episode.reset(np.random.default_rng(request.seed))
         self._command = np.array(self._robot.home)
         epoch_ns = EPOCH_S * 1_000_000_000
         self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
@@ -159,7 +163,7 @@ class SimRobotNode(Node):
         return response
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if request.data and (self._episode.terminated or self._episode.truncated):
+        if request.data and self._is_over():
             response.success, response.message = False, "the episode is over: call sim/reset first"
             return response
         begins = request.data and not self._running
@@ -176,23 +180,23 @@ class SimRobotNode(Node):
         stamp, episode = self._now_ns, self._episode
         self._clock.publish(ClockMessage(clock=time_message(stamp)))
         self._published_wall = self._wall.now().nanoseconds * 1e-9
-        self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
         self._info.publish(camera_info_message(self._camera, stamp))
-        self._joints.publish(
-            joint_state_message(self._robot.joints, episode.joint_positions, episode.joint_velocities, stamp)
-        )
+        self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
+        world = episode.world
+        self._joints.publish(joint_state_message(self._robot.joints, world.joint_positions, world.joint_velocities, stamp))
         self._truth.publish(self._ground_truth(stamp))
 
     def _ground_truth(self, stamp: int) -> SimGroundTruth:
-        episode = self._episode
-        truth = SimGroundTruth(header=header(stamp, self._robot.base_frame), seed=episode.seed, step=episode.step)
-        for pose, (x, y, yaw) in ((truth.object_pose, episode.object_pose), (truth.goal_pose, episode.goal_pose)):
+        world, outcome = self._episode.world, self._episode.outcome
+        truth = SimGroundTruth(header=header(stamp, self._robot.base_frame), seed=self._seed, step=self._episode.periods)
+        poses = ((truth.object_pose, world.object_pose), (truth.goal_pose, self._episode.task.goal))
+        for pose, (x, y, yaw) in poses:
             pose.position.x, pose.position.y = float(x), float(y)
             pose.orientation.z, pose.orientation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))
         tool = truth.tool_position
-        tool.x, tool.y, tool.z = map(float, episode.tool_position)
-        truth.reward, truth.success = float(episode.reward), bool(episode.success)
-        truth.terminated, truth.truncated = bool(episode.terminated), bool(episode.truncated)
+        tool.x, tool.y, tool.z = map(float, world.tool_position)
+        truth.reward, truth.success = outcome.reward, outcome.success
+        truth.terminated, truth.truncated = outcome.terminated, outcome.truncated
         return truth
 
 

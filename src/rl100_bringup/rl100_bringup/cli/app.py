@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Verbs of the ``rl100`` command."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from rl100_policy.core.errors import Rl100Error
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="RL-100 for ROS 2.", pretty_exceptions_enable=False)
+console = Console()
+
+GraphOption = Annotated[list[str] | None, typer.Argument(help="launch arguments as name:=value, see robot.launch.py --show-args")]
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="folder for bags, policy version, pictures and report.json")] = Path("runs/demo"),
+    episodes: Annotated[int, typer.Option(help="demonstrations to record", min=4)] = 200,
+    trials: Annotated[int, typer.Option(help="evaluation episodes per policy", min=1)] = 50,
+    skill: Annotated[float, typer.Option(help="skill of the scripted operator", min=0.0, max=1.0)] = 0.5,
+    seed: Annotated[int, typer.Option(help="seed of demonstrations and training")] = 0,
+    override: Annotated[list[str] | None, typer.Option("--set", help="training setting key=value")] = None,
+) -> None:
+    """Run the main job on the simulated robot: demonstrate, record, train, drive; ends with a table and pictures."""
+    from rl100_bringup.demo import DemoSettings, run_demo
+
+    settings = DemoSettings(output, episodes, trials, skill, seed, tuple(override or ()))
+    raise typer.Exit(run_demo(settings, console))
+
+
+@app.command()
+def up(arguments: GraphOption = None) -> None:
+    """Start the node graph of robot.launch.py and keep it running until Ctrl-C."""
+    from rl100_bringup.graph import GraphArguments, describe
+    from rl100_bringup.processes import RunningGraph
+
+    given = dict(_name_value(item) for item in arguments or [])
+    nodes = describe(GraphArguments.from_strings(given))
+    log = Path("runs") / "up" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    with RunningGraph(nodes, log) as graph:
+        table = Table("node", "package", "pid", "log")
+        for process in graph.processes:
+            table.add_row(process.node.name, process.node.package, str(process.pid), str(process.log))
+        console.print(table)
+        console.print("running; Ctrl-C stops all nodes")
+        try:
+            while True:
+                graph.check()
+                time.sleep(0.5)
+        except KeyboardInterrupt:
+            console.print("stopping")
+
+
+@app.command()
+def train(
+    bags: Annotated[Path, typer.Option(help="folder of episode bags")],
+    output: Annotated[Path, typer.Option(help="folder of the run; give it again to resume")],
+    robot: Annotated[str, typer.Option(help="robot description")] = "panda",
+    task: Annotated[str, typer.Option(help="task description")] = "push_t",
+    override: Annotated[list[str] | None, typer.Option("--set", help="setting key=value, e.g. imitation.steps=500")] = None,
+) -> None:
+    """Train a policy version (imitation, then the one-step student) straight from a folder of bags."""
+    from rl100_bringup.training import train_from_bags
+
+    version, _ = train_from_bags(bags, output, robot, task, tuple(override or ()), console)
+    console.print(f"policy version: {version}")
+
+
+@app.command(name="eval")
+def evaluate(
+    policy: Annotated[Path, typer.Argument(help="folder of the policy version")],
+    output: Annotated[Path, typer.Option(help="folder for bags and report.json")] = Path("runs/eval"),
+    trials: Annotated[int, typer.Option(help="episodes per sampler", min=1)] = 50,
+    sampler: Annotated[list[str] | None, typer.Option(help="ddim, one_step; default both")] = None,
+    first_seed: Annotated[int, typer.Option(help="seed of the first episode")] = 100_000,
+    robot: Annotated[str, typer.Option(help="robot description")] = "panda",
+    task: Annotated[str, typer.Option(help="task description")] = "push_t",
+) -> None:
+    """Let a policy version drive the simulated arm through the graph and report its success."""
+    from rl100_bringup.demo import evaluate_version
+    from rl100_bringup.report import tables
+
+    report = evaluate_version(policy, output, trials, tuple(sampler or ("ddim", "one_step")), first_seed, robot, task, console)
+    for table in tables(report):
+        console.print(table)
+    console.print(f"report: {report.write(output)}")
+
+
+@app.command()
+def bags(folder: Annotated[Path, typer.Argument(help="folder of episode bags")], *, recover: Annotated[bool, typer.Option(help="repair what a crash left")] = False) -> None:
+    """List recorded episodes; with --recover, repair what a crash left."""
+    from rl100_bringup.cli.bags import list_bags, recover_bags
+
+    if recover:
+        recover_bags(folder, console)
+    list_bags(folder, console)
+
+
+@app.command()
+def doctor(folder: Annotated[Path | None, typer.Option("--bags", help="also check this folder of bags and recover what a crash left")] = None) -> None:
+    """Check this machine and this checkout; say what to do about each finding."""
+    from rl100_bringup.cli.bags import recover_bags
+    from rl100_bringup.doctor import Machine, Status, as_table, examine, worst
+
+    if folder is not None:
+        recover_bags(folder, console)
+    findings = examine(Machine(root=Path(os.environ.get("RL100_ROOT", "."))))
+    console.print(as_table(findings))
+    raise typer.Exit(1 if worst(findings) is Status.FAIL else 0)
+
+
+def _name_value(item: str) -> tuple[str, str]:
+    name, separator, value = item.partition(":=")
+    if not separator:
+        raise typer.BadParameter(f"expected name:=value, got {item!r}")
+    return name, value
+
+
+def main() -> int:
+    """Run the command; errors raised on purpose are printed without a trace."""
+    try:
+        app(standalone_mode=True)
+    except Rl100Error as error:
+        console.print(f"[red]error:[/red] {error}", highlight=False)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

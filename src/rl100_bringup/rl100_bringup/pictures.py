@@ -1,0 +1,178 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of a run, drawn from what was recorded: the scene with its cloud, an episode's path, the loss curve."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+
+from rl100_learner.training.records import read_metrics
+from rl100_policy.bags.index import IndexEntry
+from rl100_policy.bags.judgement import Outcome
+from rl100_policy.bags.reading import read_messages
+from rl100_policy.core import messages
+from rl100_policy.core.config import RobotConfig, TaskConfig, WorkspaceBox
+from rl100_policy.core.errors import BagError
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, deproject, depth_to_cloud, transform
+
+Floats = NDArray[np.float32]
+
+_SNAPSHOTS = 4
+"""Clouds drawn along an episode's path."""
+_DPI = 130
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """What the pictures need of one bag."""
+
+    depth_m: list[Floats]
+    """Images, [H, W], m."""
+    intrinsics: Intrinsics
+    t_base_camera: NDArray[np.float64]
+    tool_path: NDArray[np.float64]
+    """Tool tip per joint state, [T, 3], m, base frame."""
+    outcome: Outcome
+
+    @classmethod
+    def read(cls, folder: Path, outcome: Outcome, robot: RobotConfig) -> RecordedEpisode:
+        """Read a closed episode.
+
+        Raises:
+            BagError: If the bag lacks depth images, camera info or extrinsics.
+        """
+        topic = robot.camera().topic
+        info = topic.rsplit("/", 1)[0] + "/camera_info"
+        found = read_messages(folder, [topic, info, "camera/extrinsics", "joint_states"])
+        missing = [name for name, values in found.items() if not values]
+        if missing:
+            raise BagError(f"{folder} has no messages on {missing}; nothing can be drawn")
+        arm = ArmKinematics(robot)
+        joints = [messages.joint_positions(m.value, robot.joints) for m in found["joint_states"]]
+        return cls(
+            depth_m=[messages.depth_image(m.value) for m in found[topic]],
+            intrinsics=messages.intrinsics(found[info][0].value),
+            t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
+            tool_path=np.array([arm.tool_position(q) for q in joints]),
+            outcome=outcome,
+        )
+
+    def policy_cloud(self, index: int, task: TaskConfig) -> Floats:
+        """The policy's cloud of one frame, [N, 3], m, base frame."""
+        wanted = task.observation
+        return depth_to_cloud(
+            self.depth_m[index], self.intrinsics, self.t_base_camera, task.crop, wanted.n_points, wanted.min_points
+        )
+
+
+def draw_all(
+    folder: Path, bags: Path, episodes: Sequence[IndexEntry], training: Path, robot: RobotConfig, task: TaskConfig
+) -> list[Path]:
+    """Draw the three pictures of a run.
+
+    Args:
+        folder: Where they go.
+        bags: Folder of bags.
+        episodes: Episodes to choose from; a success is preferred.
+        training: Folder of the training run.
+        robot: The arm they were recorded on.
+        task: The task.
+
+    Returns:
+        Files written.
+    """
+    mpl.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    chosen = min(episodes, key=lambda entry: (entry.metadata.outcome is not Outcome.SUCCESS, -entry.seconds))
+    episode = RecordedEpisode.read(bags / chosen.folder, chosen.metadata.outcome, robot)
+    drawn = {
+        "scene.png": scene_figure(episode, task),
+        "episode_path.png": path_figure(episode, task, chosen.metadata.episode_id),
+        "loss.png": loss_figure(training),
+    }
+    for name, figure in drawn.items():
+        figure.savefig(folder / name, dpi=_DPI)
+    return [folder / name for name in drawn]
+
+
+def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
+    """First frame of an episode: the depth image, and the scene in the base frame with the cropped cloud and its box."""
+    figure = Figure(figsize=(12, 5), layout="constrained")
+    image = figure.add_subplot(1, 2, 1)
+    depth = np.where(episode.depth_m[0] > 0, episode.depth_m[0], np.nan)
+    shown = image.imshow(depth, cmap="viridis_r", vmax=np.nanpercentile(depth, 97))
+    figure.colorbar(shown, ax=image, label="depth [m]", shrink=0.8)
+    image.set(title="depth image as recorded", xlabel="u [px]", ylabel="v [px]")
+    space = figure.add_subplot(1, 2, 2, projection="3d")
+    everything = transform(deproject(episode.depth_m[0], episode.intrinsics), episode.t_base_camera)
+    near = crop_to_box(everything, WorkspaceBox(low=(0.2, -0.4, -0.05), high=(0.8, 0.4, 0.4)))
+    space.scatter(*near[::3].T, s=1, c="0.75", depthshade=False)
+    cloud = episode.policy_cloud(0, task)
+    space.scatter(*cloud.T, s=14, c=cloud[:, 2], cmap="plasma", depthshade=False)
+    _draw_box(space, task.crop)
+    space.view_init(elev=32, azim=-35)
+    space.set_aspect("equal")
+    space.set(title=f"{len(cloud)} points the policy sees, in the crop box", xlabel="x [m]", ylabel="y [m]", zlabel="z [m]")
+    return figure
+
+
+def path_figure(episode: RecordedEpisode, task: TaskConfig, name: str) -> Figure:
+    """An episode from above: tool path over time and the cloud at some moments."""
+    figure = Figure(figsize=(7, 6), layout="constrained")
+    axes = figure.add_subplot()
+    colours = mpl.colormaps["viridis"]
+    last = len(episode.depth_m) - 1
+    for step in range(_SNAPSHOTS):
+        share = step / (_SNAPSHOTS - 1)
+        cloud = episode.policy_cloud(round(share * last), task)
+        axes.scatter(cloud[:, 1], cloud[:, 0], s=9, color=colours(share), alpha=0.25 + 0.6 * share, label=f"cloud at {share:.0%} of the episode")
+    path = episode.tool_path
+    axes.plot(path[:, 1], path[:, 0], "-", color="crimson", lw=1.4, label="tool path")
+    axes.plot(path[0, 1], path[0, 0], "o", color="crimson", ms=7, label="tool at the start")
+    _draw_goal(axes, task)
+    low, high = task.crop.low, task.crop.high
+    axes.set(xlim=(high[1], low[1]), ylim=(low[0], high[0]), xlabel="y [m]", ylabel="x [m]", aspect="equal")
+    axes.set_title(f"{name}: {episode.outcome.value}", fontsize=9)
+    axes.legend(fontsize=7, loc="lower left")
+    return figure
+
+
+def loss_figure(training: Path) -> Figure:
+    """Loss of each training stage over its optimiser steps."""
+    rows = read_metrics(training)
+    stages = list(dict.fromkeys(str(row["stage"]) for row in rows))
+    figure = Figure(figsize=(5.5 * max(1, len(stages)), 3.8), layout="constrained")
+    for index, stage in enumerate(stages):
+        axes = figure.add_subplot(1, len(stages), index + 1)
+        mine = [row for row in rows if row["stage"] == stage]
+        axes.plot([row["step"] for row in mine], [row["loss"] for row in mine])
+        axes.set(title=stage, xlabel="optimiser step", ylabel="loss", yscale="log")
+        axes.grid(visible=True, which="both", alpha=0.3)
+    return figure
+
+
+def _draw_box(axes: Axes, box: WorkspaceBox) -> None:
+    corners = np.array([[x, y, z] for x in (0, 1) for y in (0, 1) for z in (0, 1)], dtype=float)
+    corners = np.array(box.low) + corners * (np.array(box.high) - np.array(box.low))
+    for a in range(8):
+        for b in (a ^ 1, a ^ 2, a ^ 4):
+            if a < b:
+                axes.plot(*corners[[a, b]].T, color="tab:green", lw=0.8)
+
+
+def _draw_goal(axes: Axes, task: TaskConfig) -> None:
+    """Tolerance around the goal, where the task names one."""
+    goal = task.sim.get("goal_x"), task.sim.get("goal_y")
+    if None not in goal:
+        radius = task.sim.get("position_tolerance", 0.02)
+        axes.add_patch(Rectangle((goal[1] - radius, goal[0] - radius), 2 * radius, 2 * radius, fill=False, color="k", lw=1.2))
+        axes.plot(goal[1], goal[0], "k+", ms=12, label="goal of the block's centre")

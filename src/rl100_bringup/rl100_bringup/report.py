@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Measured results as ``report.json``: the one form in which every command that measures writes them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+from rich.table import Table
+from scipy.stats import binomtest
+
+from rl100_bringup.session import Trials
+
+REPORT_FILE = "report.json"
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageResult(_Frozen):
+    """Success of one policy at one stage."""
+
+    name: str
+    """What was evaluated: ``demonstrations``, ``imitation`` ..."""
+    policy: str
+    """``operator``, ``ddim`` or ``one_step``."""
+    successes: int
+    trials: int
+    wilson_low: float
+    wilson_high: float
+    """Wilson 95 % interval of the success rate."""
+    seconds: float
+    """Wall time of the trials [s]."""
+
+
+class Latency(_Frozen):
+    """Wall time of one inference, from complete observation to chunk [ms]."""
+
+    p50: float
+    p99: float
+    max: float
+    decisions: int
+
+
+class BagsResult(_Frozen):
+    """Recorded demonstrations."""
+
+    episodes: int
+    seconds: float
+    """Recorded time on the robot's clock [s]."""
+    bytes: int
+    successes: int
+    degraded: int
+    """Episodes with messages known to be missing."""
+
+
+class TrainingResult(_Frozen):
+    """What training cost and ended with."""
+
+    stage: str
+    steps: int
+    seconds: float
+    loss: float
+
+
+class Report(_Frozen):
+    """Everything a command measured."""
+
+    command: str
+    stages: list[StageResult] = []
+    latency_ms: dict[str, Latency] = {}
+    """By policy."""
+    deadline_misses: int = 0
+    """Decisions that took longer than one action period."""
+    bags: BagsResult | None = None
+    training: list[TrainingResult] = []
+    wall_seconds: float = 0.0
+    policy_version: str = ""
+    machine: dict[str, Any] = {}
+
+    def write(self, folder: Path) -> Path:
+        """Write ``report.json`` into a folder; returns its path."""
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / REPORT_FILE
+        path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        return path
+
+
+def stage_result(name: str, policy: str, trials: Trials) -> StageResult:
+    """Success with its Wilson 95 % interval."""
+    successes, count = trials.successes, len(trials.episodes)
+    low, high = wilson(successes, count)
+    return StageResult(
+        name=name, policy=policy, successes=successes, trials=count, wilson_low=low, wilson_high=high, seconds=trials.wall_s
+    )
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson score interval at 95 % of a success probability; (0, 1) without trials."""
+    if trials == 0:
+        return 0.0, 1.0
+    interval = binomtest(successes, trials).proportion_ci(0.95, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def latency(inference_s: Sequence[float]) -> Latency:
+    """Percentiles of inference times [s], in ms."""
+    times = np.asarray(inference_s) * 1e3
+    p50, p99 = np.percentile(times, [50, 99])
+    return Latency(p50=float(p50), p99=float(p99), max=float(times.max()), decisions=len(times))
+
+
+def bags_result(trials: Trials) -> BagsResult:
+    """Totals over recorded episodes."""
+    episodes = trials.episodes
+    return BagsResult(
+        episodes=len(episodes),
+        seconds=sum(episode.seconds for episode in episodes),
+        bytes=sum(episode.bytes for episode in episodes),
+        successes=trials.successes,
+        degraded=sum(episode.metadata.degraded for episode in episodes),
+    )
+
+
+def tables(report: Report) -> list[Table]:
+    """The report for a terminal."""
+    out = []
+    success = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
+    for stage in report.stages:
+        share = f"{stage.successes}/{stage.trials} = {100 * stage.successes / max(1, stage.trials):.0f} %"
+        interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
+        success.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
+    out.append(success)
+    if report.bags:
+        bags = Table("bags", "recorded", "size", "success share", "degraded", title="Demonstrations")
+        b = report.bags
+        share = f"{100 * b.successes / max(1, b.episodes):.0f} %"
+        bags.add_row(str(b.episodes), f"{b.seconds:.0f} s", f"{b.bytes / 1e6:.0f} MB", share, str(b.degraded))
+        out.append(bags)
+    if report.training:
+        training = Table("stage", "steps", "time", "final loss", title="Training")
+        for row in report.training:
+            training.add_row(row.stage, str(row.steps), f"{row.seconds:.0f} s", f"{row.loss:.4f}")
+        out.append(training)
+    if report.latency_ms:
+        table = Table("policy", "p50", "p99", "max", "decisions", title="Inference latency")
+        for policy, row in report.latency_ms.items():
+            table.add_row(policy, f"{row.p50:.2f} ms", f"{row.p99:.2f} ms", f"{row.max:.2f} ms", str(row.decisions))
+        table.caption = f"deadline misses: {report.deadline_misses}"
+        out.append(table)
+    return out

@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a person does with a running graph, as calls: collect demonstrations, evaluate a version."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rl100_bringup.graph import GraphArguments, operator_description
+from rl100_bringup.processes import RunningGraph
+from rl100_policy.bags.index import IndexEntry, read_index
+from rl100_policy.bags.judgement import Outcome
+
+OnEpisodes = Callable[[int, int], None]
+"""Called with episodes done and successes among them."""
+
+
+@dataclass(frozen=True)
+class Trials:
+    """Episodes of one run of the operator, read back from their bags."""
+
+    episodes: tuple[IndexEntry, ...]
+    wall_s: float
+
+    @property
+    def successes(self) -> int:
+        """Episodes judged a success."""
+        return _successes(self.episodes)
+
+
+def run_operator(
+    graph: RunningGraph, arguments: GraphArguments, on_episodes: OnEpisodes, **parameters: str | float | bool
+) -> Trials:
+    """Let the scripted operator do its episodes and read them back from the bag folder.
+
+    Args:
+        graph: The running graph.
+        arguments: What it was started with.
+        on_episodes: Progress.
+        parameters: Of the operator node.
+
+    Raises:
+        NodeDiedError: If the operator or a node of the graph fails.
+        BagError: If the bag folder cannot be read.
+    """
+    bags = Path(arguments.bags)
+    before = {entry.folder for entry in read_index(bags).entries}
+    started = time.monotonic()
+
+    def new_episodes() -> list[IndexEntry]:
+        return [entry for entry in read_index(bags).entries if entry.folder not in before]
+
+    def report() -> None:
+        done = new_episodes()
+        on_episodes(len(done), _successes(done))
+
+    graph.run_to_end(operator_description(arguments, **parameters), poll_s=0.5, on_poll=report)
+    report()
+    return Trials(tuple(new_episodes()), time.monotonic() - started)
+
+
+def _successes(episodes: Iterable[IndexEntry]) -> int:
+    return sum(entry.metadata.outcome is Outcome.SUCCESS for entry in episodes)

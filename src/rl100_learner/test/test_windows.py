@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Windows: alignment of frames and actions, padding at both ends, subsets of points."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from toy import N_POINTS, ROBOT, TASK, make_episode
+
+from rl100_learner.training.run import policy_config_for
+from rl100_learner.training.settings import TrainSettings
+from rl100_learner.training.windows import build_windows, draw_points, encode_frames
+from rl100_policy.core.errors import BagError, ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+
+
+@pytest.fixture
+def config():
+    return policy_config_for(TASK, ROBOT, TrainSettings())
+
+
+def numbered_episode(index: int, steps: int):
+    """Frame t has tool x = t, action t has x = t, counted from 100 * index."""
+    episode = make_episode(index, steps)
+    first = 100.0 * index
+    proprio, actions = episode.proprio.copy(), episode.actions.copy()
+    proprio[:, 0], actions[:, 0] = first + np.arange(steps + 1), first + np.arange(steps)
+    return dataclasses.replace(episode, proprio=proprio, actions=actions)
+
+
+def test_the_frame_at_a_stamp_goes_with_the_action_that_starts_there(config):
+    windows = build_windows([numbered_episode(0, 20)], config)
+    batch = windows.batch(torch.tensor([5]), N_POINTS, torch.Generator())
+    assert batch.proprio[0, :, 0].tolist() == [4, 5]
+    assert batch.actions[0, :, 0].tolist() == [5, 6, 7, 8, 9, 10, 11, 12]
+
+
+def test_windows_repeat_the_first_frame_and_the_last_action_and_stay_inside_their_episode(config):
+    windows = build_windows([numbered_episode(1, 10), numbered_episode(2, 12)], config)
+    assert len(windows) == 22
+    batch = windows.batch(torch.tensor([0, 9, 10, 21]), N_POINTS, torch.Generator())
+    assert batch.proprio[:, :, 0].tolist() == [[100, 100], [108, 109], [200, 200], [210, 211]]
+    assert batch.actions[0, :, 0].tolist() == list(range(100, 108))
+    assert batch.actions[1, :, 0].tolist() == [109] * 8
+    assert batch.actions[2, :, 0].tolist() == list(range(200, 208))
+    assert batch.actions[3, :, 0].tolist() == [211] * 8
+
+
+def test_drawn_points_are_distinct_members_of_their_own_cloud():
+    clouds = torch.arange(4 * 10 * 3, dtype=torch.float32).view(4, 10, 3)
+    drawn = draw_points(clouds, torch.tensor([2, 0]), 6, torch.Generator().manual_seed(0))
+    for row, cloud in enumerate((2, 0)):
+        members = {tuple(p) for p in clouds[cloud].tolist()}
+        found = [tuple(p) for p in drawn[row].tolist()]
+        assert len(set(found)) == 6
+        assert set(found) <= members
+
+
+def test_every_point_is_drawn_equally_often():
+    clouds = torch.arange(10.0).view(1, 10, 1).expand(1, 10, 3)
+    drawn = draw_points(
+        clouds, torch.zeros(4000, dtype=torch.int64), 5, torch.Generator().manual_seed(1)
+    )
+    counts = torch.bincount(drawn[..., 0].long().flatten(), minlength=10)
+    # Hypergeometric halves: 2000 +- 4 standard deviations of sqrt(4000) / 2.
+    assert int(counts.min()) > 1870
+    assert int(counts.max()) < 2130
+
+
+def test_encoded_frames_make_the_conditions_of_their_windows(config):
+    windows = build_windows([make_episode(0), make_episode(1)], config)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(config)
+    features = encode_frames(policy, windows, N_POINTS, 1, torch.Generator().manual_seed(2))
+    batch = windows.batch(torch.tensor([0, 7, 20]), N_POINTS, torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        expected = policy.encode(batch.cloud, batch.proprio)
+    torch.testing.assert_close(
+        features[0, windows.frame_rows[[0, 7, 20]]].flatten(1), expected, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_no_episodes_or_foreign_ones_are_refused(config):
+    with pytest.raises(ConfigError, match="no episodes"):
+        build_windows([], config)
+    fewer = dataclasses.replace(make_episode(0), clouds=make_episode(0).clouds[:, :8])
+    with pytest.raises(ConfigError, match=r"reach_0.*another task"):
+        build_windows([fewer], config)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "match"),
+    [
+        ("actions", np.zeros((13, 2), np.float32), "clouds"),
+        ("proprio", np.zeros((13, 3), np.float64), "proprio should be float32"),
+        ("clouds", np.full((13, 4, 3), np.nan, np.float32), "non-finite"),
+        ("stamps_ns", np.zeros(13, np.int64), "increase strictly"),
+    ],
+)
+def test_inconsistent_episodes_are_refused(field, value, match):
+    with pytest.raises(BagError, match=match):
+        dataclasses.replace(make_episode(0), **{field: value})
+
+
+def test_digest_is_the_bag_hash_if_known_and_otherwise_follows_the_content():
+    episode = make_episode(0)
+    assert dataclasses.replace(episode, source_sha256="ab").digest == "ab"
+    assert episode.digest == make_episode(0).digest
+    assert episode.digest != dataclasses.replace(episode, outcome="failure").digest

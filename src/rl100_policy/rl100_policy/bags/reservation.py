@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who may write an unfinished episode: a file lock that the kernel releases when its process dies.
+
+A lock of the kernel, not a process number in a file: it cannot be mistaken for the lock of a later
+process with the same
+number, and it works between containers that share the folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from pathlib import Path
+
+from rl100_policy.bags.identity import PARTIAL, QUARANTINE
+from rl100_policy.core.errors import BagError
+
+LOCK_FILE = "writer.lock"
+_ATTEMPTS = 100
+
+
+class FolderLock:
+    """Exclusive lock on an unfinished episode, held until ``release`` or the end of the
+    process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            BlockingIOError: If a living process holds it.
+            OSError: If the folder is gone or not writable.
+        """
+        self._path = folder / LOCK_FILE
+        self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not self._path.exists():  # the folder was moved away before it was locked
+                raise FileNotFoundError(self._path)
+        except OSError:
+            os.close(self._descriptor)
+            raise
+        os.truncate(self._descriptor, 0)
+        os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
+
+    def release(self) -> None:
+        """Remove the lock file and give up the lock; the folder may have been moved in the
+        meantime.
+        """
+        self._path.unlink(missing_ok=True)
+        os.close(self._descriptor)
+
+    def abandon(self) -> None:
+        """Give up the lock and leave the file, as a crash would."""
+        os.close(self._descriptor)
+
+
+def is_being_written(folder: Path) -> bool:
+    """Whether a living process holds the lock of an unfinished episode."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
+def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
+    """New folder ``<id>.partial`` and its lock; where the id is taken, ``_2``, ``_3``, ... is
+    appended to it.
+
+    Raises:
+        BagError: If the folder cannot be made.
+    """
+    try:
+        bags.mkdir(parents=True, exist_ok=True)
+        for attempt in range(1, _ATTEMPTS):
+            name = episode_id if attempt == 1 else f"{episode_id}_{attempt}"
+            folder = bags / (name + PARTIAL)
+            if (bags / name).exists() or (bags / QUARANTINE / folder.name).exists():
+                continue
+            try:
+                folder.mkdir()
+                return folder, FolderLock(folder)
+            except (FileExistsError, FileNotFoundError, BlockingIOError):
+                continue  # another process was faster, or a recovery took the folder for a crash's
+    except OSError as error:
+        raise BagError(
+            f"cannot make an episode folder in {bags}: {error}; check the path, rights and space"
+        ) from error
+    raise BagError(f"no free name for episode {episode_id} in {bags} after {_ATTEMPTS} attempts")

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a recorder knows about the running episode: counts, losses, judgements, and whether its end
+has been reached.
+
+Pure: no ROS, no disk, no clock of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rl100_policy.bags.judgement import Judgement
+from rl100_policy.bags.metadata import EpisodeMetadata, TopicLoss
+from rl100_policy.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One topic to record."""
+
+    topic: str
+    type_name: str
+    """``package/msg/Name``."""
+    latched: bool = False
+    """The newest message is kept between episodes and begins every bag."""
+    period_ns: int = 0
+    """Expected time between header stamps; 0: not a periodic sensor."""
+
+    @property
+    def is_sensor(self) -> bool:
+        """Its stamps are expected at a fixed period, and an episode waits for its end on it."""
+        return self.period_ns > 0
+
+
+def parse_stream(text: str, default_period_ns: int) -> Stream:
+    """Stream from one entry of the recorder's ``topics`` parameter.
+
+    Entries are ``<topic> <package/msg/Name>``, optionally followed by ``latched``, ``sensor`` (a
+    periodic sensor at the control period) or ``sensor=<period in s>``.
+
+    Raises:
+        ConfigError: If the entry is malformed; shows it and the form expected.
+    """
+    words = text.split()
+    expected = "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]'"
+    if len(words) < 2 or words[1].count("/") != 2:
+        raise ConfigError(f"topics: expected {expected}, got {text!r}")
+    latched, period_ns = False, 0
+    for word in words[2:]:
+        name, _, value = word.partition("=")
+        if word == "latched":
+            latched = True
+        elif word == "sensor":
+            period_ns = default_period_ns
+        elif name == "sensor" and value.replace(".", "", 1).isdigit() and float(value) > 0:
+            period_ns = round(float(value) * 1e9)
+        else:
+            raise ConfigError(f"topics: expected {expected}, got {word!r} in {text!r}")
+    return Stream(words[0], words[1], latched, period_ns)
+
+
+@dataclass
+class _Tally:
+    """What came on one topic."""
+
+    messages: int = 0
+    newest_ns: int | None = None
+    """Newest header stamp."""
+    middleware: int = 0
+    gaps: int = 0
+    recorder: int = 0
+
+
+@dataclass
+class EpisodeSession:
+    """The running episode. Changed by one thread only."""
+
+    streams: Sequence[Stream]
+    judgements: list[Judgement] = field(default_factory=list)
+    messages: int = 0
+    """Messages handed to the writer."""
+    bytes: int = 0
+    """Their size [B]."""
+    end_ns: int = 0
+    """ROS time of the last wanted observation, 0 until the episode is stopped with one."""
+    _tallies: dict[str, _Tally] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """One tally per topic."""
+        self._tallies = {stream.topic: _Tally() for stream in self.streams}
+        self._periods = {stream.topic: stream.period_ns for stream in self.streams}
+
+    def observe(self, topic: str, stamp_ns: int | None, size: int, *, written: bool) -> None:
+        """Count one message.
+
+        Args:
+            topic: As in the stream.
+            stamp_ns: Header stamp, None if the type has none or the message is malformed.
+            size: Serialised size [B].
+            written: False if the writer could not take it.
+        """
+        tally = self._tallies[topic]
+        if not written:
+            tally.recorder += 1
+            return
+        tally.messages += 1
+        self.messages += 1
+        self.bytes += size
+        if stamp_ns is not None:
+            tally.gaps += missing_between(tally.newest_ns, stamp_ns, self._periods[topic])
+            tally.newest_ns = stamp_ns
+
+    def lose(self, topic: str, count: int) -> None:
+        """Count messages that the middleware reported lost."""
+        self._tallies[topic].middleware += count
+
+    @property
+    def reached_end(self) -> bool:
+        """Whether every sensor seen in this episode has come to its end stamp."""
+        return all(
+            tally.newest_ns is None or tally.newest_ns >= self.end_ns
+            for tally in self._sensor_tallies().values()
+        )
+
+    @property
+    def losses(self) -> dict[str, TopicLoss]:
+        """Known losses by topic; topics without loss are left out."""
+        found = {}
+        for topic, tally in self._tallies.items():
+            loss = TopicLoss(
+                middleware=tally.middleware,
+                gaps=tally.gaps + self._missing_at_end(topic, tally),
+                recorder=tally.recorder,
+            )
+            if loss.total:
+                found[topic] = loss
+        return found
+
+    @property
+    def lost(self) -> int:
+        """Messages known to be missing over all topics."""
+        return sum(loss.total for loss in self.losses.values())
+
+    @property
+    def degraded_reasons(self) -> tuple[str, ...]:
+        """Why the episode is incomplete, for people; empty if nothing is known to be missing."""
+        reasons = [
+            f"{topic}: {loss.total} messages lost (middleware {loss.middleware}, "
+            f"stamp gaps {loss.gaps}, recorder {loss.recorder})"
+            for topic, loss in self.losses.items()
+        ]
+        silent = [topic for topic, tally in self._sensor_tallies().items() if not tally.messages]
+        return (*reasons, *(f"{topic}: no message during the episode" for topic in silent))
+
+    def complete(self, metadata: EpisodeMetadata, end_reason: str) -> EpisodeMetadata:
+        """Metadata with everything this session found out."""
+        return metadata.with_changes(
+            judgements=tuple(self.judgements),
+            end_ns=self.end_ns,
+            end_reason=end_reason,
+            lost=self.losses,
+            degraded_reasons=self.degraded_reasons,
+        )
+
+    def _sensor_tallies(self) -> dict[str, _Tally]:
+        return {
+            stream.topic: self._tallies[stream.topic]
+            for stream in self.streams
+            if stream.is_sensor
+        }
+
+    def _missing_at_end(self, topic: str, tally: _Tally) -> int:
+        """Messages of a sensor that should have come between its newest one and the end."""
+        period_ns = self._periods[topic]
+        if not period_ns or not self.end_ns or tally.newest_ns is None:
+            return 0
+        return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+
+
+def missing_between(before_ns: int | None, stamp_ns: int, period_ns: int) -> int:
+    """Messages missing between two stamps: the number of whole periods between, less one.
+
+    Stamps that jitter by less than half a period give no loss; stamps that repeat or go back
+    (a restarted simulation) give none either.
+    """
+    if before_ns is None or not period_ns:
+        return 0
+    return max(0, round((stamp_ns - before_ns) / period_ns) - 1)

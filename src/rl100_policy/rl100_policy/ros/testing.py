@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Running nodes in a test: a private domain, this machine only, and a spinner with a time limit."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import rclpy
+from domain_coordinator import domain_id
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.node import Node
+
+
+@contextmanager
+def isolated_ros(**parameters: object) -> Iterator[None]:
+    """Initialise rclpy on a domain id no other test uses now, discovery restricted to this machine.
+
+    Args:
+        parameters: Given to every node created inside, as ``-p name:=value`` on the command line would.
+    """
+    os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
+    given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")]
+    with domain_id() as domain:
+        rclpy.init(args=["--ros-args", *given] if given else None, domain_id=domain)
+        try:
+            yield
+        finally:
+            rclpy.try_shutdown()
+
+
+@contextmanager
+def spinning(*nodes: Node) -> Iterator[Callable[[Callable[[], bool]], bool]]:
+    """Give a function that spins the nodes until a condition holds; destroys them at the end."""
+    executor = SingleThreadedExecutor()
+    for node in nodes:
+        executor.add_node(node)
+
+    def spin_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:
+        deadline = time.monotonic() + timeout_s
+        while not condition() and time.monotonic() < deadline:
+            executor.spin_once(timeout_sec=0.02)
+        return condition()
+
+    try:
+        yield spin_until
+    finally:
+        executor.shutdown()
+        for node in nodes:
+            node.destroy_node()
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,234 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command gate node: who commands, what is refused, and that the arm holds otherwise."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import TwistStamped
+from rclpy.node import Node
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.srv import SetCommandSource
+from sensor_msgs.msg import JointState
+from std_srvs.srv import Trigger
+from trajectory_msgs.msg import JointTrajectory
+
+from rl100_policy.core import messages
+from rl100_policy.core.chunking import Chunk
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.nodes.command_gate import CommandGateNode
+from rl100_policy.ros.conversions import chunk_message, joint_state_message, twist_message
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.testing import isolated_ros, spinning
+
+pytestmark = pytest.mark.ros
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
+PERIOD_NS = round(ROBOT.control_period * 1e9)
+HOME = np.array(ROBOT.home)
+
+
+class Bench(Node):
+    """Arm, teleop device, policy and person in one."""
+
+    def __init__(self) -> None:
+        super().__init__("bench")
+        self.joints = self.create_publisher(JointState, "joint_states", SENSOR)
+        self.twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self.chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
+        self.commands: list[JointTrajectory] = []
+        self.records: list[GateCommand] = []
+        self.status: list[GateStatus] = []
+        self.create_subscription(JointTrajectory, ROBOT.command_topic, self.commands.append, COMMAND)
+        self.create_subscription(GateCommand, "gate/command", self.records.append, EVENT)
+        self.create_subscription(GateStatus, "gate/status", self.status.append, LATCHED)
+        self.source = self.create_client(SetCommandSource, "gate/set_command_source")
+        self.estop = self.create_client(Trigger, "gate/estop")
+        self.release = self.create_client(Trigger, "gate/release")
+
+    def state(self, step: int, q: np.ndarray = HOME) -> None:
+        self.joints.publish(joint_state_message(ROBOT.joints, q, np.zeros(7), step * PERIOD_NS))
+
+    def chunk(self, step: int, actions: np.ndarray, **changes) -> None:
+        values = {
+            "stamp_ns": step * PERIOD_NS, "period_ns": PERIOD_NS, "action_space": TASK.action.space,
+            "names": TASK.action.names, "actions": actions, "policy_version": "v7",
+        }  # fmt: skip
+        self.chunks.publish(chunk_message(Chunk(**(values | changes)), ROBOT.base_frame))
+
+
+@pytest.fixture(params=[True, False], ids=["lockstep", "real time"])
+def rig(request):
+    yield from _rig(lockstep=request.param)
+
+
+@pytest.fixture
+def lockstep():
+    yield from _rig(lockstep=True)
+
+
+def _rig(*, lockstep: bool):
+    with isolated_ros(**PATHS, lockstep=lockstep):
+        bench = Bench()
+        with spinning(CommandGateNode(), bench) as spin_until:
+            connected = lambda: (  # noqa: E731
+                bench.joints.get_subscription_count() and bench.chunks.get_subscription_count()
+                and bench.count_publishers("gate/command") and bench.source.service_is_ready() and bool(bench.status)
+            )  # fmt: skip
+            assert spin_until(connected)
+            yield bench, spin_until
+
+
+def call(rig, client, request):
+    bench, spin_until = rig
+    future = client.call_async(request)
+    assert spin_until(future.done)
+    return future.result()
+
+
+def take_command(rig, source):
+    assert call(rig, rig[0].source, SetCommandSource.Request(source=source)).success
+
+
+def answers(rig, count):
+    bench, spin_until = rig
+    assert spin_until(lambda: len(bench.records) >= count and len(bench.commands) >= count), [r.flags for r in bench.records]
+    return bench.records[-1]
+
+
+def test_nobody_in_command_holds_the_measured_position(rig):
+    rig[0].state(1)
+    record = answers(rig, 1)
+    assert record.source == GateCommand.HOLD
+    np.testing.assert_allclose(rig[0].commands[-1].points[0].positions, HOME, atol=1e-9)
+
+
+def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
+    take_command(rig, GateCommand.TELEOP)
+    rig[0].twists.publish(twist_message(np.array([0.1, 0.0]), TASK.action.names, 3 * PERIOD_NS, ROBOT.base_frame))
+    rig[1](lambda: False, 0.2)
+    rig[0].state(3)
+    record = answers(rig, 1)
+    np.testing.assert_allclose(record.executed, [0.1, 0.0], atol=1e-4)
+    command = rig[0].commands[-1]
+    assert messages.stamp_ns(command.header.stamp) == 3 * PERIOD_NS
+    assert messages.stamp_ns(command.points[0].time_from_start) == PERIOD_NS
+
+
+def test_the_policys_chunk_is_executed_action_by_action(rig):
+    take_command(rig, GateCommand.POLICY)
+    actions = np.array([[0.1, 0.0], [0.0, 0.1], [-0.1, 0.0]])
+    rig[0].chunk(1, actions)
+    rig[1](lambda: False, 0.2)
+    q = HOME
+    for step in range(3):
+        rig[0].state(1 + step, q)
+        record = answers(rig, 1 + step)
+        q = np.array(record.joint_command)
+        np.testing.assert_allclose(record.executed, actions[step], atol=1e-4)
+        assert record.policy_version == "v7"
+
+
+def test_in_lockstep_the_answer_waits_for_the_action_of_that_stamp(lockstep):
+    take_command(lockstep, GateCommand.POLICY)
+    bench, spin_until = lockstep
+    bench.state(5)
+    spin_until(lambda: False, 0.3)
+    assert not bench.records
+    bench.chunk(5, np.full((2, 2), 0.05))
+    record = answers(lockstep, 1)
+    np.testing.assert_allclose(record.executed, 0.05, atol=1e-4)
+
+
+def test_in_real_time_a_missing_action_holds_at_once():
+    for rig in _rig(lockstep=False):
+        take_command(rig, GateCommand.POLICY)
+        rig[0].state(5)
+        record = answers(rig, 1)
+        assert record.flags & GateCommand.HELD_STALE
+        np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
+
+
+def malformed(kind: str) -> ActionChunk:
+    good = Chunk(PERIOD_NS, PERIOD_NS, TASK.action.space, TASK.action.names, np.zeros((2, 2)), "v")
+    message = chunk_message(good, ROBOT.base_frame)
+    match kind:
+        case "nan":
+            message.actions[1] = float("nan")
+        case "short":
+            message.actions = message.actions[:3]
+        case "names":
+            message.names = ["linear.x", "linear.z"]
+        case "frame":
+            message.header.frame_id = "camera"
+        case "space":
+            message.action_space = "joint_delta"
+        case "period":
+            message.period.nanosec = 7
+        case "huge":
+            message.n_chunk = 4_000_000_000
+        case "empty":
+            message.n_chunk, message.actions = 0, []
+    return message
+
+
+@pytest.mark.parametrize("kind", ["nan", "short", "names", "frame", "space", "period", "huge", "empty"])
+def test_a_malformed_chunk_is_refused_counted_and_the_next_good_one_is_executed(lockstep, kind):
+    take_command(lockstep, GateCommand.POLICY)
+    bench, spin_until = lockstep
+    before = bench.status[-1].malformed
+    bench.chunks.publish(malformed(kind))
+    assert spin_until(lambda: bench.status[-1].malformed > before)
+    assert not bench.commands
+    bench.state(2)
+    bench.chunk(2, np.full((2, 2), 0.02))
+    np.testing.assert_allclose(answers(lockstep, 1).executed, 0.02, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["missing joint", "nan", "sizes"])
+def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, kind):
+    bench, spin_until = lockstep
+    message = joint_state_message(ROBOT.joints, HOME, np.zeros(7), PERIOD_NS)
+    if kind == "missing joint":
+        message.name[0] = "elbow"
+    elif kind == "nan":
+        message.position[3] = float("nan")
+    else:
+        message.position = message.position[:4]
+    bench.joints.publish(message)
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    assert not bench.commands
+
+
+def test_a_teleop_command_that_is_not_finite_holds(lockstep):
+    take_command(lockstep, GateCommand.TELEOP)
+    bench, _ = lockstep
+    bench.twists.publish(twist_message(np.array([np.nan, 0.0]), TASK.action.names, PERIOD_NS, ROBOT.base_frame))
+    bench.state(1)
+    record = answers(lockstep, 1)
+    assert record.flags & GateCommand.HELD_NON_FINITE
+    np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
+
+
+def test_the_emergency_stop_latches_until_it_is_released(lockstep):
+    take_command(lockstep, GateCommand.POLICY)
+    bench, _ = lockstep
+    bench.chunk(1, np.full((8, 2), 0.1))
+    assert call(lockstep, bench.estop, Trigger.Request()).success
+    bench.state(1)
+    assert answers(lockstep, 1).flags & GateCommand.HELD_ESTOP
+    bench.state(2)
+    assert answers(lockstep, 2).flags & GateCommand.HELD_ESTOP
+    assert call(lockstep, bench.release, Trigger.Request()).success
+    bench.state(3)
+    record = answers(lockstep, 3)
+    assert record.flags == 0
+    assert record.source == GateCommand.HOLD
+
+
+def test_an_unknown_source_is_refused(lockstep):
+    answer = call(lockstep, lockstep[0].source, SetCommandSource.Request(source=9))
+    assert not answer.success
+    assert "9" in answer.message

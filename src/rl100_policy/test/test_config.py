@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Robot and task descriptions: what is shipped loads, what is wrong is refused naming the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rl100_policy.core.config import load_robot, load_task, resolve_uri
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.kinematics import ArmKinematics
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+ROBOT, TASK = CONFIG / "robots" / "panda.yaml", CONFIG / "tasks" / "push_t.yaml"
+
+
+def changed(source, target, path, value):
+    tree = yaml.safe_load(source.read_text())
+    node = tree
+    for key in path[:-1]:
+        node = node[key]
+    if value is None:
+        del node[path[-1]]
+    else:
+        node[path[-1]] = value
+    target.write_text(yaml.safe_dump(tree))
+    return target
+
+
+@pytest.mark.parametrize("file", sorted((CONFIG / "robots").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_shipped_robot_loads_and_its_urdf_has_its_joints(file):
+    robot = load_robot(file)
+    assert ArmKinematics(robot).tool_pose(robot.home).shape == (4, 4)
+
+
+@pytest.mark.parametrize("file", sorted((CONFIG / "tasks").glob("*.yaml")), ids=lambda f: f.stem)
+def test_every_shipped_task_loads(file):
+    assert load_task(file).action.dim > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("home",), [0.0, 0.0], "home needs 7 values"),
+        (("velocity_scale",), 1.5, "velocity_scale"),
+        (("jonts",), ["a"], "jonts"),
+        (("base_frame",), None, "base_frame"),
+    ],
+)
+def test_a_wrong_robot_description_is_refused_naming_the_key(tmp_path, path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_robot(changed(ROBOT, tmp_path / "robot.yaml", path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("crop", "high"), [0.0, 0.0, 0.0], "must be below high"),
+        (("action", "names"), ["linear.x"], "equal lengths"),
+        (("action", "names"), ["linear.x", "linear.w"], "linear.w"),
+        (("observation", "proprio"), ["joint_positions"], "tool_position"),
+        (("time_limit",), 0.0, "time_limit"),
+    ],
+)
+def test_a_wrong_task_description_is_refused_naming_the_key(tmp_path, path, value, message):
+    with pytest.raises(ConfigError, match=message):
+        load_task(changed(TASK, tmp_path / "task.yaml", path, value))
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        (("joints", 0), "panda_jointX", "panda_jointX"),
+        (("tool", "parent"), "nowhere", "nowhere"),
+        (("locked_joints",), {"panda_finger_joint1": 0.0}, "panda_finger_joint2"),
+    ],
+)
+def test_a_description_that_its_urdf_contradicts_is_refused(tmp_path, path, value, message):
+    robot = load_robot(changed(ROBOT, tmp_path / "robot.yaml", path, value))
+    with pytest.raises(ConfigError, match=message):
+        ArmKinematics(robot)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match="nothing.yaml"):
+        load_robot(tmp_path / "nothing.yaml")
+
+
+def test_text_that_is_not_yaml_is_refused(tmp_path):
+    (tmp_path / "bad.yaml").write_text("a: [1")
+    with pytest.raises(ConfigError, match="bad.yaml"):
+        load_task(tmp_path / "bad.yaml")
+
+
+def test_a_missing_share_file_lists_where_it_was_searched():
+    with pytest.raises(ConfigError, match="searched"):
+        resolve_uri("package://no_such_share/thing.urdf")

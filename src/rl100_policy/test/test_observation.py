@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Observation windows: order, gaps, and the start of an episode."""
+
+import numpy as np
+import pytest
+
+from rl100_policy.core.config import ObservationConfig
+from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.observation import Frame, ObservationWindow, proprioception, stack
+
+PERIOD = 100
+
+
+def frame(stamp, value=0.0):
+    return Frame(stamp, np.full((4, 3), value, np.float32), np.full(3, value, np.float32))
+
+
+def stamps(window):
+    return [item.stamp_ns for item in window.frames()]
+
+
+def test_the_window_holds_the_last_frames_oldest_first():
+    window = ObservationWindow(3, PERIOD)
+    for stamp in (100, 200, 300, 400):
+        window.push(frame(stamp))
+    assert stamps(window) == [200, 300, 400]
+
+
+def test_the_first_frame_of_an_episode_stands_in_for_those_before_it():
+    window = ObservationWindow(3, PERIOD)
+    window.push(frame(100))
+    window.push(frame(200))
+    assert stamps(window) == [100, 100, 200]
+
+
+@pytest.mark.parametrize(("gap", "kept"), [(150, [100, 250]), (151, [251, 251])])
+def test_a_gap_of_more_than_one_and_a_half_periods_begins_anew(gap, kept):
+    window = ObservationWindow(2, PERIOD)
+    window.push(frame(100))
+    window.push(frame(100 + gap))
+    assert stamps(window) == kept
+
+
+@pytest.mark.parametrize("stamp", [100, 50])
+def test_a_frame_that_is_not_newer_is_refused_and_changes_nothing(stamp):
+    window = ObservationWindow(2, PERIOD)
+    window.push(frame(100))
+    with pytest.raises(ObservationError, match="not newer"):
+        window.push(frame(stamp))
+    assert stamps(window) == [100, 100]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_frame_that_is_not_finite_is_refused(value):
+    window = ObservationWindow(2, PERIOD)
+    with pytest.raises(ObservationError, match="NaN or infinity"):
+        window.push(frame(100, value))
+    assert window.newest_ns is None
+
+
+def test_an_empty_window_has_no_frames():
+    with pytest.raises(ObservationError, match="no frame"):
+        ObservationWindow(2, PERIOD).frames()
+
+
+def test_stacking_keeps_the_order():
+    clouds, proprio = stack([frame(100, 1.0), frame(200, 2.0)])
+    assert clouds.shape == (2, 4, 3)
+    np.testing.assert_array_equal(proprio[:, 0], [1.0, 2.0])
+
+
+def test_proprioception_is_tool_position_then_joints():
+    config = ObservationConfig(proprio=("tool_position", "joint_positions"))
+    vector = proprioception(config, np.array([4.0, 5.0]), lambda q: np.array([q[0], 2.0, 3.0]))
+    np.testing.assert_array_equal(vector, [4.0, 2.0, 3.0, 4.0, 5.0])
+    assert config.proprio_dim(2) == len(vector)

@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy: decisions reproducible from their seed, both samplers from the same noise, units,
+refusals."""
+
+import pytest
+import torch
+
+from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import (
+    ActionSize,
+    DiffusionConfig,
+    ObservationSize,
+    PolicyConfig,
+    ResidualMlpConfig,
+)
+from rl100_policy.core.sampler import transition_log_prob
+
+TINY = ResidualMlpConfig(width=16, blocks=1)
+
+
+def make_policy(**changes) -> DiffusionPolicy:
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(PolicyConfig(denoiser=TINY, student=TINY, **changes))
+    policy.normalizer.action.fit(torch.tensor([[-0.2, 0.0], [0.2, 0.1]]))
+    policy.normalizer.cloud.fit(torch.tensor([[0.25, -0.3, 0.0], [0.75, 0.3, 0.06]]))
+    return policy
+
+
+@pytest.fixture
+def policy() -> DiffusionPolicy:
+    return make_policy()
+
+
+def observation(batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand((batch, 2, 128, 3), generator=generator), torch.rand(
+        (batch, 2, 3), generator=generator
+    )
+
+
+def test_same_seed_gives_the_same_decision_and_another_seed_another(policy):
+    first = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    again = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    other = policy.decide(*observation(), sampler="ddim", noise_seed=8, deterministic=False)
+    assert torch.equal(first.latents, again.latents)
+    assert torch.equal(first.actions, again.actions)
+    assert not torch.equal(first.actions, other.actions)
+
+
+def test_both_samplers_start_from_the_same_noise(policy):
+    several = policy.decide(*observation(), sampler="ddim", noise_seed=7)
+    single = policy.decide(*observation(), sampler="one_step", noise_seed=7)
+    assert torch.equal(several.latents[:, 0], single.latents[:, 0])
+    assert not torch.equal(several.latents[:, -1], single.latents[:, -1])
+
+
+def test_stochastic_chain_starts_from_the_noise_of_the_deterministic_one(policy):
+    mean = policy.decide(*observation(), sampler="ddim", noise_seed=7)
+    drawn = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    assert torch.equal(mean.latents[:, 0], drawn.latents[:, 0])
+    assert mean.log_probs.shape == (3, 0)
+    assert drawn.log_probs.shape == (3, 5)
+
+
+def test_decision_has_the_shapes_of_a_decision_record(policy):
+    several = policy.decide(*observation(), sampler="ddim", noise_seed=7)
+    single = policy.decide(*observation(), sampler="one_step", noise_seed=7)
+    assert several.latents.shape == (3, 6, 8, 2)
+    assert (several.timesteps, len(several.sigmas)) == ((81, 61, 41, 21, 1), 5)
+    assert single.latents.shape == (3, 2, 8, 2)
+    assert (single.timesteps, single.sigmas) == ((99,), ())
+
+
+def test_executed_actions_are_clamped_but_latents_are_not():
+    """With deviations of 10 the last latent leaves [-1, 1] almost surely."""
+    policy = make_policy(diffusion=DiffusionConfig(sigma_min=10.0, sigma_max=10.0))
+    decision = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    assert float(decision.latents[:, -1].abs().max()) > 1.0
+    assert torch.equal(decision.actions_normalised, decision.latents[:, -1].clamp(-1, 1))
+
+
+def test_actions_are_in_physical_units(policy):
+    decision = policy.decide(*observation(), sampler="ddim", noise_seed=7)
+    # Limits -0.2..0.2 and 0.0..0.1: physical = normalised * (0.2, 0.05) + (0, 0.05).
+    expected = decision.actions_normalised * torch.tensor([0.2, 0.05]) + torch.tensor([0.0, 0.05])
+    torch.testing.assert_close(decision.actions, expected)
+
+
+def test_log_probs_of_a_decision_can_be_recomputed_from_its_record(policy):
+    decision = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    condition = policy.encode(*observation())
+    k = torch.full((3,), 2)
+    found = transition_log_prob(
+        lambda x, t: policy.epsilon(x, t, condition),
+        policy.schedule,
+        k,
+        decision.latents[:, 2],
+        decision.latents[:, 3],
+    )
+    torch.testing.assert_close(found.detach(), decision.log_probs[:, 2], rtol=1e-5, atol=1e-3)
+
+
+def test_training_and_evaluation_mode_decide_alike(policy):
+    trained = policy.train().decide(*observation(), sampler="ddim", noise_seed=7)
+    evaluated = policy.eval().decide(*observation(), sampler="ddim", noise_seed=7)
+    assert torch.equal(trained.actions, evaluated.actions)
+
+
+def test_velocity_form_equals_the_epsilon_form_at_the_ends_of_the_schedule(policy):
+    """abar -> 1 passes the network's output through, abar -> 0 returns the latent itself."""
+    x = torch.randn((2, 8, 2), generator=torch.Generator().manual_seed(2))
+    condition = torch.zeros((2, policy.condition_dim))
+    policy.alpha_bars.copy_(torch.linspace(1, 0, 100))
+    first, last = torch.zeros(2, dtype=torch.int64), torch.full((2,), 99)
+    torch.testing.assert_close(
+        policy.epsilon(x, first, condition), policy.denoiser(x, first, condition)
+    )
+    torch.testing.assert_close(policy.epsilon(x, last, condition), x)
+
+
+def test_global_random_state_is_left_alone(policy):
+    before = torch.random.get_rng_state()
+    policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+@pytest.mark.parametrize(
+    ("cloud", "proprio"),
+    [
+        (torch.zeros((1, 3, 128, 3)), torch.zeros((1, 2, 3))),
+        (torch.zeros((1, 2, 128, 4)), torch.zeros((1, 2, 3))),
+        (torch.zeros((1, 2, 0, 3)), torch.zeros((1, 2, 3))),
+        (torch.zeros((1, 2, 128, 3)), torch.zeros((1, 2, 7))),
+        (torch.full((1, 2, 128, 3), float("nan")), torch.zeros((1, 2, 3))),
+        (torch.zeros((1, 2, 128, 3)), torch.full((1, 2, 3), float("inf"))),
+    ],
+)
+def test_malformed_observations_are_refused(policy, cloud, proprio):
+    with pytest.raises(ObservationError, match=r"expected|should be"):
+        policy.decide(cloud, proprio, sampler="ddim", noise_seed=0)
+
+
+def test_paper_networks_work_behind_the_same_calls():
+    from rl100_policy.core.policy_config import UNet1dConfig, paper
+
+    config = paper(ObservationSize(n_points=64), ActionSize(n_chunk=8, dim=2))
+    net = UNet1dConfig(channels=(16, 32, 32), groups=4, time_features=16)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(config.model_copy(update={"denoiser": net, "student": net}))
+    decision = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
+    assert decision.latents.shape == (3, 11, 8, 2)
+    assert policy.condition_dim == 2 * (64 + 64)

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policy versions: a faithful round trip, and a named refusal for every way a folder can be
+wrong."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from rl100_policy.core.config import (
+    ActionConfig,
+    RobotConfig,
+    TaskConfig,
+    ToolConfig,
+    WorkspaceBox,
+)
+from rl100_policy.core.errors import PolicyVersionError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import PolicyConfig, ResidualMlpConfig
+from rl100_policy.core.policy_version import (
+    CONFIG,
+    MANIFEST,
+    WEIGHTS,
+    BagReference,
+    Manifest,
+    check_fits,
+    load_version,
+    read_manifest,
+    write_version,
+)
+
+BOX = WorkspaceBox(low=(0, 0, 0), high=(1, 1, 1))
+TASK = TaskConfig(
+    name="push",
+    description="push",
+    crop=BOX,
+    tool_workspace=BOX,
+    action=ActionConfig(names=("linear.x", "linear.y"), low=(-1, -1), high=(1, 1)),
+    time_limit=10.0,
+)
+ROBOT = RobotConfig(
+    name="arm",
+    urdf="arm.urdf",
+    base_frame="base",
+    joints=("j1",),
+    home=(0.0,),
+    tool=ToolConfig(parent="hand", xyz=(0, 0, 0), radius=0.01, length=0.1),
+    acceleration_limits=(1.0,),
+    cameras=(),
+)
+
+
+def make_policy(width: int = 16) -> DiffusionPolicy:
+    torch.manual_seed(width)
+    net = ResidualMlpConfig(width=width, blocks=1)
+    policy = DiffusionPolicy(PolicyConfig(denoiser=net, student=net))
+    policy.normalizer.action.fit(torch.tensor([[-0.2, 0.1], [0.3, 0.1]]))
+    return policy
+
+
+def write(folder: Path, policy: DiffusionPolicy) -> Manifest:
+    return write_version(
+        folder,
+        policy,
+        task=TASK,
+        robot=ROBOT,
+        parents=("before",),
+        bags=(BagReference(id="episode_1", sha256="ab" * 32),),
+        metrics={"loss": 0.25},
+        training={"seed": 3, "nested": {"steps": [1, 2]}},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write(tmp_path / "version_1", make_policy())
+    return tmp_path / "version_1"
+
+
+def reseal(folder: Path, **changes) -> None:
+    """Make the manifest agree with the files again, as a careful forger or an old exporter
+    would."""
+    manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    files = {}
+    for name in (WEIGHTS, CONFIG):
+        data = (folder / name).read_bytes()
+        files[name] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data)}
+    manifest = Manifest.model_validate(manifest.model_dump() | {"files": files} | changes)
+    manifest = manifest.model_copy(update={"digest": manifest.computed_digest()})
+    (folder / MANIFEST).write_text(manifest.model_dump_json())
+
+
+def test_weights_normaliser_and_decisions_survive_bit_for_bit(tmp_path):
+    policy = make_policy()
+    write(tmp_path / "v", policy)
+    loaded, _ = load_version(tmp_path / "v")
+    for key, value in policy.state_dict().items():
+        assert torch.equal(loaded.state_dict()[key], value), key
+    cloud, proprio = torch.rand((1, 2, 128, 3)), torch.rand((1, 2, 3))
+    assert torch.equal(
+        loaded.decide(cloud, proprio, sampler="ddim", noise_seed=5).actions,
+        policy.decide(cloud, proprio, sampler="ddim", noise_seed=5).actions,
+    )
+
+
+def test_manifest_tells_where_the_version_came_from(folder):
+    _, manifest = load_version(folder)
+    assert (manifest.name, manifest.family, manifest.parents) == ("version_1", "ddim", ("before",))
+    assert (manifest.task, manifest.robot) == (TASK, ROBOT)
+    assert manifest.bags == (BagReference(id="episode_1", sha256="ab" * 32),)
+    assert manifest.metrics == {"loss": 0.25}
+    assert manifest.training == {"seed": 3, "nested": {"steps": [1, 2]}}
+    assert manifest == read_manifest(folder)
+    weights = (folder / WEIGHTS).read_bytes()
+    assert manifest.files[WEIGHTS].sha256 == hashlib.sha256(weights).hexdigest()
+
+
+def test_nothing_but_the_finished_folder_is_left(folder):
+    assert [p.name for p in folder.parent.iterdir()] == ["version_1"]
+    assert sorted(p.name for p in folder.iterdir()) == sorted((WEIGHTS, CONFIG, MANIFEST))
+
+
+def test_a_version_is_never_overwritten(folder):
+    with pytest.raises(PolicyVersionError, match="never change"):
+        write(folder, make_policy())
+
+
+def test_non_finite_weights_are_not_written(tmp_path):
+    policy = make_policy()
+    with torch.no_grad():
+        policy.denoiser.output.bias[0] = float("nan")
+    with pytest.raises(PolicyVersionError, match=r"denoiser\.output\.bias"):
+        write(tmp_path / "v", policy)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, MANIFEST])
+def test_a_missing_file_is_refused(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(PolicyVersionError, match=name):
+        load_version(folder)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, MANIFEST])
+@pytest.mark.parametrize("damage", ["truncated", "altered"])
+def test_a_damaged_file_is_refused(folder, name, damage):
+    data = bytearray((folder / name).read_bytes())
+    if damage == "truncated":
+        data = data[: len(data) // 2]
+    elif name == MANIFEST:
+        data = bytearray(
+            data.replace(b'"loss":0.25', b'"loss":0.05').replace(b'"loss": 0.25', b'"loss": 0.05')
+        )
+        assert bytes(data) != (folder / name).read_bytes()
+    else:
+        data[len(data) // 2] ^= 1
+    (folder / name).write_bytes(bytes(data))
+    with pytest.raises(PolicyVersionError, match=name):
+        load_version(folder)
+
+
+def test_a_missing_or_unknown_weight_is_refused_by_name(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors["denoiser.extra"] = tensors.pop("denoiser.output.bias")
+    save_file(tensors, folder / WEIGHTS)
+    reseal(folder)
+    with pytest.raises(
+        PolicyVersionError,
+        match=r"missing \['denoiser.output.bias'\], unknown \['denoiser.extra'\]",
+    ):
+        load_version(folder)
+
+
+def test_weights_of_another_size_are_refused(folder):
+    save_file(
+        {k: v.contiguous() for k, v in make_policy(width=24).state_dict().items()},
+        folder / WEIGHTS,
+    )
+    reseal(folder)
+    with pytest.raises(
+        PolicyVersionError, match=r"weights and config\.json are from two versions"
+    ):
+        load_version(folder)
+
+
+def test_non_finite_weights_are_refused(folder):
+    tensors = load_file(folder / WEIGHTS)
+    tensors["denoiser.output.bias"][0] = float("inf")
+    save_file(tensors, folder / WEIGHTS)
+    reseal(folder)
+    with pytest.raises(PolicyVersionError, match=r"denoiser\.output\.bias"):
+        load_version(folder)
+
+
+def test_another_family_is_refused(folder):
+    reseal(folder, family="flow")
+    with pytest.raises(PolicyVersionError, match=r"'flow'.*'ddim'"):
+        load_version(folder)
+
+
+def test_an_unknown_setting_in_the_configuration_is_refused(folder):
+    config = json.loads((folder / CONFIG).read_text())
+    (folder / CONFIG).write_text(json.dumps(config | {"dropout": 0.1}))
+    reseal(folder)
+    with pytest.raises(PolicyVersionError, match="dropout"):
+        load_version(folder)
+
+
+def test_weights_that_are_not_safetensors_are_refused(folder):
+    (folder / WEIGHTS).write_bytes(b"\x80\x04pickled")
+    reseal(folder)
+    with pytest.raises(PolicyVersionError, match="not a safetensors file"):
+        load_version(folder)
+
+
+def test_fit_is_checked_against_task_and_robot(folder):
+    manifest = read_manifest(folder)
+    check_fits(manifest, TASK, ROBOT)
+    wider = TASK.model_copy(
+        update={"action": ActionConfig(names=("linear.x",), low=(-1,), high=(1,))}
+    )
+    with pytest.raises(PolicyVersionError, match=r"task\.action"):
+        check_fits(manifest, wider, ROBOT)
+    with pytest.raises(PolicyVersionError, match=r"robot\.control_period"):
+        check_fits(manifest, TASK, ROBOT.model_copy(update={"control_period": 0.05}))

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One simulated episode: world, task and camera under joint commands; what the ROS node and the Gymnasium environment share."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_sim.camera import DepthCamera, DepthImage
+from rl100_sim.tasks.push_t import Outcome, PushT
+from rl100_sim.world import ArmWorld
+
+Floats = NDArray[np.float64]
+
+_TASKS = {"push_t": PushT}
+"""Simulated tasks by the name in the task description."""
+
+
+class SimulatedEpisode:
+    """Deterministic: the same seed and commands give the same states and images, bit for bit.
+
+    The first thing drawn from a seed is the start pose; sensor noise depends on the episode and the control period alone, so a frame is the
+    same whichever others were rendered.
+    """
+
+    def __init__(self, robot: RobotConfig, task: TaskConfig) -> None:
+        """Build the world; ``reset`` must be called before anything else.
+
+        Raises:
+            ConfigError: If the task has no simulation.
+        """
+        if task.name not in _TASKS:
+            raise ConfigError(f"task {task.name!r} has no simulation; simulated are {sorted(_TASKS)}")
+        self._home = np.array(robot.home)
+        self.task = _TASKS[task.name](robot, task, ArmKinematics(robot).tool_position(self._home))
+        self.world = ArmWorld(robot, self.task.item, self.task.goal)
+        self.camera = DepthCamera(self.world.model, robot.camera())
+        self.periods, self._noise_seed = 0, 0
+        self.outcome = Outcome(reward=0.0, terminated=False, truncated=False, success=False)
+
+    def reset(self, rng: np.random.Generator, object_pose: Floats | None = None) -> None:
+        """Arm at home, object at a drawn pose, or at the given (x, y, yaw) [3], m and rad."""
+        start = self.task.reset(rng)
+        self._noise_seed = int(rng.integers(2**63))
+        self.world.reset(self._home, start if object_pose is None else object_pose)
+        self.periods = 0
+        self.outcome = Outcome(reward=0.0, terminated=False, truncated=False, success=self.task.is_success(self.world.object_pose))
+
+    def advance(self, joint_command: Floats) -> None:
+        """One control period; then ``outcome`` judges the new state.
+
+        Args:
+            joint_command: Joint positions at the end of the period, [n], rad.
+        """
+        self.world.advance(joint_command)
+        self.periods += 1
+        self.outcome = self.task.outcome(self.world.object_pose, self.periods)
+
+    def depth_mm(self) -> DepthImage:
+        """Depth image of the present state, [H, W], uint16, mm."""
+        return self.camera.render(self.world.data, np.random.default_rng((self._noise_seed, self.periods)))

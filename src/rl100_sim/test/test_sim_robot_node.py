@@ -1,0 +1,136 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulated robot in a graph with the command gate: lockstep is deterministic, and it never waits for ever."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from geometry_msgs.msg import TwistStamped
+from rclpy.node import Node
+from rl100_msgs.msg import GateCommand, SimGroundTruth
+from rl100_msgs.srv import ResetSim, SetCommandSource
+from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_srvs.srv import SetBool
+
+from rl100_policy.core import messages
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.nodes.command_gate import CommandGateNode
+from rl100_policy.ros.conversions import twist_message
+from rl100_policy.ros.qos import COMMAND, EVENT, SENSOR
+from rl100_policy.ros.testing import isolated_ros, spinning
+from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.nodes.sim_robot import SimRobotNode
+
+pytestmark = pytest.mark.ros
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
+
+
+class Person(Node):
+    """Steers by the scripted pusher until ``limit`` periods, and keeps what the robot publishes."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__("person")
+        self.limit = limit
+        self.pusher = ScriptedPusher(ROBOT, TASK)
+        self.twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self.truth: list[SimGroundTruth] = []
+        self.images: list[Image] = []
+        self.infos: list[CameraInfo] = []
+        self.joints: list[JointState] = []
+        self.records: list[GateCommand] = []
+        for kind, topic, kept in (
+            (Image, ROBOT.camera().topic, self.images), (CameraInfo, "camera/depth/camera_info", self.infos),
+            (JointState, "joint_states", self.joints),
+        ):  # fmt: skip
+            self.create_subscription(kind, topic, kept.append, SENSOR)
+        self.create_subscription(GateCommand, "gate/command", self.records.append, EVENT)
+        self.create_subscription(SimGroundTruth, "sim/ground_truth", self.steer, EVENT)
+        self.reset = self.create_client(ResetSim, "sim/reset")
+        self.run = self.create_client(SetBool, "sim/run")
+        self.source = self.create_client(SetCommandSource, "gate/set_command_source")
+
+    def steer(self, truth: SimGroundTruth) -> None:
+        self.truth.append(truth)
+        if truth.terminated or truth.truncated or truth.step >= self.limit:
+            return
+        planar = [np.array([p.position.x, p.position.y, 2 * np.arctan2(p.orientation.z, p.orientation.w)]) for p in (truth.object_pose, truth.goal_pose)]  # fmt: skip
+        tool = np.array([truth.tool_position.x, truth.tool_position.y])
+        stamp = messages.stamp_ns(truth.header.stamp)
+        self.twists.publish(twist_message(self.pusher.act(*planar, tool), TASK.action.names, stamp, ROBOT.base_frame))
+
+
+def call(spin_until, client, request):
+    assert spin_until(client.service_is_ready)
+    future = client.call_async(request)
+    assert spin_until(future.done)
+    assert future.result().success, future.result().message
+    return future.result()
+
+
+def drive(seed: int, limit: int) -> Person:
+    """One episode of a fresh graph, cut after ``limit`` periods."""
+    with isolated_ros(**PATHS, lockstep=True):
+        person = Person(limit)
+        with spinning(SimRobotNode(), CommandGateNode(), person) as spin_until:
+            connected = lambda: person.twists.get_subscription_count() and person.count_publishers("gate/command")  # noqa: E731
+            assert spin_until(connected)
+            call(spin_until, person.reset, ResetSim.Request(seed=seed))
+            person.pusher.reset(np.random.default_rng(seed))
+            call(spin_until, person.source, SetCommandSource.Request(source=GateCommand.TELEOP))
+            call(spin_until, person.run, SetBool.Request(data=True))
+            assert spin_until(lambda: len(person.truth) > limit and len(person.images) > limit and len(person.joints) > limit)
+        return person
+
+
+def content(person: Person, count: int) -> list[tuple]:
+    return [
+        (
+            messages.stamp_ns(image.header.stamp), bytes(image.data), tuple(joints.position), tuple(joints.velocity),
+            truth.object_pose.position.x, truth.object_pose.orientation.z, tuple(record.joint_command),
+        )
+        for image, joints, truth, record in zip(
+            person.images[:count], person.joints[:count], person.truth[:count], person.records[:count], strict=True
+        )
+    ]  # fmt: skip
+
+
+def test_the_same_seed_gives_the_same_episode_bit_for_bit():
+    first, second, other = (drive(seed, 25) for seed in (3, 3, 4))
+    assert content(first, 25) == content(second, 25)
+    assert content(first, 25) != content(other, 25)
+
+
+def test_every_observation_of_lockstep_is_published_once_and_answered_once():
+    person = drive(5, 20)
+    stamps = [messages.stamp_ns(truth.header.stamp) for truth in person.truth]
+    period = round(ROBOT.control_period * 1e9)
+    assert stamps == [100_000_000_000 + period * step for step in range(21)]
+    assert [messages.stamp_ns(record.header.stamp) for record in person.records[:20]] == stamps[:20]
+    for published in (person.images, person.joints):
+        assert [messages.stamp_ns(m.header.stamp) for m in published] == stamps
+
+
+def test_lockstep_goes_on_with_a_hold_when_no_command_comes():
+    with isolated_ros(**PATHS, lockstep=True, lockstep_timeout=0.2):
+        person = Person(limit=0)
+        with spinning(SimRobotNode(), person) as spin_until:
+            call(spin_until, person.reset, ResetSim.Request(seed=1))
+            call(spin_until, person.run, SetBool.Request(data=True))
+            assert spin_until(lambda: len(person.joints) >= 3)
+        np.testing.assert_allclose(person.joints[-1].position, ROBOT.home, atol=1e-3)
+
+
+def test_real_time_goes_on_by_itself_and_a_reset_moves_the_clock_forward():
+    with isolated_ros(**PATHS, lockstep=False, real_time_factor=5.0):
+        person = Person(limit=0)
+        with spinning(SimRobotNode(), person) as spin_until:
+            first = call(spin_until, person.reset, ResetSim.Request(seed=1)).stamp
+            call(spin_until, person.run, SetBool.Request(data=True))
+            assert spin_until(lambda: len(person.joints) >= 4)
+            second = call(spin_until, person.reset, ResetSim.Request(seed=1)).stamp
+        assert messages.stamp_ns(second) > messages.stamp_ns(first)
+        assert (person.infos[0].width, person.infos[0].k[0]) == (ROBOT.camera().width, ROBOT.camera().fx)
+        assert person.images[0].encoding == "16UC1"

@@ -1,0 +1,57 @@
+# SPDX-License-Identifier: Apache-2.0
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from environment import REPOSITORY
+
+
+def listed(where: str) -> set[str]:
+    lines = (REPOSITORY / "scripts/verbs.txt").read_text().splitlines()
+    rows = [line.split(None, 2) for line in lines if line and not line.startswith("#")]
+    return {verb for verb, handler, _ in rows if handler == where}
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs ./rl100 where there is no Python at all."""
+    for tool in ("bash", "readlink"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+
+    def start(*arguments: str) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            [REPOSITORY / "rl100", *arguments],
+            env={"PATH": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return start
+
+
+def test_without_a_verb_every_verb_is_listed_with_one_line(run):
+    shown = re.findall(r"^  (\w+) +\S.*$", run().stdout, flags=re.MULTILINE)
+    assert set(shown) == listed("script") | listed("cli")
+    assert len(shown) == len(set(shown))
+
+
+def test_an_unknown_verb_is_refused_with_the_listing(run):
+    outcome = run("fly")
+    assert outcome.returncode == 2
+    assert "no verb 'fly'" in outcome.stderr
+    assert "doctor" in outcome.stderr
+
+
+def test_every_script_verb_has_a_branch():
+    text = (REPOSITORY / "rl100").read_text()
+    branches = re.findall(r"^  (\w+)\)", text.rpartition("case $verb in")[2], re.MULTILINE)
+    assert set(branches) == listed("script")
+
+
+def test_cli_verbs_are_the_commands_of_the_cli():
+    cli = pytest.importorskip("rl100_bringup.cli.app", exc_type=ModuleNotFoundError)
+    typer_main = pytest.importorskip("typer.main")
+    assert set(typer_main.get_command(cli.app).commands) == listed("cli")
