@@ -25,5 +25,5 @@ def test_it_installs_what_the_host_check_asks_for_and_the_base_image_lacks():
 
 def test_it_runs_as_an_ordinary_user():
     users = re.findall(r"^USER (\w+)", DOCKERFILE, re.MULTILINE)
-    assert users == ["rl100"]
+    assert users == ["1000"]
     assert DOCKERFILE.index("\nUSER ") < DOCKERFILE.index("./rl100 setup")

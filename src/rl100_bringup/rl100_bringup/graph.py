@@ -32,7 +32,6 @@ class GraphArguments:
     use_sim_time: bool = _argument(True, "nodes follow /clock; false on a real robot", _SWITCH)
     record: bool = _argument(True, "start the episode recorder", _SWITCH)
     bags: str = _argument("bags", "folder of the episode bags")
-    operator: str = _argument("", "operator name in the episode metadata")
     policy: str = _argument("", "folder of the policy version to load at start; empty: none yet")
     sampler: str = _argument("one_step", "how the policy decides", ("one_step", "ddim"))
     learner: bool = _argument(False, "start the learner node", _SWITCH)
@@ -118,8 +117,7 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     nodes.append(("rl100_policy", "command_gate", stepped))
     nodes.append(("rl100_policy", "policy", {**stepped, "policy": _absolute(arguments.policy), "sampler": arguments.sampler}))
     if arguments.record:
-        recorder = {"bags": _absolute(arguments.bags), "operator": arguments.operator}
-        nodes.append(("rl100_policy", "recorder", {**clocked, **recorder}))
+        nodes.append(("rl100_policy", "recorder", {**clocked, "bags": _absolute(arguments.bags)}))
     if arguments.learner:
         nodes.append(("rl100_learner", "learner", clocked))
     params = (_absolute(arguments.params_file),) if arguments.params_file else ()

@@ -6,7 +6,7 @@ import pytest
 
 from rl100_policy.core.config import ObservationConfig
 from rl100_policy.core.errors import ObservationError
-from rl100_policy.core.observation import Frame, ObservationWindow, proprioception, stack
+from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow, proprioception, stack
 
 PERIOD = 100
 
@@ -74,3 +74,45 @@ def test_proprioception_is_tool_position_then_joints():
     vector = proprioception(config, np.array([4.0, 5.0]), lambda q: np.array([q[0], 2.0, 3.0]))
     np.testing.assert_array_equal(vector, [4.0, 2.0, 3.0, 4.0, 5.0])
     assert config.proprio_dim(2) == len(vector)
+
+
+def assembler(tolerance=0):
+    return FrameAssembler(ObservationConfig(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=tolerance)
+
+
+CLOUD = np.zeros((4, 3), np.float32)
+
+
+def test_a_frame_is_complete_when_both_parts_are_there_in_either_order():
+    first, second = assembler(), assembler()
+    assert first.add_cloud(100, CLOUD) == []
+    (a,) = first.add_joint_state(100, np.arange(7.0))
+    assert second.add_joint_state(100, np.arange(7.0)) == []
+    (b,) = second.add_cloud(100, CLOUD)
+    assert a.stamp_ns == b.stamp_ns == 100
+    np.testing.assert_array_equal(a.proprio, [0.0, 1.0, 2.0])
+
+
+@pytest.mark.parametrize(("offset", "complete"), [(40, True), (50, True), (51, False)])
+def test_the_nearest_joint_state_within_tolerance_is_taken(offset, complete):
+    joined = assembler(tolerance=50)
+    joined.add_joint_state(100 + offset, np.zeros(7))
+    assert bool(joined.add_cloud(100, CLOUD)) is complete
+
+
+def test_a_cloud_that_can_get_no_joint_state_is_given_up_and_the_next_passes():
+    joined = assembler()
+    joined.add_cloud(100, CLOUD)
+    joined.add_cloud(300, CLOUD)
+    (frame_,) = joined.add_joint_state(300, np.zeros(7))
+    assert frame_.stamp_ns == 300
+    assert joined.given_up == 1
+
+
+def test_a_clock_set_back_forgets_what_was_before():
+    joined = assembler()
+    joined.add_cloud(1000, CLOUD)
+    joined.add_joint_state(999, np.zeros(7))
+    joined.add_joint_state(100, np.zeros(7))
+    (frame_,) = joined.add_cloud(100, CLOUD)
+    assert frame_.stamp_ns == 100

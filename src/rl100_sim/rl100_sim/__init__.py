@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated robot and tasks: MuJoCo worlds, Gymnasium environments, and the node that plays a robot in the ROS graph.
 
-Importing the package registers its Gymnasium environments, and nothing else: ``gymnasium.make("rl100_sim:rl100/PushT-v0")``.
+Importing the package registers its Gymnasium environments, and nothing else:
+``gymnasium.make("rl100_sim:rl100/PushT-v0")``.
 """
 
 import gymnasium

@@ -32,11 +32,13 @@ _TOOL_COLOUR = (0.15, 0.15, 0.17, 1.0)
 def arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
     """MuJoCo specification of the arm with its tool; base frame = world, collision meshes are also what is seen.
 
-    Nothing collides except the tool geom (``contype`` 1), which meets geoms of ``conaffinity`` 1. Gravity is compensated on every link.
-    A servo tau = kp (q_ref - q) + kv (dq_ref - dq) acts on each commanded joint; kp and kv follow from the joint-space inertia at home.
+    Nothing collides except the tool geom (``contype`` 1), which meets geoms of ``conaffinity`` 1.
+    Gravity is compensated on every link. A servo tau = kp (q_ref - q) + kv (dq_ref - dq) acts on
+    each commanded joint; kp and kv follow from the joint-space inertia at home.
 
     Raises:
-        ConfigError: If the URDF or one of its meshes is missing, or it lacks a link or joint of the description.
+        ConfigError: If the URDF or one of its meshes is missing, or it lacks a link or joint of
+            the description.
     """
     spec = mujoco.MjSpec.from_string(_prepared_urdf(robot))
     _place_base(spec, robot)
@@ -57,19 +59,30 @@ def _prepared_urdf(robot: RobotConfig) -> str:
     known = {joint.get("name") for joint in root.findall("joint")}
     missing = [name for name in (*robot.joints, *robot.locked_joints) if name not in known]
     if missing:
-        raise ConfigError(f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {sorted(known)}")
+        raise ConfigError(
+            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {sorted(known)}"
+        )
     for link in root.findall("link"):
         for visual in link.findall("visual"):
             link.remove(visual)
         for index, collision in enumerate(link.findall("collision")):
             collision.set("name", f"{link.get('name')}_{index}")
     for mesh in root.iter("mesh"):
-        mesh.set("filename", str(resolve_uri(mesh.get("filename", ""), resolve_uri(robot.urdf).parent)))
+        mesh.set(
+            "filename", str(resolve_uri(mesh.get("filename", ""), resolve_uri(robot.urdf).parent))
+        )
     for joint in root.findall("joint"):
         if joint.get("name") in robot.locked_joints:
             _weld(joint, robot.locked_joints[joint.get("name")])
     options = ET.SubElement(root, "mujoco")
-    ET.SubElement(options, "compiler", discardvisual="false", fusestatic="false", strippath="false", balanceinertia="true")
+    ET.SubElement(
+        options,
+        "compiler",
+        discardvisual="false",
+        fusestatic="false",
+        strippath="false",
+        balanceinertia="true",
+    )
     return ET.tostring(root, encoding="unicode")
 
 
@@ -93,7 +106,9 @@ def _weld(joint: ET.Element, value: float) -> None:
         joint.remove(child)
     joint.set("type", "fixed")
     rpy = Rotation.from_matrix(pose[:3, :3]).as_euler("xyz")
-    ET.SubElement(joint, "origin", xyz=" ".join(map(str, pose[:3, 3])), rpy=" ".join(map(str, rpy)))
+    ET.SubElement(
+        joint, "origin", xyz=" ".join(map(str, pose[:3, 3])), rpy=" ".join(map(str, rpy))
+    )
 
 
 def _place_base(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
@@ -101,7 +116,9 @@ def _place_base(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
     model = spec.compile()
     base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, robot.base_frame)
     if base < 0:
-        raise ConfigError(f"base_frame {robot.base_frame!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}")
+        raise ConfigError(
+            f"base_frame {robot.base_frame!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}"
+        )
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
     t_root_base = _pose(data.xpos[base], data.xmat[base])
@@ -133,7 +150,9 @@ def _group_links(spec: mujoco.MjSpec) -> None:
 def _add_tool(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
     parent = spec.body(robot.tool.parent)
     if parent is None:
-        raise ConfigError(f"tool parent {robot.tool.parent!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}")
+        raise ConfigError(
+            f"tool parent {robot.tool.parent!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}"
+        )
     tip = pose_from_xyz_rpy(robot.tool.xyz, robot.tool.rpy)
     middle = tip @ pose_from_xyz_rpy((0.0, 0.0, -0.5 * robot.tool.length), (0.0, 0.0, 0.0))
     quaternion = _quaternion(tip[:3, :3])
@@ -162,7 +181,10 @@ def _add_servos(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
         kp = value * SERVO_BANDWIDTH**2
         kv = 2.0 * SERVO_DAMPING_RATIO * value * SERVO_BANDWIDTH
         actuator = spec.add_actuator(name=name, target=name, trntype=mujoco.mjtTrn.mjTRN_JOINT)
-        actuator.gaintype, actuator.biastype = mujoco.mjtGain.mjGAIN_FIXED, mujoco.mjtBias.mjBIAS_AFFINE
+        actuator.gaintype, actuator.biastype = (
+            mujoco.mjtGain.mjGAIN_FIXED,
+            mujoco.mjtBias.mjBIAS_AFFINE,
+        )
         actuator.gainprm[0] = kp
         actuator.biasprm[1], actuator.biasprm[2] = -kp, -kv
 

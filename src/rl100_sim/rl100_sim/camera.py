@@ -31,8 +31,8 @@ _GROUP_UNSEEN = 5
 class DepthCamera:
     """Depth images of one world from one fixed pinhole camera without distortion; pixel (u, v) is at its integer centre.
 
-    Surfaces that never move are cast once. Per frame only the pixels that the bounding box of a moving geom can cover are cast, which
-    gives the same image as casting all of them.
+    Surfaces that never move are cast once. Per frame only the pixels that the bounding box of a
+    moving geom can cover are cast, which gives the same image as casting all of them.
     """
 
     def __init__(self, model: mujoco.MjModel, config: CameraConfig) -> None:
@@ -42,7 +42,9 @@ class DepthCamera:
         self._model = _linear_scan_model(model)
         self._origin = np.ascontiguousarray(self.t_base_camera[:3, 3])
         self._directions, self._z_per_length = self._rays()
-        self._moving = {group: np.flatnonzero(model.geom_group == group) for group in (GROUP_ARM, GROUP_OBJECT)}
+        self._moving = {
+            group: np.flatnonzero(model.geom_group == group) for group in (GROUP_ARM, GROUP_OBJECT)
+        }
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
         self._still = self._cast(data, np.arange(config.width * config.height), GROUP_STATIC)
@@ -51,7 +53,9 @@ class DepthCamera:
         """Unit directions in the base frame [H * W, 3], and depth per unit of ray length [H * W]."""
         c = self.config
         u, v = np.meshgrid(np.arange(c.width), np.arange(c.height))
-        optical = np.stack([(u - c.cx) / c.fx, (v - c.cy) / c.fy, np.ones(u.shape)], axis=-1).reshape(-1, 3)
+        optical = np.stack(
+            [(u - c.cx) / c.fx, (v - c.cy) / c.fy, np.ones(u.shape)], axis=-1
+        ).reshape(-1, 3)
         length = np.linalg.norm(optical, axis=1)
         return optical @ self.t_base_camera[:3, :3].T / length[:, None], 1.0 / length
 
@@ -61,24 +65,47 @@ class DepthCamera:
         length = np.empty(len(pixels))
         geom = np.empty(len(pixels), dtype=np.int32)
         rays = self._directions[pixels].ravel()
-        mujoco.mj_multiRay(self._model, data, self._origin, rays, mask, 1, -1, geom, length, len(pixels), mujoco.mjMAXVAL)
+        mujoco.mj_multiRay(
+            self._model,
+            data,
+            self._origin,
+            rays,
+            mask,
+            1,
+            -1,
+            geom,
+            length,
+            len(pixels),
+            mujoco.mjMAXVAL,
+        )
         return np.where(geom < 0, np.inf, length * self._z_per_length[pixels])
 
     def _view(self, data: mujoco.MjData, geoms: NDArray[np.int64]) -> NDArray[np.int64]:
         """Pixels inside the projected bounding box of any of these geoms; geoms out of view are hidden from the next cast."""
         c = self.config
-        centre, half = self._model.geom_aabb[geoms, None, :3], self._model.geom_aabb[geoms, None, 3:]
+        centre, half = (
+            self._model.geom_aabb[geoms, None, :3],
+            self._model.geom_aabb[geoms, None, 3:],
+        )
         axes = data.geom_xmat[geoms].reshape(-1, 3, 3)
-        corners = (centre + half * _CORNERS) @ axes.transpose(0, 2, 1) + data.geom_xpos[geoms, None]
+        corners = (centre + half * _CORNERS) @ axes.transpose(0, 2, 1) + data.geom_xpos[
+            geoms, None
+        ]
         optical = (corners - self._origin) @ self.t_base_camera[:3, :3]
         depth = np.maximum(optical[..., 2], _NEAR)
         u, v = optical[..., 0] / depth * c.fx + c.cx, optical[..., 1] / depth * c.fy + c.cy
         low = np.floor([v.min(axis=1), u.min(axis=1)]).clip(0, [[c.height], [c.width]]).astype(int)
-        high = (np.ceil([v.max(axis=1), u.max(axis=1)]) + 1).clip(0, [[c.height], [c.width]]).astype(int)
+        high = (
+            (np.ceil([v.max(axis=1), u.max(axis=1)]) + 1)
+            .clip(0, [[c.height], [c.width]])
+            .astype(int)
+        )
         crosses = optical[..., 2].min(axis=1) < _NEAR
         low[:, crosses], high[:, crosses] = 0, [[c.height], [c.width]]
         seen = (low < high).all(axis=0) & (optical[..., 2].max(axis=1) > 0.0)
-        self._model.geom_group[geoms] = np.where(seen, self._model.geom_group[geoms], _GROUP_UNSEEN)
+        self._model.geom_group[geoms] = np.where(
+            seen, self._model.geom_group[geoms], _GROUP_UNSEEN
+        )
         covered = np.zeros((c.height, c.width), dtype=bool)
         for v_low, u_low, v_high, u_high in np.concatenate([low, high])[:, seen].T:
             covered[v_low:v_high, u_low:u_high] = True
@@ -120,8 +147,8 @@ class DepthCamera:
 def _linear_scan_model(model: mujoco.MjModel) -> mujoco.MjModel:
     """Copy of a model without the bounding volumes of bodies.
 
-    MuJoCo 3.3 builds them from collision geoms only and mj_multiRay skips a body when a ray misses them, so visible geoms would be
-    transparent. Without them it tests every geom, as mj_ray does.
+    MuJoCo 3.3 builds them from collision geoms only and mj_multiRay skips a body when a ray misses
+    them, so visible geoms would be transparent. Without them it tests every geom, as mj_ray does.
     """
     scanned = copy.copy(model)
     scanned.body_bvhadr[:] = -1
@@ -133,7 +160,9 @@ def depth_in_metres(image: DepthImage) -> NDArray[np.float32]:
     return image.astype(np.float32) * np.float32(_MILLIMETRE)
 
 
-def render_rgb(model: mujoco.MjModel, data: mujoco.MjData, camera: str, width: int, height: int) -> NDArray[np.uint8]:
+def render_rgb(
+    model: mujoco.MjModel, data: mujoco.MjData, camera: str, width: int, height: int
+) -> NDArray[np.uint8]:
     """A colour picture for people, [height, width, 3]; needs OpenGL (MUJOCO_GL=egl or osmesa on a machine without a screen).
 
     Raises:
@@ -142,7 +171,9 @@ def render_rgb(model: mujoco.MjModel, data: mujoco.MjData, camera: str, width: i
     try:
         renderer = mujoco.Renderer(model, height, width)
     except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
-        raise ConfigError(f"a colour picture needs OpenGL, which is not usable here ({error}); set MUJOCO_GL=egl or osmesa, or render depth only") from error
+        raise ConfigError(
+            f"a colour picture needs OpenGL, which is not usable here ({error}); set MUJOCO_GL=egl or osmesa, or render depth only"
+        ) from error
     options = mujoco.MjvOption()
     options.geomgroup[GROUP_DECORATION] = 1
     try:

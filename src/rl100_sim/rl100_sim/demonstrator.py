@@ -61,18 +61,19 @@ def draw_temper(skill: float, rng: np.random.Generator) -> Temper:
     level = float(np.clip(1.0 - skill + rng.uniform(-0.3, 0.3), 0.0, 1.0))
     return Temper(
         level=level,
-        walking_speed=0.20 - 0.06 * level,
-        pushing_speed=0.12 - 0.05 * level,
-        tremor=0.06 * level,
+        walking_speed=0.15 - 0.05 * level,
+        pushing_speed=0.08 - 0.03 * level,
+        tremor=0.09 * level,
         pause_rate=0.03 * level,
-        contact_bias=0.3 * level,
+        contact_bias=0.5 * level,
     )
 
 
 class ScriptedPusher:
     """Tool velocities for Push-T from the true state; success is up to the physics.
 
-    Apart from tremor, hesitations and a small reluctance to change the contact, the velocity is a function of the current state alone.
+    Apart from tremor, hesitations and a small reluctance to change the contact, the velocity is a
+    function of the current state alone.
     """
 
     def __init__(self, robot: RobotConfig, task: TaskConfig, *, skill: float = 0.5) -> None:
@@ -92,7 +93,9 @@ class ScriptedPusher:
         self._route = Route(T_BLOCK, robot.tool.radius, self._contacts)
         self._low = np.array(task.tool_workspace.low[:2]) + _BORDER
         self._high = np.array(task.tool_workspace.high[:2]) - _BORDER
-        self._fastest = float(min(np.min(np.abs(task.action.low)), np.min(np.abs(task.action.high))))
+        self._fastest = float(
+            min(np.min(np.abs(task.action.low)), np.min(np.abs(task.action.high)))
+        )
         self.reset(np.random.default_rng(0))
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -131,14 +134,23 @@ class ScriptedPusher:
         lateral, gap = self._route.offsets(tool)
         engaged = is_engaged(lateral, gap)
         walk = np.where(engaged, np.abs(lateral) + np.abs(gap), ways + STANDOFF)
-        costs, directions = push_costs(self._contacts, object_pose, goal_pose, self._low + _REACH, self._high - _REACH, self._wish)
+        costs, directions = push_costs(
+            self._contacts,
+            object_pose,
+            goal_pose,
+            self._low + _REACH,
+            self._high - _REACH,
+            self._wish,
+        )
         total = costs + walk / self._wish.walking_speed + self._bias
         contact = int(np.argmin(total))
         if self._contact is not None and total[self._contact] < total[contact] + _HYSTERESIS:
             contact = self._contact
         self._contact = contact
         if engaged[contact]:
-            velocity = self._push(contact, int(directions[contact]), float(lateral[contact]), float(gap[contact]))
+            velocity = self._push(
+                contact, int(directions[contact]), float(lateral[contact]), float(gap[contact])
+            )
         else:
             velocity = self._walk(tool, first[contact], float(ways[contact]))
         return rotation(object_pose[2]) @ velocity
@@ -158,7 +170,9 @@ class ScriptedPusher:
         distance = float(np.linalg.norm(step))
         if not np.isfinite(way) or distance < 1e-6:
             return np.zeros(2)
-        return min(self.temper.walking_speed, self.temper.pushing_speed + 4.0 * way) * step / distance
+        return (
+            min(self.temper.walking_speed, self.temper.pushing_speed + 4.0 * way) * step / distance
+        )
 
     def _imperfect(self, velocity: Floats) -> Floats:
         """Add tremor and hesitations."""

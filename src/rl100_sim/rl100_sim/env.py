@@ -14,9 +14,8 @@ from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
-from rl100_sim.camera import DepthCamera, depth_in_metres, render_rgb
-from rl100_sim.tasks.push_t import PushT
-from rl100_sim.world import ArmWorld
+from rl100_sim.camera import depth_in_metres, render_rgb
+from rl100_sim.episode import SimulatedEpisode
 
 Floats = NDArray[np.float64]
 Observation = dict[str, NDArray[np.float32]]
@@ -29,15 +28,19 @@ _PICTURE_WIDTH, _PICTURE_HEIGHT = 640, 480
 class PushTEnv(gymnasium.Env[Observation, Floats]):
     """One arm, one block, one control period per step.
 
-    Action: Box [d_a], m/s in the base frame (``TaskConfig.action``). Observation: Dict of ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if
-    configured) and either ``cloud`` [n_points, 3] float32, base frame, m; or, with ``observation="state"``, ``object`` [4] float32: x, y [m],
-    cos yaw, sin yaw of the block, which no robot has and which is meant for research into learning.
+    Action: Box [d_a], m/s in the base frame (``TaskConfig.action``). Observation: Dict of
+        ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if configured) and either ``cloud``
+        [n_points, 3] float32, base frame, m; or, with ``observation="state"``, ``object`` [4]
+        float32: x, y [m], cos yaw, sin yaw of the block, which no robot has and which is meant for
+        research into learning.
 
-    ``info``: ``object_pose`` [3], ``goal_pose`` [3], ``tool_position`` [3], ``success``, ``executed`` [d_a] (the action after the gate), ``flags``,
-    ``cloud_is_new`` (False: ``cloud`` repeats an older frame, see ``render_every``).
+    ``info``: ``object_pose`` [3], ``goal_pose`` [3], ``tool_position`` [3], ``success``,
+    ``executed`` [d_a] (the action after the gate), ``flags``, ``cloud_is_new`` (False: ``cloud``
+    repeats an older frame, see ``render_every``).
 
-    The first thing a reset draws from its seed is the start pose, with the generator ``numpy.random.default_rng(seed)`` gives; sensor noise
-    depends on the episode and the control period alone, so a frame is the same whichever others were rendered.
+    The first thing a reset draws from its seed is the start pose, with the generator
+    ``numpy.random.default_rng(seed)`` gives; sensor noise depends on the episode and the control
+    period alone, so a frame is the same whichever others were rendered.
     """
 
     metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
@@ -57,110 +60,131 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
             robot: Description, or where it is: a path or a package:// URI.
             task: The same for the task.
             observation: ``cloud`` as on a robot, or ``state``.
-            render_every: Render only what a policy sees that decides every so many control periods: the n_obs frames up to each decision (the
-                first at reset) and the frame that a time limit cuts. 1 renders all.
+            render_every: Render only what a policy sees that decides every so many control
+                periods: the n_obs frames up to each decision (the first at reset) and the frame
+                that a time limit cuts. 1 renders all.
             render_mode: ``rgb_array`` for pictures (needs OpenGL), or None.
 
         Raises:
             ConfigError: If a description is not usable or an option is out of range.
         """
         if observation not in ("cloud", "state") or render_every < 1:
-            raise ConfigError(f"expected observation 'cloud' or 'state' and render_every >= 1, got {observation!r}, {render_every}")
-        self.robot = robot if isinstance(robot, RobotConfig) else load_robot(resolve_uri(str(robot)))
-        self.task_config = task if isinstance(task, TaskConfig) else load_task(resolve_uri(str(task)))
+            raise ConfigError(
+                f"expected observation 'cloud' or 'state' and render_every >= 1, got {observation!r}, {render_every}"
+            )
+        self.robot = (
+            robot if isinstance(robot, RobotConfig) else load_robot(resolve_uri(str(robot)))
+        )
+        self.task_config = (
+            task if isinstance(task, TaskConfig) else load_task(resolve_uri(str(task)))
+        )
         self.render_mode = render_mode
         self.render_every = render_every
         self._uses_cloud = observation == "cloud"
+        self.episode = SimulatedEpisode(self.robot, self.task_config)
         self._gate = CommandGate(self.robot, self.task_config)
-        self._home = np.array(self.robot.home)
-        self.task = PushT(self.robot, self.task_config, self._gate.kinematics.tool_position(self._home))
-        self.world = ArmWorld(self.robot, self.task.item, self.task.goal)
         camera = self.robot.camera()
-        self._camera = DepthCamera(self.world.model, camera)
-        self._intrinsics = Intrinsics(camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy)
-        self._periods = 0
-        self._noise_seed = 0
+        self._intrinsics = Intrinsics(
+            camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
+        )
         self._cloud = np.zeros((self.task_config.observation.n_points, 3), dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(
-            np.array(self.task_config.action.low), np.array(self.task_config.action.high), dtype=np.float64
+            np.array(self.task_config.action.low),
+            np.array(self.task_config.action.high),
+            dtype=np.float64,
         )
         self.observation_space = self._observation_space()
 
     def _observation_space(self) -> gymnasium.spaces.Dict:
         box = gymnasium.spaces.Box
         n_proprio = self.task_config.observation.proprio_dim(len(self.robot.joints))
-        spaces: dict[str, gymnasium.Space[Any]] = {"proprio": box(-np.inf, np.inf, (n_proprio,), np.float32)}
+        spaces: dict[str, gymnasium.Space[Any]] = {
+            "proprio": box(-np.inf, np.inf, (n_proprio,), np.float32)
+        }
         if self._uses_cloud:
             crop = self.task_config.crop
             shape = self._cloud.shape
             spaces["cloud"] = box(
-                np.broadcast_to(np.array(crop.low, np.float32), shape), np.broadcast_to(np.array(crop.high, np.float32), shape), dtype=np.float32
+                np.broadcast_to(np.array(crop.low, np.float32), shape),
+                np.broadcast_to(np.array(crop.high, np.float32), shape),
+                dtype=np.float32,
             )
         else:
             spaces["object"] = box(-np.inf, np.inf, (4,), np.float32)
         return gymnasium.spaces.Dict(spaces)
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Observation, dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode: arm at home, block at a drawn pose, or at ``options["object_pose"]`` (x, y, yaw)."""
         super().reset(seed=seed)
-        start = self.task.reset(self.np_random)
-        self._noise_seed = int(self.np_random.integers(2**63))
-        start = np.asarray((options or {}).get("object_pose", start), dtype=float)
-        self.world.reset(self._home, start)
-        self._gate.reset(self.world.joint_positions)
-        self._periods = 0
-        is_new = self._update_cloud(is_cut=False)
-        return self._observation(), self._info(is_new)
+        given = (options or {}).get("object_pose")
+        pose = None if given is None else np.asarray(given, dtype=float)
+        self.episode.reset(self.np_random, pose)
+        self._gate.reset(self.episode.world.joint_positions)
+        return self._observe()
 
     def step(self, action: Floats) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """One control period through the gate."""
-        answer = self._gate.step(np.asarray(action, dtype=float), self.world.joint_positions)
-        self.world.advance(answer.joint_command)
-        self._periods += 1
-        outcome = self.task.outcome(self.world.object_pose, self._periods)
-        is_new = self._update_cloud(is_cut=outcome.truncated)
-        info = self._info(is_new) | {"executed": answer.executed, "flags": int(answer.flags)}
-        return self._observation(), outcome.reward, outcome.terminated, outcome.truncated, info
+        """One control period through the gate; a limit of the arm changes the action, see info."""
+        measured = self.episode.world.joint_positions
+        answer = self._gate.step(np.asarray(action, dtype=float), measured)
+        self.episode.advance(answer.joint_command)
+        outcome = self.episode.outcome
+        observation, info = self._observe()
+        info |= {"executed": answer.executed, "flags": int(answer.flags)}
+        return observation, outcome.reward, outcome.terminated, outcome.truncated, info
 
     def render(self) -> NDArray[np.uint8] | None:
         """A colour picture, [480, 640, 3], when ``render_mode`` is ``rgb_array``."""
         if self.render_mode is None:
             return None
-        return render_rgb(self.world.model, self.world.data, self.robot.camera().name, _PICTURE_WIDTH, _PICTURE_HEIGHT)
+        world = self.episode.world
+        return render_rgb(
+            world.model, world.data, self.robot.camera().name, _PICTURE_WIDTH, _PICTURE_HEIGHT
+        )
 
-    def _update_cloud(self, *, is_cut: bool) -> bool:
-        """Render if a policy looks at this period; whether it was done."""
-        until_decision = -self._periods % self.render_every
-        if not self._uses_cloud or not (is_cut or until_decision < self.task_config.observation.n_obs):
-            return False
-        rng = np.random.default_rng((self._noise_seed, self._periods))
-        camera, wanted = self._camera.config, self.task_config.observation
-        self._cloud = depth_to_cloud(
-            depth_in_metres(self._camera.render(self.world.data, rng)),
+    def _observe(self) -> tuple[Observation, dict[str, Any]]:
+        is_new = self._uses_cloud and self._is_looked_at()
+        if is_new:
+            self._cloud = self._render_cloud()
+        return self._observation(), self._info(is_new)
+
+    def _is_looked_at(self) -> bool:
+        """Whether a policy that decides every ``render_every`` periods sees this one."""
+        until_decision = -self.episode.periods % self.render_every
+        is_seen = until_decision < self.task_config.observation.n_obs
+        return is_seen or self.episode.outcome.truncated
+
+    def _render_cloud(self) -> NDArray[np.float32]:
+        camera, wanted = self.robot.camera(), self.task_config.observation
+        return depth_to_cloud(
+            depth_in_metres(self.episode.depth_mm()),
             self._intrinsics,
-            self._camera.t_base_camera,
+            self.episode.camera.t_base_camera,
             self.task_config.crop,
             wanted.n_points,
             wanted.min_points,
             depth_range_m=(camera.depth_min, camera.depth_max),
         )
-        return True
 
     def _observation(self) -> Observation:
-        joints = self.world.joint_positions
-        parts = {"tool_position": self._gate.kinematics.tool_position(joints), "joint_positions": joints}
-        proprio = np.concatenate([parts[name] for name in self.task_config.observation.proprio])
+        world = self.episode.world
+        joints = world.joint_positions
+        tool = self._gate.kinematics.tool_position(joints)
+        parts = {"tool_position": tool, "joint_positions": joints}
+        values = np.concatenate([parts[name] for name in self.task_config.observation.proprio])
+        proprio = values.astype(np.float32)
         if self._uses_cloud:
-            return {"proprio": proprio.astype(np.float32), "cloud": self._cloud.copy()}
-        x, y, yaw = self.world.object_pose
-        return {"proprio": proprio.astype(np.float32), "object": np.array([x, y, np.cos(yaw), np.sin(yaw)], np.float32)}
+            return {"proprio": proprio, "cloud": self._cloud.copy()}
+        x, y, yaw = world.object_pose
+        item = np.array([x, y, np.cos(yaw), np.sin(yaw)], dtype=np.float32)
+        return {"proprio": proprio, "object": item}
 
     def _info(self, cloud_is_new: bool) -> dict[str, Any]:
-        pose = self.world.object_pose
         return {
-            "object_pose": pose,
-            "goal_pose": self.task.goal.copy(),
-            "tool_position": self.world.tool_position,
-            "success": self.task.is_success(pose),
+            "object_pose": self.episode.world.object_pose,
+            "goal_pose": self.episode.task.goal.copy(),
+            "tool_position": self.episode.world.tool_position,
+            "success": self.episode.outcome.success,
             "cloud_is_new": cloud_is_new,
         }

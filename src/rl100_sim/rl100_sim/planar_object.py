@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A flat rigid object that slides on the table: its shape, mass and friction, and the plane geometry of its outline.
 
-Poses are (x, y, yaw) of the object's origin in the base frame, [3], m and rad. The origin is the centre of mass.
+Poses are (x, y, yaw) of the object's origin in the base frame, [3], m and rad. The origin is the
+centre of mass.
 """
 
 from __future__ import annotations
@@ -36,8 +37,9 @@ class Rectangle:
 class PlanarObject:
     """Union of disjoint rectangles extruded upwards from the table.
 
-    Sliding on the table follows the ellipsoidal limit surface of quasi-static pushing: the planar velocity is proportional to
-    (f_x, f_y, tau / L^2) of the applied force, where L is the ratio of the largest friction torque to the largest friction force.
+    Sliding on the table follows the ellipsoidal limit surface of quasi-static pushing: the planar
+    velocity is proportional to (f_x, f_y, tau / L^2) of the applied force, where L is the ratio of
+    the largest friction torque to the largest friction force.
     """
 
     rectangles: tuple[Rectangle, ...]

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which side of a planar object to push on: contacts on its outline, what a push there does, and how far the way there is.
 
-Everything is expressed in the object frame, where outline and pushes are constant. Poses are (x, y, yaw), m and rad.
+Everything is expressed in the object frame, where outline and pushes are constant. Poses are (x,
+y, yaw), m and rad.
 """
 
 from __future__ import annotations
@@ -65,8 +66,9 @@ class Contacts:
 def find_contacts(item: PlanarObject, tool_radius: float) -> Contacts:
     """Contacts along all edges that a disc of the tool's radius can touch, and the pushes there.
 
-    A force f at the point r moves the object with the planar twist (f, r x f / L^2) (ellipsoidal limit surface). Pushing at a fixed place in a
-    fixed direction of the object frame therefore moves it along a circular arc.
+    A force f at the point r moves the object with the planar twist (f, r x f / L^2) (ellipsoidal
+    limit surface). Pushing at a fixed place in a fixed direction of the object frame therefore
+    moves it along a circular arc.
     """
     points, outward = _outline(item)
     tool = points + tool_radius * outward
@@ -74,7 +76,9 @@ def find_contacts(item: PlanarObject, tool_radius: float) -> Contacts:
     points, outward, tool = points[free], outward[free], tool[free]
     cone = np.arctan(item.tool_friction)
     forces = np.stack([-outward @ rotation(share * cone).T for share in _CONE_SHARES], axis=1)
-    spin = (points[:, None, 0] * forces[..., 1] - points[:, None, 1] * forces[..., 0]) / item.friction_radius**2
+    spin = (
+        points[:, None, 0] * forces[..., 1] - points[:, None, 1] * forces[..., 0]
+    ) / item.friction_radius**2
     velocity = forces + spin[..., None] * np.stack([-points[:, 1], points[:, 0]], axis=-1)[:, None]
     speed = np.linalg.norm(velocity, axis=-1)
     displacement, turn = _arcs(forces / speed[..., None], spin / speed)
@@ -116,7 +120,10 @@ class Route:
         corners = item.corners(np.zeros(3))
         angles = 2.0 * np.pi * np.arange(_RING_POINTS) / _RING_POINTS
         directions = np.stack([np.cos(angles), np.sin(angles)], axis=-1)
-        ring = corners[np.argmax(directions @ corners.T, axis=1)] + (tool_radius + STANDOFF) * directions
+        ring = (
+            corners[np.argmax(directions @ corners.T, axis=1)]
+            + (tool_radius + STANDOFF) * directions
+        )
         self._nodes: Floats = np.concatenate([ring, contacts.approach])
         clear = np.array([self.is_clear(node, self._nodes) for node in self._nodes])
         gaps = np.linalg.norm(self._nodes[:, None] - self._nodes, axis=-1)
@@ -134,7 +141,9 @@ class Route:
         walked = np.linalg.norm(points - start, axis=-1)
         return (gap >= np.minimum(LEAST_GAP, here + 0.3 * walked - 1e-6)).all(axis=0)
 
-    def ways(self, tool: Floats, object_pose: Floats, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+    def ways(
+        self, tool: Floats, object_pose: Floats, low: Floats, high: Floats
+    ) -> tuple[Floats, Floats]:
         """Shortest way from the tool to the approach point of every contact.
 
         Args:
@@ -144,7 +153,8 @@ class Route:
             high: Upper corner.
 
         Returns:
-            Length [C], m, infinite when there is no way; and the point to go to first, [C, 2], object frame.
+            Length [C], m, infinite when there is no way; and the point to go to first, [C, 2],
+            object frame.
         """
         nodes = to_base(object_pose, self._nodes)
         allowed = ((nodes >= low) & (nodes <= high)).all(axis=1)
@@ -166,7 +176,9 @@ class Route:
         """Position of the tool relative to every contact: along the edge (counter-clockwise normal to outward) and outwards, [C] each, m."""
         relative = tool - self._contacts.tool
         outward = self._contacts.outward
-        return outward[:, 0] * relative[:, 1] - outward[:, 1] * relative[:, 0], np.sum(outward * relative, axis=1)
+        return outward[:, 0] * relative[:, 1] - outward[:, 1] * relative[:, 0], np.sum(
+            outward * relative, axis=1
+        )
 
 
 def is_engaged(lateral: Floats, gap: Floats) -> NDArray[np.bool_]:
@@ -194,14 +206,22 @@ class Preferences:
     """Cost of having to push once more [s]."""
 
 
-def push_costs(contacts: Contacts, object_pose: Floats, goal_pose: Floats, low: Floats, high: Floats, wish: Preferences) -> tuple[Floats, Indices]:
+def push_costs(
+    contacts: Contacts,
+    object_pose: Floats,
+    goal_pose: Floats,
+    low: Floats,
+    high: Floats,
+    wish: Preferences,
+) -> tuple[Floats, Indices]:
     """Cost of the best push at every contact: its duration, plus what it leaves to do.
 
     Args:
         contacts: C places to push at.
         object_pose: (x, y, yaw) in the base frame.
         goal_pose: The same of the goal.
-        low: Lower corner of the box in the base frame that the object's origin should not leave, [2], m.
+        low: Lower corner of the box in the base frame that the object's origin should not leave,
+            [2], m.
         high: Upper corner.
         wish: Weights.
 
@@ -212,13 +232,17 @@ def push_costs(contacts: Contacts, object_pose: Floats, goal_pose: Floats, low: 
     position = object_pose[:2] + contacts.displacement @ rotation(object_pose[2]).T
     left = _work_left(position, yaw + contacts.turn, goal_pose, low, high, wish)
     now = _work_left(object_pose[:2], yaw, goal_pose, low, high, wish)
-    cost = (_PUSH_LENGTHS + wish.detour * left) / wish.pushing_speed + wish.another_push * (left > 0.0)
+    cost = (_PUSH_LENGTHS + wish.detour * left) / wish.pushing_speed + wish.another_push * (
+        left > 0.0
+    )
     cost = np.where(left < now - _LEAST_PROGRESS, cost, cost + _USELESS)
     per_direction = cost.min(axis=2)
     return per_direction.min(axis=1), per_direction.argmin(axis=1)
 
 
-def _work_left(position: Floats, yaw: Floats, goal_pose: Floats, low: Floats, high: Floats, wish: Preferences) -> Floats:
+def _work_left(
+    position: Floats, yaw: Floats, goal_pose: Floats, low: Floats, high: Floats, wish: Preferences
+) -> Floats:
     """Distance to what is aimed at, errors of yaw and positions out of reach included, m; zero when it is reached."""
     offset = position - goal_pose[:2]
     distance = np.maximum(np.hypot(offset[..., 0], offset[..., 1]) - wish.position_aim, 0.0)

@@ -35,12 +35,15 @@ _GOAL_COLOUR = (0.20, 0.65, 0.32, 0.6)
 _GOAL_THICKNESS = 0.0005
 
 
-def world_model(robot: RobotConfig, item: PlanarObject, goal: Floats | None = None) -> mujoco.MjModel:
+def world_model(
+    robot: RobotConfig, item: PlanarObject, goal: Floats | None = None
+) -> mujoco.MjModel:
     """Compile the world: arm, table, floor, object, lights, one MuJoCo camera per configured one.
 
-    The object has three joints (x, y, yaw) instead of table contacts: sliding resistance is viscous, drag * (1, 1, L^2), which for a
-    pusher that is much stiffer than the friction gives the motion of quasi-static pushing on an ellipsoidal limit surface, does not
-    creep at rest, and costs no constraint rows.
+    The object has three joints (x, y, yaw) instead of table contacts: sliding resistance is
+    viscous, drag * (1, 1, L^2), which for a pusher that is much stiffer than the friction gives
+    the motion of quasi-static pushing on an ellipsoidal limit surface, does not creep at rest, and
+    costs no constraint rows.
 
     Args:
         robot: The arm; cameras are placed from it.
@@ -82,8 +85,12 @@ def _add_surroundings(spec: mujoco.MjSpec) -> None:
         group=GROUP_STATIC,
         rgba=(0.35, 0.37, 0.40, 1.0),
     )
-    world.add_light(pos=(0.6, -0.6, 2.0), dir=(0.0, 0.3, -1.0), diffuse=(0.7, 0.7, 0.7), castshadow=True)
-    world.add_light(pos=(1.2, 0.8, 1.6), dir=(-0.5, -0.4, -1.0), diffuse=(0.3, 0.3, 0.3), castshadow=False)
+    world.add_light(
+        pos=(0.6, -0.6, 2.0), dir=(0.0, 0.3, -1.0), diffuse=(0.7, 0.7, 0.7), castshadow=True
+    )
+    world.add_light(
+        pos=(1.2, 0.8, 1.6), dir=(-0.5, -0.4, -1.0), diffuse=(0.3, 0.3, 0.3), castshadow=False
+    )
 
 
 def _add_object(spec: mujoco.MjSpec, item: PlanarObject) -> None:
@@ -173,17 +180,21 @@ class ArmWorld:
     def advance(self, joint_command: Floats) -> None:
         """Simulate one control period while the joint reference moves linearly from the last command to this one.
 
-        That is what ros2_control's joint_trajectory_controller does with a single point at the end of the period.
+        That is what ros2_control's joint_trajectory_controller does with a single point at the end
+        of the period.
 
         Args:
             joint_command: Joint positions at the end of the period, [n], rad.
 
         Raises:
-            ActionError: If the command has the wrong length or is not finite; the world is left as it was.
+            ActionError: If the command has the wrong length or is not finite; the world is left as
+                it was.
         """
         command = np.asarray(joint_command, dtype=float)
         if command.shape != self._reference.shape or not np.isfinite(command).all():
-            raise ActionError(f"expected {len(self._reference)} finite joint positions, got {joint_command}; repeat the last command to hold")
+            raise ActionError(
+                f"expected {len(self._reference)} finite joint positions, got {joint_command}; repeat the last command to hold"
+            )
         lead = self._damping_time * (command - self._reference) / self._period
         change = command - self._reference
         for step in range(1, self._steps + 1):

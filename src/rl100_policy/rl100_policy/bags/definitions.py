@@ -17,7 +17,23 @@ from rl100_policy.core.config import share_folders
 from rl100_policy.core.errors import BagError
 
 _PRIMITIVES = frozenset(
-    ["bool", "byte", "char", "float32", "float64", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "string", "wstring"]
+    [
+        "bool",
+        "byte",
+        "char",
+        "float32",
+        "float64",
+        "int8",
+        "uint8",
+        "int16",
+        "uint16",
+        "int32",
+        "uint32",
+        "int64",
+        "uint64",
+        "string",
+        "wstring",
+    ]
 )
 _SEPARATOR = "=" * 80
 _TYPE_NAME = re.compile(r"^(\w+)/(?:msg/)?(\w+)$")

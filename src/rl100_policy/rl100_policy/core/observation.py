@@ -12,8 +12,13 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.config import ObservationConfig
 from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.messages import nearest
 
 Floats = NDArray[np.float32]
+
+_JOINT_STATES_KEPT = 512
+"""A second of joint states at 500 Hz."""
+_CLOUDS_KEPT = 8
 
 
 @dataclass(frozen=True)
@@ -90,6 +95,63 @@ class ObservationWindow:
             raise ObservationError("no frame yet: is the cloud node publishing?")
         missing = (self._frames.maxlen or 1) - len(self._frames)
         return [self._frames[0]] * missing + list(self._frames)
+
+
+class FrameAssembler:
+    """Joins clouds and joint states of the same time into frames, in the order of the clouds.
+
+    A cloud waits for a joint state that is near enough; one that can no longer get any is given up.
+    """
+
+    def __init__(
+        self,
+        config: ObservationConfig,
+        tool_position: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+        *,
+        period_ns: int,
+        tolerance_ns: int,
+    ) -> None:
+        """Begin empty.
+
+        Args:
+            config: What a frame holds.
+            tool_position: Forward kinematics, [n] -> [3], m, base frame.
+            period_ns: Control period; a cloud this much older than the newest joint state is given up.
+            tolerance_ns: How far apart cloud and joint state may be; 0 asks for equal stamps.
+        """
+        self._config, self._tool_position = config, tool_position
+        self._period_ns, self._tolerance_ns = period_ns, tolerance_ns
+        self._joints: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_JOINT_STATES_KEPT)
+        self._clouds: deque[tuple[int, Floats]] = deque(maxlen=_CLOUDS_KEPT)
+        self.given_up = 0
+        """Clouds that found no joint state."""
+
+    def add_joint_state(self, stamp_ns: int, q: NDArray[np.float64]) -> list[Frame]:
+        """Add joint positions [n] rad; returns the frames that are complete now, oldest first."""
+        if self._joints and stamp_ns < self._joints[-1][0] - self._period_ns:
+            self._joints.clear()  # the clock was set back: nothing from before matches any more
+            self._clouds.clear()
+        self._joints.append((stamp_ns, q))
+        return self._complete()
+
+    def add_cloud(self, stamp_ns: int, cloud: Floats) -> list[Frame]:
+        """Add a cloud [N, 3] m; returns the frames that are complete now, oldest first."""
+        self._clouds.append((stamp_ns, cloud))
+        return self._complete()
+
+    def _complete(self) -> list[Frame]:
+        frames = []
+        while self._clouds:
+            stamp_ns, cloud = self._clouds[0]
+            q = nearest(self._joints, stamp_ns, tolerance_ns=self._tolerance_ns)
+            if q is not None:
+                frames.append(Frame(stamp_ns, cloud, proprioception(self._config, q, self._tool_position)))
+            elif self._joints and self._joints[-1][0] > stamp_ns + self._period_ns:
+                self.given_up += 1
+            else:
+                break
+            self._clouds.popleft()
+        return frames
 
 
 def stack(frames: list[Frame]) -> tuple[Floats, Floats]:

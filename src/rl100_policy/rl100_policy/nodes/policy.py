@@ -14,7 +14,6 @@ a decision the gate holds the arm.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
 import time
@@ -25,7 +24,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
@@ -38,7 +36,7 @@ from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.observation import Frame, ObservationWindow, proprioception
+from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.runner import Decided, PolicyRunner
 from rl100_policy.ros.conversions import chunk_message, header, time_message
 from rl100_policy.ros.parameters import parameter, read_parameters
@@ -74,11 +72,14 @@ class PolicyNode(Node):
         self._parameters = read_parameters(self, PolicyParameters)
         torch.set_num_threads(self._parameters.torch_threads)
         self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
-        self._kinematics = ArmKinematics(self._robot)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._window = ObservationWindow(self._task.observation.n_obs, self._period_ns)
-        self._joints: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=64)
-        self._clouds: deque[tuple[int, NDArray[np.float32]]] = deque(maxlen=8)
+        self._assembler = FrameAssembler(
+            self._task.observation,
+            ArmKinematics(self._robot).tool_position,
+            period_ns=self._period_ns,
+            tolerance_ns=0 if self._parameters.lockstep else self._period_ns // 2,
+        )
         self._in_command, self._last_decision_ns = False, -1
         self._runner: PolicyRunner | None = None
         self._swap = threading.Lock()
@@ -111,8 +112,7 @@ class PolicyNode(Node):
         except ObservationError as error:
             self._refuse(error)
             return
-        self._joints.append((messages.stamp_ns(message.header.stamp), q))
-        self._complete_frames()
+        self._take(self._assembler.add_joint_state(messages.stamp_ns(message.header.stamp), q))
 
     def _on_cloud(self, message: PointCloud2) -> None:
         try:
@@ -126,32 +126,17 @@ class PolicyNode(Node):
         except ObservationError as error:
             self._refuse(error)
             return
-        self._clouds.append((messages.stamp_ns(message.header.stamp), points))
-        self._complete_frames()
+        self._take(self._assembler.add_cloud(messages.stamp_ns(message.header.stamp), points))
 
-    def _complete_frames(self) -> None:
-        """Turn clouds into frames as soon as a joint state of their time is there, and decide if one is due."""
-        while self._clouds:
-            stamp, points = self._clouds[0]
-            q = messages.nearest(self._joints, stamp, tolerance_ns=self._tolerance_ns())
-            if q is None:
-                if self._joints and self._joints[-1][0] > stamp + self._period_ns:
-                    self._clouds.popleft()
-                    self._refuse(ObservationError(f"no joint state within tolerance of the cloud of {stamp} ns"))
-                    continue
-                return
-            self._clouds.popleft()
+    def _take(self, frames: list[Frame]) -> None:
+        """Add completed frames to the window, and decide if one is due."""
+        for frame in frames:
             try:
-                proprio = proprioception(self._task.observation, q, self._kinematics.tool_position)
-                self._window.push(Frame(stamp, points, proprio))
+                self._window.push(frame)
             except ObservationError as error:
                 self._refuse(error)
                 continue
             self._decide_if_due()
-
-    def _tolerance_ns(self) -> int:
-        """How far apart cloud and joint state may be: nothing in lockstep, half a period otherwise."""
-        return 0 if self._parameters.lockstep else self._period_ns // 2
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
@@ -204,7 +189,7 @@ class PolicyNode(Node):
                 except ObservationError as error:
                     self._refuse(error)
                     continue
-            with contextlib.suppress(RuntimeError if self._stopping else ()):
+            if not self._stopping:
                 self._publish(frames, age_s, decided)
 
     def _publish(self, frames: list[Frame], age_s: float, decided: Decided) -> None:
@@ -269,7 +254,7 @@ class PolicyNode(Node):
 
     def _publish_status(self) -> None:
         runner = self._runner
-        status = PolicyStatus(decisions=self._decisions, deadline_misses=self._misses, refused=self._refused)
+        status = PolicyStatus(decisions=self._decisions, deadline_misses=self._misses, refused=self._refused + self._assembler.given_up)
         status.header.stamp = self.get_clock().now().to_msg()
         status.state = PolicyStatus.NO_POLICY if runner is None else PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY
         status.policy_version, status.sampler = (runner.version, runner.sampler) if runner else ("", "")

@@ -28,8 +28,9 @@ T_BLOCK = PlanarObject(
     tool_friction=0.3,
 )
 """Bar 12 x 3 cm along x, stem 3 x 9 cm towards -y, 3 cm high, 200 g (about 1 g/cm^3). The drag stops it within 10 ms and asks 2 N at
-0.1 m/s, as Coulomb friction of coefficient 1 would; which force it is does not matter to the motion, since the pusher is far stiffer.
-L = 4.0 cm; a stick of hard plastic or metal on the block has a friction coefficient of about 0.3."""
+0.1 m/s, as Coulomb friction of coefficient 1 would; which force it is does not matter to the
+motion, since the pusher is far stiffer. L = 4.0 cm; a stick of hard plastic or metal on the block
+has a friction coefficient of about 0.3."""
 
 _ROOM_TO_PASS = 0.04
 """Between the block and the border of the tool workspace at the start, so that the stick can get behind it [m]."""
@@ -88,7 +89,9 @@ class PushT:
             ConfigError: If ``task.sim`` has an unknown key or values that contradict each other.
         """
         self.parameters = read_parameters(task)
-        self.goal: Floats = np.array([self.parameters.goal_x, self.parameters.goal_y, self.parameters.goal_yaw])
+        self.goal: Floats = np.array(
+            [self.parameters.goal_x, self.parameters.goal_y, self.parameters.goal_yaw]
+        )
         self.max_periods = max(1, round(task.time_limit / robot.control_period))
         self._low = np.array(task.tool_workspace.low[:2]) + _ROOM_TO_PASS
         self._high = np.array(task.tool_workspace.high[:2]) - _ROOM_TO_PASS
@@ -98,8 +101,9 @@ class PushT:
     def reset(self, rng: np.random.Generator) -> Floats:
         """Start pose of the block, (x, y, yaw) [3], m and rad.
 
-        Uniform in distance, bearing and yaw over the ranges of the parameters, among the poses where the stick can pass between the block and the
-        border of its workspace and stands clear of the block at home.
+        Uniform in distance, bearing and yaw over the ranges of the parameters, among the poses
+        where the stick can pass between the block and the border of its workspace and stands clear
+        of the block at home.
 
         Raises:
             ConfigError: If hardly any pose of the ranges is admissible.
@@ -109,7 +113,9 @@ class PushT:
             distance = rng.uniform(p.start_distance_min, p.start_distance_max)
             bearing = rng.uniform(-np.pi, np.pi)
             yaw = p.goal_yaw + rng.uniform(-p.start_yaw, p.start_yaw)
-            pose = np.array([p.goal_x + distance * np.cos(bearing), p.goal_y + distance * np.sin(bearing), yaw])
+            pose = np.array(
+                [p.goal_x + distance * np.cos(bearing), p.goal_y + distance * np.sin(bearing), yaw]
+            )
             if self.is_admissible_start(pose):
                 return pose
         raise ConfigError(
@@ -131,7 +137,10 @@ class PushT:
     def is_success(self, object_pose: Floats) -> bool:
         """Whether the block is at the goal within both tolerances, bounds included."""
         distance, yaw = self.errors(object_pose)
-        return distance <= self.parameters.position_tolerance and abs(yaw) <= self.parameters.yaw_tolerance
+        return (
+            distance <= self.parameters.position_tolerance
+            and abs(yaw) <= self.parameters.yaw_tolerance
+        )
 
     def outcome(self, object_pose: Floats, periods: int) -> Outcome:
         """Judge the state after ``periods`` control periods of an episode."""
@@ -148,10 +157,14 @@ def read_parameters(task: TaskConfig) -> PushTParameters:
     known = {field.name for field in fields(PushTParameters)}
     unknown = sorted(set(task.sim) - known)
     if unknown:
-        raise ConfigError(f"task {task.name!r}: unknown sim parameters {unknown}; known are {sorted(known)}")
+        raise ConfigError(
+            f"task {task.name!r}: unknown sim parameters {unknown}; known are {sorted(known)}"
+        )
     parameters = PushTParameters(**task.sim)
     ordered = 0.0 <= parameters.start_distance_min <= parameters.start_distance_max
-    positive = min(parameters.position_tolerance, parameters.yaw_tolerance) > 0.0 <= parameters.start_yaw
+    positive = (
+        min(parameters.position_tolerance, parameters.yaw_tolerance) > 0.0 <= parameters.start_yaw
+    )
     if not ordered or not positive:
         raise ConfigError(
             f"task {task.name!r}: expected 0 <= start_distance_min <= start_distance_max, start_yaw >= 0 and tolerances above 0, got {parameters}"

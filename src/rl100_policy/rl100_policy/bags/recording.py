@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Life of an episode in a recorder: begin, messages, judgements, end, closed bag. No ROS.
+
+All calls come from one thread and never wait; the disk is the journal's thread. Time is given by
+the caller (monotonic, s), so that tests need not wait for it either.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from rl100_policy.bags.journal import (
+    BagJournal,
+    Closed,
+    Event,
+    Failed,
+    NotRelabelled,
+    RawMessage,
+    Relabelled,
+)
+from rl100_policy.bags.judgement import Judgement
+from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.session import EpisodeSession, Stream
+from rl100_policy.bags.writer import Compression, EpisodeWriter
+from rl100_policy.core.errors import BagError
+
+
+class Phase(IntEnum):
+    """What a recorder is doing; values are those of rl100_msgs/EpisodeState."""
+
+    IDLE = 0
+    RECORDING = 1
+    CLOSING = 2
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How an episode ended."""
+
+    metadata: EpisodeMetadata
+    folder: Path | None
+    """The closed bag; None if it could not be closed and was left for a recovery."""
+    message: str
+    """For people."""
+
+
+class EpisodeRecorder:
+    """Records one episode after the other into a folder."""
+
+    def __init__(
+        self, bags: Path, streams: Sequence[Stream], journal: BagJournal, compression: Compression
+    ) -> None:
+        """Begin idle."""
+        self._bags, self._streams = bags, streams
+        self._journal, self._compression = journal, compression
+        self._session = EpisodeSession(streams)
+        self._folder: Path | None = None
+        self._deadline_s = float("inf")
+        self._discard = False
+        self._handed_over = False
+        self.metadata: EpisodeMetadata | None = None
+        """Of the running episode, or of the last one; None before the first."""
+        self.phase = Phase.IDLE
+        self.saved = 0
+        """Episodes closed and kept so far."""
+        self.reason = "ready"
+        """Why the last change happened, for people."""
+
+    @property
+    def takes_messages(self) -> bool:
+        """Whether messages belong to an episode now."""
+        return self.phase is not Phase.IDLE and not self._handed_over
+
+    @property
+    def session(self) -> EpisodeSession:
+        """Counts of the running episode, or of the last one."""
+        return self._session
+
+    def begin(self, metadata: EpisodeMetadata) -> EpisodeMetadata:
+        """Start an episode; returns its metadata with the id it got.
+
+        Raises:
+            BagError: If one is running, or the folder cannot be written.
+        """
+        if self.phase is not Phase.IDLE:
+            running = self.metadata.episode_id if self.metadata else ""
+            raise BagError(f"episode {running} is still being recorded; stop it first")
+        writer = EpisodeWriter(self._bags, metadata, compression=self._compression)
+        self.metadata = metadata.with_changes(episode_id=writer.episode_id)
+        self._session = EpisodeSession(self._streams)
+        self._folder, self._deadline_s = None, float("inf")
+        self._discard, self._handed_over = False, False
+        self._journal.start(writer)
+        self.phase = Phase.RECORDING
+        self.reason = f"recording {self.metadata.episode_id}"
+        return self.metadata
+
+    def record(self, stream: Stream, message: RawMessage, stamp_ns: int | None) -> None:
+        """Write one message of the running episode.
+
+        Args:
+            stream: Its stream.
+            message: As received.
+            stamp_ns: Its header stamp, None if it has none.
+        """
+        written = self._journal.write(message)
+        self._session.observe(stream.topic, stamp_ns, len(message.data), written=written)
+
+    def lose(self, stream: Stream, count: int) -> None:
+        """Count messages the middleware lost."""
+        if self.takes_messages:
+            self._session.lose(stream.topic, count)
+
+    def judge(self, episode_id: str, judgement: Judgement) -> None:
+        """Take a judgement about the running episode, or about the one closed last.
+
+        Args:
+            episode_id: The episode it is about; empty: the running one.
+            judgement: What was said.
+
+        Raises:
+            BagError: If the episode is neither.
+        """
+        known = self.metadata
+        about_last = known is not None and episode_id == known.episode_id
+        if known is not None and self.takes_messages and (about_last or not episode_id):
+            self._session.judgements.append(judgement)
+            self.metadata = known.with_changes(judgements=(*known.judgements, judgement))
+            self._journal.annotate(self.metadata)
+        elif about_last and self._folder is not None:
+            self._journal.relabel(self._folder, judgement)
+        else:
+            about = f"episode {episode_id}" if episode_id else "the running episode"
+            raise BagError(f"a judgement about {about} came, which is not recorded here; refused")
+        name = judgement.kind.name.lower()
+        self.reason = f"judged {name} by {judgement.source or 'unknown'}"
+
+    def request_end(self, end_ns: int, deadline_s: float, *, discard: bool) -> None:
+        """End the episode once its sensors have come to the end, or at the deadline.
+
+        Args:
+            end_ns: ROS time of the last wanted observation; 0: end now.
+            deadline_s: Monotonic time after which nothing is waited for.
+            discard: Put the episode into the trash folder.
+        """
+        self._session.end_ns, self._discard = end_ns, discard
+        self._deadline_s = deadline_s if end_ns else float("-inf")
+        self.phase = Phase.CLOSING
+        self.reason = "waiting for the last messages"
+
+    def poll(self, now_s: float) -> Ended | None:
+        """Do what is due and take over what the writer did; returns an episode that ended."""
+        ended = None
+        for event in self._journal.poll():
+            ended = self._take(event) or ended
+        closing = self.phase is Phase.CLOSING and not self._handed_over
+        if closing and (self._session.reached_end or now_s >= self._deadline_s):
+            self._hand_over("stopped on request")
+        return ended
+
+    def shutdown(self, timeout_s: float) -> None:
+        """Close a running episode and end the writer's thread. Waits for the disk."""
+        if self.takes_messages:
+            self._hand_over("the recorder was stopped")
+        self._journal.shutdown(timeout_s)
+
+    def _hand_over(self, reason: str) -> None:
+        assert self.metadata is not None  # an episode is running
+        self.metadata = self._session.complete(self.metadata, reason)
+        self._handed_over = True
+        self._journal.close(self.metadata, discard=self._discard)
+
+    def _take(self, event: Event) -> Ended | None:
+        match event:
+            case Closed(path):
+                return self._end(path, self._summary(path))
+            case Failed(reason):
+                return self._end(None, f"recording ended: {reason}")
+            case Relabelled(metadata):
+                if self.metadata is not None and self.metadata.episode_id == metadata.episode_id:
+                    self.metadata = metadata
+                self.reason = f"{metadata.episode_id} is now {metadata.outcome.value}"
+            case NotRelabelled(reason):
+                self.reason = f"judgement not kept: {reason}"
+        return None
+
+    def _summary(self, path: Path) -> str:
+        verb = "discarded to" if self._discard else "saved to"
+        reasons = self.metadata.degraded_reasons if self.metadata else ()
+        return f"{verb} {path}" + (f"; degraded: {'; '.join(reasons)}" if reasons else "")
+
+    def _end(self, folder: Path | None, message: str) -> Ended | None:
+        if self.phase is Phase.IDLE or self.metadata is None:
+            return None
+        self.phase, self.reason, self._folder = Phase.IDLE, message, folder
+        self.saved += folder is not None and not self._discard
+        return Ended(self.metadata, folder, message)

@@ -1,0 +1,260 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The recorder node in this process, on a domain of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from geometry_msgs.msg import TransformStamped
+from rclpy.node import Node
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rl100_msgs.msg import EpisodeState, HumanFeedback
+from rl100_msgs.srv import StartEpisode, StopEpisode
+from sensor_msgs.msg import JointState
+
+from rl100_policy.bags.identity import TRASH, bag_file
+from rl100_policy.bags.judgement import Outcome
+from rl100_policy.bags.reading import read_messages, read_metadata
+from rl100_policy.bags.recovery import check_episode
+from rl100_policy.core.messages import stamp_ns
+from rl100_policy.nodes.recorder import RecorderNode
+from rl100_policy.ros.conversions import header, time_message
+from rl100_policy.ros.qos import EVENT, LATCHED, SENSOR
+from rl100_policy.ros.testing import isolated_ros, spinning
+
+pytestmark = pytest.mark.ros
+
+PERIOD_NS = 100_000_000
+TOPICS = [
+    "joint_states sensor_msgs/msg/JointState sensor",
+    "camera/extrinsics geometry_msgs/msg/TransformStamped latched",
+    "feedback rl100_msgs/msg/HumanFeedback",
+]
+SpinUntil = Callable[[Callable[[], bool]], bool]
+
+
+class Robot(Node):
+    """Publishes what a robot and a person would, on command."""
+
+    def __init__(self, joint_qos: QoSProfile = SENSOR) -> None:
+        super().__init__("robot")
+        self.joints = self.create_publisher(JointState, "joint_states", joint_qos)
+        self.extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
+        self.feedback = self.create_publisher(HumanFeedback, "feedback", EVENT)
+        self.states: list[EpisodeState] = []
+        self.create_subscription(EpisodeState, "episode/state", self.states.append, LATCHED)
+        self.start = self.create_client(StartEpisode, "episode/start")
+        self.stop = self.create_client(StopEpisode, "episode/stop")
+
+    def move(self, step: int) -> None:
+        message = JointState(header=header(step * PERIOD_NS), name=["a"], position=[float(step)])
+        self.joints.publish(message)
+
+    def judge(self, kind: int, episode_id: str = "") -> None:
+        message = HumanFeedback(header=header(1), episode_id=episode_id, kind=kind, source="test")
+        self.feedback.publish(message)
+
+
+class Session:
+    """Recorder, robot and the spinner of one test."""
+
+    def __init__(self, robot: Robot, spin_until: SpinUntil) -> None:
+        self.robot, self.spin_until = robot, spin_until
+
+    def ready(self) -> "Session":
+        robot = self.robot
+        publishers = (robot.joints, robot.feedback, robot.extrinsics)
+        assert self.spin_until(
+            lambda: (
+                all(publisher.get_subscription_count() for publisher in publishers)
+                and robot.start.service_is_ready()
+                and robot.stop.service_is_ready()
+            )
+        )
+        return self
+
+    def call(self, client: Any, request: Any) -> Any:
+        future = client.call_async(request)
+        assert self.spin_until(future.done)
+        return future.result()
+
+    def begin(self, **fields: Any) -> str:
+        response = self.call(self.robot.start, StartEpisode.Request(task="push_t", **fields))
+        assert response.success, response.message
+        return response.episode_id
+
+    def end(self, end_step: int = 0, **fields: Any) -> Any:
+        stamp = time_message(end_step * PERIOD_NS)
+        return self.call(self.robot.stop, StopEpisode.Request(end_stamp=stamp, **fields))
+
+    def state_is(self, accept: Callable[[EpisodeState], bool]) -> bool:
+        return self.spin_until(lambda: bool(self.robot.states) and accept(self.robot.states[-1]))
+
+
+@pytest.fixture
+def session(tmp_path: Path) -> Iterator[Session]:
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+        robot = Robot()
+        with spinning(RecorderNode(), robot) as spin_until:
+            yield Session(robot, spin_until).ready()
+
+
+def steps(folder: Path) -> list[int]:
+    read = read_messages(folder, ["joint_states"])["joint_states"]
+    return [stamp_ns(message.value.header.stamp) // PERIOD_NS for message in read]
+
+
+def test_an_episode_holds_exactly_what_came_between_start_and_its_end_stamp(session, tmp_path):
+    session.robot.move(1)  # before the episode: not part of it
+    session.begin(operator_name="ann", tag_keys=["seed"], tag_values=["7"])
+    for step in range(10, 15):
+        session.robot.move(step)
+    stopped = session.end(end_step=14)
+    assert stopped.success, stopped.message
+    folder = Path(stopped.path)
+    assert folder == tmp_path / stopped.episode_id
+    assert steps(folder) == [10, 11, 12, 13, 14]
+    assert check_episode(folder) == []
+    metadata = read_metadata(folder)
+    assert (metadata.task, metadata.operator, metadata.tags) == ("push_t", "ann", {"seed": "7"})
+    assert metadata.end_ns == 14 * PERIOD_NS
+    assert not stopped.degraded
+
+
+def test_the_bag_is_closed_only_when_the_sensors_have_reached_the_end(session):
+    session.begin()
+    session.robot.move(1)
+    future = session.robot.stop.call_async(StopEpisode.Request(end_stamp=time_message(2 * PERIOD_NS)))
+    assert session.state_is(lambda state: state.state == EpisodeState.CLOSING)
+    assert not future.done()
+    session.robot.move(2)
+    assert session.spin_until(future.done)
+    assert steps(Path(future.result().path)) == [1, 2]
+
+
+def test_a_lost_frame_makes_the_episode_degraded_and_is_counted(session):
+    session.begin()
+    for step in (1, 2, 5):
+        session.robot.move(step)
+    stopped = session.end(end_step=5)
+    assert stopped.degraded
+    assert read_metadata(Path(stopped.path)).lost["joint_states"].gaps == 2  # steps 3 and 4
+    assert "joint_states" in stopped.message
+
+
+def test_latched_messages_from_before_the_episode_begin_every_bag(session):
+    message = TransformStamped(child_frame_id="optical")
+    session.robot.extrinsics.publish(message)
+    for _ in range(2):
+        session.begin()
+        session.robot.move(1)
+        folder = Path(session.end(end_step=1).path)
+        kept = read_messages(folder, ["camera/extrinsics", "joint_states"])
+        assert [each.value.child_frame_id for each in kept["camera/extrinsics"]] == ["optical"]
+        assert kept["camera/extrinsics"][0].log_ns <= kept["joint_states"][0].log_ns
+
+
+def test_the_newest_judgement_still_standing_is_the_outcome(session):
+    session.begin()
+    session.robot.move(1)
+    session.robot.judge(HumanFeedback.FAILURE)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.FAILURE)
+    session.robot.judge(HumanFeedback.UNDO)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.UNLABELLED)
+    session.robot.judge(HumanFeedback.SUCCESS)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.SUCCESS)
+    stopped = session.end(end_step=1)
+    assert stopped.outcome == EpisodeState.SUCCESS
+    assert read_metadata(Path(stopped.path)).outcome is Outcome.SUCCESS
+
+
+def test_an_undo_that_names_the_closed_episode_changes_its_label(session):
+    session.begin()
+    session.robot.move(1)
+    session.robot.judge(HumanFeedback.SUCCESS)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.SUCCESS)
+    stopped = session.end(end_step=1)
+    session.robot.judge(HumanFeedback.UNDO, stopped.episode_id)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.UNLABELLED)
+    assert read_metadata(Path(stopped.path)).outcome is Outcome.UNLABELLED
+    assert check_episode(Path(stopped.path)) == []
+
+
+def test_a_malformed_message_is_recorded_as_it_is(session):
+    session.begin()
+    malformed = bytes(range(7))
+    session.robot.joints.publish(malformed)
+    session.robot.feedback.publish(malformed)
+    session.robot.move(1)
+    stopped = session.end(end_step=1)
+    assert stopped.success
+    assert malformed in bag_file(Path(stopped.path)).read_bytes()
+
+
+def test_a_discarded_episode_goes_to_the_trash(session, tmp_path):
+    session.begin()
+    session.robot.move(1)
+    stopped = session.end(discard=True)
+    assert stopped.path == str(tmp_path / TRASH / stopped.episode_id)
+    assert not (tmp_path / stopped.episode_id).exists()
+
+
+def test_a_second_start_and_a_stop_without_episode_are_refused(session):
+    assert not session.end().success
+    first = session.begin()
+    second = session.call(session.robot.start, StartEpisode.Request())
+    assert not second.success
+    assert first in second.message
+
+
+def test_the_state_tells_what_the_recorder_does(session):
+    episode_id = session.begin()
+    for step in range(3):
+        session.robot.move(step)
+    assert session.state_is(lambda state: state.messages == 3 and state.bytes > 0)
+    assert session.robot.states[-1].state == EpisodeState.RECORDING
+    assert session.robot.states[-1].episode_id == episode_id
+    session.end(end_step=2)
+    assert session.state_is(
+        lambda state: state.state == EpisodeState.IDLE and state.episodes_saved == 1
+    )
+
+
+def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+        recorder = RecorderNode()  # subscribes reliably: nobody publishes yet
+        best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
+        robot = Robot(best_effort)
+        with spinning(recorder, robot) as spin_until:
+            session = Session(robot, spin_until).ready()
+            session.begin()
+            session.robot.move(1)
+            assert session.state_is(lambda state: state.messages == 1)
+            stopped = session.end(end_step=1)
+    described = (Path(stopped.path) / "metadata.yaml").read_text()
+    assert "reliability: best_effort" in described
+
+
+def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+        robot = Robot()
+        robot.destroy_publisher(robot.joints)
+        with spinning(RecorderNode(), robot) as spin_until:
+            assert spin_until(robot.start.service_is_ready)
+            response = Session(robot, spin_until).call(robot.start, StartEpisode.Request())
+    assert not response.success
+    assert "joint_states" in response.message
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stopped_node_closes_its_episode(tmp_path):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+        robot = Robot()
+        with spinning(RecorderNode(), robot) as spin_until:
+            session = Session(robot, spin_until).ready()
+            episode_id = session.begin()
+            session.robot.move(3)
+            assert session.state_is(lambda state: state.messages == 1)
+    assert steps(tmp_path / episode_id) == [3]
+    assert "stopped" in read_metadata(tmp_path / episode_id).end_reason
