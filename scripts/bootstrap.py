@@ -68,6 +68,19 @@ class Checkout:
         return Stamp(self.venv / "stamps", name)
 
 
+def refuse_unusable_path(root: Path) -> None:
+    """Refuse folders that path lists, scripts' first lines or colcon cannot hold.
+
+    Raises:
+        StepError: If the path has white space or a colon in it.
+    """
+    if re.search(r"[\s:]", str(root)):
+        raise StepError(
+            f"move this checkout: '{root}' has a space or a colon in it, "
+            "which colcon and the first lines of scripts cannot hold"
+        )
+
+
 def installed_ros_python(variables: Mapping[str, str]) -> str | None:
     """The system's Python if a ROS 2 Jazzy of the system is sourced in this shell, else None."""
     if variables.get("ROS_DISTRO") != "jazzy" or "_ROS_WHEELS_BOOTSTRAP_COMPLETE" in variables:
@@ -284,6 +297,7 @@ def _one_at_a_time(root: Path) -> Iterator[None]:
 
 def make(checkout: Checkout) -> bool:
     """Make what is missing or out of date; returns whether there was anything to do."""
+    refuse_unusable_path(checkout.root)
     mode = choose_mode(checkout, os.environ)
     packages = package_inputs(checkout, mode)
     build = build_inputs(checkout, packages)

@@ -51,6 +51,12 @@ def test_only_edits_that_a_link_does_not_carry_cause_a_build(checkout, edited, r
     assert (build_inputs(checkout, "packages") != before) == rebuild
 
 
+@pytest.mark.parametrize("path", ["/home/me/rl 100", "/srv/a:b"])
+def test_path_that_the_tools_cannot_hold_is_refused_at_once(path):
+    with pytest.raises(StepError, match="space or a colon"):
+        bootstrap.make(Checkout(Path(path)))
+
+
 def test_new_packages_cause_a_build(checkout):
     assert build_inputs(checkout, "before") != build_inputs(checkout, "after")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated robot and tasks: MuJoCo worlds, Gymnasium environments, and the node that plays a robot in the ROS graph.
+"""Simulated robot and tasks: MuJoCo worlds, Gymnasium environments, and the ROS nodes around them.
 
 Importing the package registers its Gymnasium environments, and nothing else:
 ``gymnasium.make("rl100_sim:rl100/PushT-v0")``.

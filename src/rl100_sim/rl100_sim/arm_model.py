@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a robot description to an editable MuJoCo model of the arm: URDF, locked joints welded, tool, servo actuators."""
+"""From a robot description to an editable MuJoCo model of the arm with its tool and servos."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ SERVO_DAMPING_RATIO = 1.0
 ARMATURE = 0.1
 """Rotor inertia seen at every joint [kg m^2]; also keeps the smallest joints well conditioned."""
 GROUP_STATIC, GROUP_ARM, GROUP_OBJECT, GROUP_DECORATION = 0, 1, 2, 4
-"""MuJoCo geom groups: what never moves, the moving links and the tool, the object, and marks that no sensor sees."""
+"""MuJoCo geom groups: what never moves; the moving links and the tool; the
+object; and marks that no sensor sees."""
 TOOL_SITE = "rl100_tool"
 TOOL_GEOM = "rl100_tool"
 _ARM_COLOUR = (0.86, 0.87, 0.88, 1.0)
@@ -30,8 +31,9 @@ _TOOL_COLOUR = (0.15, 0.15, 0.17, 1.0)
 
 
 def arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
-    """MuJoCo specification of the arm with its tool; base frame = world, collision meshes are also what is seen.
+    """MuJoCo specification of the arm with its tool; the base frame is the world frame.
 
+    What is seen are the collision shapes of the URDF.
     Nothing collides except the tool geom (``contype`` 1), which meets geoms of ``conaffinity`` 1.
     Gravity is compensated on every link. A servo tau = kp (q_ref - q) + kv (dq_ref - dq) acts on
     each commanded joint; kp and kv follow from the joint-space inertia at home.
@@ -54,13 +56,14 @@ def arm_spec(robot: RobotConfig) -> mujoco.MjSpec:
 
 
 def _prepared_urdf(robot: RobotConfig) -> str:
-    """URDF text that MuJoCo reads: collision shapes only, meshes as files, locked joints fixed where they stay."""
+    """URDF text that MuJoCo reads: collision shapes only, meshes as files, locked joints fixed."""
     root = ET.parse(resolve_uri(robot.urdf)).getroot()
-    known = {joint.get("name") for joint in root.findall("joint")}
+    known = {joint.get("name", "") for joint in root.findall("joint")}
     missing = [name for name in (*robot.joints, *robot.locked_joints) if name not in known]
     if missing:
         raise ConfigError(
-            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {sorted(known)}"
+            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, "
+            f"which has {sorted(known)}"
         )
     for link in root.findall("link"):
         for visual in link.findall("visual"):
@@ -72,8 +75,9 @@ def _prepared_urdf(robot: RobotConfig) -> str:
             "filename", str(resolve_uri(mesh.get("filename", ""), resolve_uri(robot.urdf).parent))
         )
     for joint in root.findall("joint"):
-        if joint.get("name") in robot.locked_joints:
-            _weld(joint, robot.locked_joints[joint.get("name")])
+        name = joint.get("name", "")
+        if name in robot.locked_joints:
+            _weld(joint, robot.locked_joints[name])
     options = ET.SubElement(root, "mujoco")
     ET.SubElement(
         options,
@@ -117,7 +121,8 @@ def _place_base(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
     base = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_BODY, robot.base_frame)
     if base < 0:
         raise ConfigError(
-            f"base_frame {robot.base_frame!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}"
+            f"base_frame {robot.base_frame!r} of robot {robot.name!r} is not a link of its URDF "
+            f"{robot.urdf}"
         )
     data = mujoco.MjData(model)
     mujoco.mj_kinematics(model, data)
@@ -151,7 +156,8 @@ def _add_tool(spec: mujoco.MjSpec, robot: RobotConfig) -> None:
     parent = spec.body(robot.tool.parent)
     if parent is None:
         raise ConfigError(
-            f"tool parent {robot.tool.parent!r} of robot {robot.name!r} is not a link of its URDF {robot.urdf}"
+            f"tool parent {robot.tool.parent!r} of robot {robot.name!r} is not a link of its URDF "
+            f"{robot.urdf}"
         )
     tip = pose_from_xyz_rpy(robot.tool.xyz, robot.tool.rpy)
     middle = tip @ pose_from_xyz_rpy((0.0, 0.0, -0.5 * robot.tool.length), (0.0, 0.0, 0.0))

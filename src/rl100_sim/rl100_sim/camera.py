@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A depth camera by ray casting: needs no graphics, and gives the 16-bit millimetre images of an ordinary depth sensor."""
+"""A depth camera by ray casting: no graphics, 16-bit millimetre images as from a real sensor."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _GROUP_UNSEEN = 5
 
 
 class DepthCamera:
-    """Depth images of one world from one fixed pinhole camera without distortion; pixel (u, v) is at its integer centre.
+    """Depth images of one world from a fixed pinhole camera; pixel (u, v) has its centre there.
 
     Surfaces that never move are cast once. Per frame only the pixels that the bounding box of a
     moving geom can cover are cast, which gives the same image as casting all of them.
@@ -50,7 +50,7 @@ class DepthCamera:
         self._still = self._cast(data, np.arange(config.width * config.height), GROUP_STATIC)
 
     def _rays(self) -> tuple[Floats, Floats]:
-        """Unit directions in the base frame [H * W, 3], and depth per unit of ray length [H * W]."""
+        """Unit directions [H * W, 3], base frame, and depth per unit of ray length [H * W]."""
         c = self.config
         u, v = np.meshgrid(np.arange(c.width), np.arange(c.height))
         optical = np.stack(
@@ -60,7 +60,7 @@ class DepthCamera:
         return optical @ self.t_base_camera[:3, :3].T / length[:, None], 1.0 / length
 
     def _cast(self, data: mujoco.MjData, pixels: NDArray[np.int64], group: int) -> Floats:
-        """Depth along the optical axis at some pixels, [len(pixels)], m; infinite where no geom of the group is hit."""
+        """Depth at some pixels, [len(pixels)], m; infinite where no geom of the group is hit."""
         mask = (np.arange(mujoco.mjNGROUP) == group).astype(np.uint8)
         length = np.empty(len(pixels))
         geom = np.empty(len(pixels), dtype=np.int32)
@@ -81,7 +81,10 @@ class DepthCamera:
         return np.where(geom < 0, np.inf, length * self._z_per_length[pixels])
 
     def _view(self, data: mujoco.MjData, geoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Pixels inside the projected bounding box of any of these geoms; geoms out of view are hidden from the next cast."""
+        """Indices of the pixels inside the projected bounding box of any of these geoms.
+
+        Geoms out of view are hidden from the next cast.
+        """
         c = self.config
         centre, half = (
             self._model.geom_aabb[geoms, None, :3],
@@ -133,7 +136,8 @@ class DepthCamera:
             rng: Source of the sensor noise; advanced by the same amount for every frame.
 
         Returns:
-            [H, W], uint16, mm along the optical axis; 0 where there is no reading (drop-out, nothing hit, out of range).
+            [H, W], uint16, mm along the optical axis; 0 where there is no reading (drop-out,
+            nothing hit, out of range).
         """
         depth = self.true_depth(data)
         noise = rng.standard_normal(depth.shape, dtype=np.float32)
@@ -156,14 +160,16 @@ def _linear_scan_model(model: mujoco.MjModel) -> mujoco.MjModel:
 
 
 def depth_in_metres(image: DepthImage) -> NDArray[np.float32]:
-    """Metres along the optical axis from a 16-bit millimetre image, [H, W], float32; no reading stays 0."""
+    """Depth in metres from a 16-bit millimetre image, [H, W], float32; no reading stays 0."""
     return image.astype(np.float32) * np.float32(_MILLIMETRE)
 
 
 def render_rgb(
     model: mujoco.MjModel, data: mujoco.MjData, camera: str, width: int, height: int
 ) -> NDArray[np.uint8]:
-    """A colour picture for people, [height, width, 3]; needs OpenGL (MUJOCO_GL=egl or osmesa on a machine without a screen).
+    """A colour picture for people, [height, width, 3].
+
+    Needs OpenGL; on a machine without a screen set MUJOCO_GL=egl or osmesa.
 
     Raises:
         ConfigError: If no OpenGL context can be made.
@@ -172,7 +178,8 @@ def render_rgb(
         renderer = mujoco.Renderer(model, height, width)
     except (RuntimeError, AttributeError, ImportError, mujoco.FatalError) as error:
         raise ConfigError(
-            f"a colour picture needs OpenGL, which is not usable here ({error}); set MUJOCO_GL=egl or osmesa, or render depth only"
+            f"a colour picture needs OpenGL, which is not usable here ({error}); "
+            "set MUJOCO_GL=egl or osmesa, or render depth only"
         ) from error
     options = mujoco.MjvOption()
     options.geomgroup[GROUP_DECORATION] = 1

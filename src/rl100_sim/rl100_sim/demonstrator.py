@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A scripted person who pushes the block to its goal: sees the scene, walks around the block, pushes, hesitates, trembles."""
+"""A scripted person who pushes the block to its goal: sees, walks around it, pushes, trembles."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Temper:
 
 
 def draw_temper(skill: float, rng: np.random.Generator) -> Temper:
-    """Level of one episode, uniform within +-0.3 of 1 - skill in [0, 1], and what follows from it."""
+    """Temper of one episode: its level is uniform within +-0.3 of 1 - skill, cut to [0, 1]."""
     level = float(np.clip(1.0 - skill + rng.uniform(-0.3, 0.3), 0.0, 1.0))
     return Temper(
         level=level,
@@ -156,7 +156,10 @@ class ScriptedPusher:
         return rotation(object_pose[2]) @ velocity
 
     def _push(self, contact: int, direction: int, lateral: float, gap: float) -> Floats:
-        """Velocity in the object frame in front of a contact: straight to the edge, then the push, always back to the contact's middle."""
+        """Velocity in the object frame in front of a contact.
+
+        Straight to the edge, then the push; always back to the middle of the contact.
+        """
         outward = self._contacts.outward[contact]
         tangent = np.array([-outward[1], outward[0]])
         speed = min(self.temper.walking_speed, self.temper.pushing_speed + 4.0 * max(gap, 0.0))
@@ -165,7 +168,10 @@ class ScriptedPusher:
         return speed * push - _CENTRING * lateral * tangent
 
     def _walk(self, tool: Floats, target: Floats, way: float) -> Floats:
-        """Velocity in the object frame towards the next way point, slower when the approach point is near; rest when there is no way."""
+        """Velocity in the object frame towards the next way point.
+
+        Slower when the approach point is near; zero when there is no way.
+        """
         step = target - tool
         distance = float(np.linalg.norm(step))
         if not np.isfinite(way) or distance < 1e-6:

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gymnasium environment of Push-T: the command gate, the world and the camera of the ROS graph in one process, without ROS."""
+"""Gymnasium environment of Push-T: gate, world and camera of the ROS graph, without ROS."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
 from rl100_sim.camera import depth_in_metres, render_rgb
 from rl100_sim.episode import SimulatedEpisode
 
 Floats = NDArray[np.float64]
-Observation = dict[str, NDArray[np.float32]]
+Observation = dict[str, Any]
 
 _DEFAULT_ROBOT = "package://rl100_bringup/config/robots/panda.yaml"
 _DEFAULT_TASK = "package://rl100_bringup/config/tasks/push_t.yaml"
@@ -36,14 +36,14 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
 
     ``info``: ``object_pose`` [3], ``goal_pose`` [3], ``tool_position`` [3], ``success``,
     ``executed`` [d_a] (the action after the gate), ``flags``, ``cloud_is_new`` (False: ``cloud``
-    repeats an older frame, see ``render_every``).
+    repeats an older frame, because of ``render_every`` or because the block has left the crop).
 
     The first thing a reset draws from its seed is the start pose, with the generator
     ``numpy.random.default_rng(seed)`` gives; sensor noise depends on the episode and the control
     period alone, so a frame is the same whichever others were rendered.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {"render_modes": ["rgb_array"], "render_fps": 10}
+    metadata: dict[str, Any] = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012
 
     def __init__(
         self,
@@ -70,7 +70,8 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         """
         if observation not in ("cloud", "state") or render_every < 1:
             raise ConfigError(
-                f"expected observation 'cloud' or 'state' and render_every >= 1, got {observation!r}, {render_every}"
+                "expected observation 'cloud' or 'state' and render_every >= 1, "
+                f"got {observation!r}, {render_every}"
             )
         self.robot = (
             robot if isinstance(robot, RobotConfig) else load_robot(resolve_uri(str(robot)))
@@ -116,7 +117,11 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Observation, dict[str, Any]]:
-        """Start an episode: arm at home, block at a drawn pose, or at ``options["object_pose"]`` (x, y, yaw)."""
+        """Start an episode: arm at home, block at a drawn pose or ``options["object_pose"]``.
+
+        Raises:
+            ObservationError: If the camera sees too little of the block there.
+        """
         super().reset(seed=seed)
         given = (options or {}).get("object_pose")
         pose = None if given is None else np.asarray(given, dtype=float)
@@ -144,9 +149,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         )
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
-        is_new = self._uses_cloud and self._is_looked_at()
-        if is_new:
-            self._cloud = self._render_cloud()
+        is_new = self._uses_cloud and self._is_looked_at() and self._update_cloud()
         return self._observation(), self._info(is_new)
 
     def _is_looked_at(self) -> bool:
@@ -155,17 +158,24 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         is_seen = until_decision < self.task_config.observation.n_obs
         return is_seen or self.episode.outcome.truncated
 
-    def _render_cloud(self) -> NDArray[np.float32]:
+    def _update_cloud(self) -> bool:
+        """Render; whether there is a new cloud. A view with too few points repeats the last one."""
         camera, wanted = self.robot.camera(), self.task_config.observation
-        return depth_to_cloud(
-            depth_in_metres(self.episode.depth_mm()),
-            self._intrinsics,
-            self.episode.camera.t_base_camera,
-            self.task_config.crop,
-            wanted.n_points,
-            wanted.min_points,
-            depth_range_m=(camera.depth_min, camera.depth_max),
-        )
+        try:
+            self._cloud = depth_to_cloud(
+                depth_in_metres(self.episode.depth_mm()),
+                self._intrinsics,
+                self.episode.camera.t_base_camera,
+                self.task_config.crop,
+                wanted.n_points,
+                wanted.min_points,
+                depth_range_m=(camera.depth_min, camera.depth_max),
+            )
+        except ObservationError:
+            if self.episode.periods == 0:
+                raise
+            return False
+        return True
 
     def _observation(self) -> Observation:
         world = self.episode.world

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated episode: world, task and camera under joint commands; what the ROS node and the Gymnasium environment share."""
+"""One simulated episode: world, task and camera; shared by ROS node and Gymnasium environment."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _TASKS = {"push_t": PushT}
 class SimulatedEpisode:
     """Deterministic: the same seed and commands give the same states and images, bit for bit.
 
-    The first thing drawn from a seed is the start pose; sensor noise depends on the episode and the control period alone, so a frame is the
-    same whichever others were rendered.
+    The first thing drawn from a seed is the start pose; sensor noise depends on the episode and
+    the control period alone, so a frame is the same whichever others were rendered.
     """
 
     def __init__(self, robot: RobotConfig, task: TaskConfig) -> None:
@@ -33,7 +33,9 @@ class SimulatedEpisode:
             ConfigError: If the task has no simulation.
         """
         if task.name not in _TASKS:
-            raise ConfigError(f"task {task.name!r} has no simulation; simulated are {sorted(_TASKS)}")
+            raise ConfigError(
+                f"task {task.name!r} has no simulation; simulated are {sorted(_TASKS)}"
+            )
         self._home = np.array(robot.home)
         self.task = _TASKS[task.name](robot, task, ArmKinematics(robot).tool_position(self._home))
         self.world = ArmWorld(robot, self.task.item, self.task.goal)
@@ -47,7 +49,12 @@ class SimulatedEpisode:
         self._noise_seed = int(rng.integers(2**63))
         self.world.reset(self._home, start if object_pose is None else object_pose)
         self.periods = 0
-        self.outcome = Outcome(reward=0.0, terminated=False, truncated=False, success=self.task.is_success(self.world.object_pose))
+        self.outcome = Outcome(
+            reward=0.0,
+            terminated=False,
+            truncated=False,
+            success=self.task.is_success(self.world.object_pose),
+        )
 
     def advance(self, joint_command: Floats) -> None:
         """One control period; then ``outcome`` judges the new state.
@@ -61,4 +68,6 @@ class SimulatedEpisode:
 
     def depth_mm(self) -> DepthImage:
         """Depth image of the present state, [H, W], uint16, mm."""
-        return self.camera.render(self.world.data, np.random.default_rng((self._noise_seed, self.periods)))
+        return self.camera.render(
+            self.world.data, np.random.default_rng((self._noise_seed, self.periods))
+        )

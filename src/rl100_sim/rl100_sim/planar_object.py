@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A flat rigid object that slides on the table: its shape, mass and friction, and the plane geometry of its outline.
+"""A flat rigid object that slides on the table: shape, mass, friction, geometry of its outline.
 
 Poses are (x, y, yaw) of the object's origin in the base frame, [3], m and rad. The origin is the
 centre of mass.
@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float64]
 
 _AREA_CELL = 0.0025
-"""Edge of the cells of the friction integral [m]; a quarter of it changes the result by less than 1 %."""
+"""Edge of the cells of the friction integral [m]; a quarter of it changes L of a block of
+10 cm by less than 1 %."""
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ class PlanarObject:
 
     @property
     def friction_radius(self) -> float:
-        """L of the limit surface [m]: mean distance of the supporting area from the centre of mass (even pressure)."""
+        """L of the limit surface [m].
+
+        The mean distance of the supporting area from the centre of mass, for even pressure.
+        """
         return float(np.average(np.linalg.norm(self._cells(), axis=1)))
 
     def centroid(self) -> Floats:
-        """Centre of the area in the object frame, [2], m; zero when the origin is the centre of mass."""
+        """Centre of the area, object frame, [2], m; zero when the origin is the centre of mass."""
         weights = [r.area for r in self.rectangles]
         return np.average([(r.x, r.y) for r in self.rectangles], axis=0, weights=weights)
 
@@ -79,7 +83,8 @@ class PlanarObject:
             points: [..., 2], m.
 
         Returns:
-            [...], m. Exact outside; inside, the depth in the deepest rectangle (a lower bound where rectangles touch).
+            [...], m. Exact outside; inside, minus the depth in the deepest rectangle, which is
+            less than the true depth near the seam of two rectangles.
         """
         local = to_object(pose, points)
         per_rectangle = []

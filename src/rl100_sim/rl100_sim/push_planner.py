@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which side of a planar object to push on: contacts on its outline, what a push there does, and how far the way there is.
+"""Where to push a planar object: contacts on its outline, what a push does, the way there.
 
 Everything is expressed in the object frame, where outline and pushes are constant. Poses are (x,
 y, yaw), m and rad.
@@ -24,7 +24,7 @@ STANDOFF = 0.014
 LEAST_GAP = 0.004
 """Gap below which a straight way counts as blocked [m]."""
 ENGAGED_LATERAL = 0.008
-"""A tool beside a contact by less than this, and nearer than the standoff, is pushing there [m]."""
+"""A tool off a contact by less than this along the edge, within the standoff, pushes [m]."""
 _CORNER_MARGIN = 0.007
 _CONE_SHARES = (-0.7, 0.0, 0.7)
 """Directions of the pushing force within the friction cone."""
@@ -101,7 +101,7 @@ def _outline(item: PlanarObject) -> tuple[Floats, Floats]:
 
 
 def _arcs(velocity: Floats, spin: Floats) -> tuple[Floats, Floats]:
-    """Displacement [C, D, S, 2] and rotation [C, D, S] after moving with a constant body twist (per metre of tool travel)."""
+    """Displacement [C, D, S, 2] and rotation [C, D, S] after moving with a constant body twist."""
     turn = spin[..., None] * _PUSH_LENGTHS
     small = np.abs(turn) < 1e-9
     safe = np.where(small, 1.0, turn)
@@ -112,7 +112,10 @@ def _arcs(velocity: Floats, spin: Floats) -> tuple[Floats, Floats]:
 
 
 class Route:
-    """Shortest ways for the tool around one object: a visibility graph of a ring around it and the approach points."""
+    """Shortest ways for the tool around one object.
+
+    A visibility graph of a ring around the object and the approach points of the contacts.
+    """
 
     def __init__(self, item: PlanarObject, tool_radius: float, contacts: Contacts) -> None:
         """Build the graph; in the object frame it never changes."""
@@ -130,7 +133,7 @@ class Route:
         self._edges: Floats = np.where(clear & clear.T, gaps, np.inf)
 
     def is_clear(self, start: Floats, ends: Floats) -> NDArray[np.bool_]:
-        """Whether the tool can go straight from start [2] to each end [E, 2] without coming near the object, [E].
+        """Whether the tool can go straight from start [2] to each end [E, 2] clear of the object.
 
         A tool that stands nearer than the least gap may only go where the gap widens.
         """
@@ -139,7 +142,8 @@ class Route:
         gap = self._item.distance(np.zeros(3), points) - self._radius
         here = float(self._item.distance(np.zeros(3), start)) - self._radius
         walked = np.linalg.norm(points - start, axis=-1)
-        return (gap >= np.minimum(LEAST_GAP, here + 0.3 * walked - 1e-6)).all(axis=0)
+        clear: NDArray[np.bool_] = gap >= np.minimum(LEAST_GAP, here + 0.3 * walked - 1e-6)
+        return np.all(clear, axis=0)
 
     def ways(
         self, tool: Floats, object_pose: Floats, low: Floats, high: Floats
@@ -173,7 +177,10 @@ class Route:
         return length[_RING_POINTS:], self._nodes[first[_RING_POINTS:]]
 
     def offsets(self, tool: Floats) -> tuple[Floats, Floats]:
-        """Position of the tool relative to every contact: along the edge (counter-clockwise normal to outward) and outwards, [C] each, m."""
+        """Position of the tool relative to every contact, [C] each, m.
+
+        Along the edge (positive to the left of outward), and outwards.
+        """
         relative = tool - self._contacts.tool
         outward = self._contacts.outward
         return outward[:, 0] * relative[:, 1] - outward[:, 1] * relative[:, 0], np.sum(
@@ -182,7 +189,7 @@ class Route:
 
 
 def is_engaged(lateral: Floats, gap: Floats) -> NDArray[np.bool_]:
-    """Whether a tool at these offsets from a contact is in front of it, near enough to push there."""
+    """Whether a tool at these offsets from a contact is in front of it, ready to push."""
     return (np.abs(lateral) < ENGAGED_LATERAL) & (gap < STANDOFF + 0.005) & (gap > -0.006)
 
 
@@ -243,7 +250,10 @@ def push_costs(
 def _work_left(
     position: Floats, yaw: Floats, goal_pose: Floats, low: Floats, high: Floats, wish: Preferences
 ) -> Floats:
-    """Distance to what is aimed at, errors of yaw and positions out of reach included, m; zero when it is reached."""
+    """Distance to what is aimed at, m; zero when it is reached.
+
+    Errors of yaw and positions out of reach are included.
+    """
     offset = position - goal_pose[:2]
     distance = np.maximum(np.hypot(offset[..., 0], offset[..., 1]) - wish.position_aim, 0.0)
     turn = np.maximum(np.abs(yaw) - wish.yaw_aim, 0.0)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One MuJoCo world: an arm under joint position commands, a table with its top at z = 0, and one object that slides on it."""
+"""One MuJoCo world: an arm under joint commands, a table with its top at z = 0, an object."""
 
 from __future__ import annotations
 
@@ -146,10 +146,13 @@ def _add_camera(spec: mujoco.MjSpec, camera: CameraConfig) -> None:
 
 
 class ArmWorld:
-    """The running world. Deterministic: equal calls give equal bits, and ``reset`` forgets everything before it."""
+    """The running world.
+
+    Deterministic: equal calls give equal bits, and ``reset`` forgets everything before it.
+    """
 
     def __init__(self, robot: RobotConfig, item: PlanarObject, goal: Floats | None = None) -> None:
-        """Build the model; the arm stands at home and the object at the base frame's origin until ``reset``.
+        """Build the model; arm at home and object at the origin until ``reset``.
 
         Raises:
             ConfigError: If the robot description and its URDF disagree.
@@ -169,7 +172,7 @@ class ArmWorld:
         self.reset(self._reference, np.zeros(3))
 
     def reset(self, q_start: Floats, object_pose: Floats) -> None:
-        """Put the arm at rest at q_start [n] rad and the object at rest at (x, y, yaw) [3]; time becomes zero."""
+        """Arm at rest at q_start [n] rad, object at rest at (x, y, yaw) [3], time zero."""
         mujoco.mj_resetData(self.model, self.data)
         self.data.qpos[self._arm_q] = q_start
         self.data.qpos[self._object_q : self._object_q + 3] = object_pose
@@ -178,7 +181,7 @@ class ArmWorld:
         mujoco.mj_forward(self.model, self.data)
 
     def advance(self, joint_command: Floats) -> None:
-        """Simulate one control period while the joint reference moves linearly from the last command to this one.
+        """Simulate one control period while the joint reference moves linearly to a command.
 
         That is what ros2_control's joint_trajectory_controller does with a single point at the end
         of the period.
@@ -193,7 +196,8 @@ class ArmWorld:
         command = np.asarray(joint_command, dtype=float)
         if command.shape != self._reference.shape or not np.isfinite(command).all():
             raise ActionError(
-                f"expected {len(self._reference)} finite joint positions, got {joint_command}; repeat the last command to hold"
+                f"expected {len(self._reference)} finite joint positions, got {joint_command}; "
+                "repeat the last command to hold"
             )
         lead = self._damping_time * (command - self._reference) / self._period
         change = command - self._reference

@@ -58,12 +58,18 @@ class OperatorParameters:
 
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
-    mode: str = parameter("demonstrate", "demonstrate (steers the arm) or supervise (the policy steers)")
+    mode: str = parameter(
+        "demonstrate", "demonstrate (steers the arm) or supervise (the policy steers)"
+    )
     episodes: int = parameter(10, "episodes before the process ends", low=1, high=100000)
-    first_seed: int = parameter(0, "seed of the first episode; each next one adds one", low=0, high=2**31)
+    first_seed: int = parameter(
+        0, "seed of the first episode; each next one adds one", low=0, high=2**31
+    )
     skill: float = parameter(0.5, "0: barely trained, 1: careful and steady", low=0.0, high=1.0)
     name: str = parameter("scripted_operator", "operator name in the episode metadata")
-    policy: str = parameter("", "supervise: folder of the policy version to load first; empty: the loaded one")
+    policy: str = parameter(
+        "", "supervise: folder of the policy version to load first; empty: the loaded one"
+    )
     sampler: str = parameter("", "supervise: one_step or ddim; empty: the policy node's")
     record: bool = parameter(True, "record every episode")
 
@@ -76,8 +82,13 @@ class ScriptedOperatorNode(Node):
         super().__init__("scripted_operator")
         self._parameters = read_parameters(self, OperatorParameters)
         if self._parameters.mode not in ("demonstrate", "supervise"):
-            raise ConfigError(f"mode must be demonstrate or supervise, got {self._parameters.mode!r}")
-        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+            raise ConfigError(
+                f"mode must be demonstrate or supervise, got {self._parameters.mode!r}"
+            )
+        self._robot, self._task = (
+            load_robot(self._parameters.robot_config),
+            load_task(self._parameters.task_config),
+        )
         self._pusher: ScriptedPusher | None = None
         self._ended = threading.Event()
         self._last: SimGroundTruth | None = None
@@ -100,14 +111,18 @@ class ScriptedOperatorNode(Node):
             self._judge(truth)
             self._ended.set()
         elif self._pusher is not None:
-            action = self._pusher.act(_planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position))
+            action = self._pusher.act(
+                _planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position)
+            )
             names, stamp = self._task.action.names, messages.stamp_ns(truth.header.stamp)
             self._twists.publish(twist_message(action, names, stamp, self._robot.base_frame))
 
     def _judge(self, truth: SimGroundTruth) -> None:
         """Press the key for what the scene shows."""
         kind = HumanFeedback.SUCCESS if truth.success else HumanFeedback.FAILURE
-        judgement = HumanFeedback(kind=kind, reward=1.0 if truth.success else 0.0, source=self._parameters.name)
+        judgement = HumanFeedback(
+            kind=kind, reward=1.0 if truth.success else 0.0, source=self._parameters.name
+        )
         judgement.header.stamp = truth.header.stamp
         self._feedback.publish(judgement)
 
@@ -121,12 +136,16 @@ class ScriptedOperatorNode(Node):
         """
         version = ""
         if self._parameters.mode == "supervise" and self._parameters.policy:
-            request = LoadPolicy.Request(path=self._parameters.policy, sampler=self._parameters.sampler)
+            request = LoadPolicy.Request(
+                path=self._parameters.policy, sampler=self._parameters.sampler
+            )
             version = self._call(self._load_policy, request).policy_version
         for index in range(self._parameters.episodes):
             self._one_episode(self._parameters.first_seed + index, version)
             done = index + 1
-            self.get_logger().info(f"episode {done} of {self._parameters.episodes}: {self._successes} successes so far")
+            self.get_logger().info(
+                f"episode {done} of {self._parameters.episodes}: {self._successes} successes so far"
+            )
 
     def _one_episode(self, seed: int, version: str) -> None:
         demonstrate = self._parameters.mode == "demonstrate"
@@ -134,7 +153,9 @@ class ScriptedOperatorNode(Node):
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._ended.clear()
         if self._parameters.record:
-            start = StartEpisode.Request(task=self._task.name, operator=self._parameters.name, policy_version=version)
+            start = StartEpisode.Request(
+                task=self._task.name, operator_name=self._parameters.name, policy_version=version
+            )
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._parameters.mode, str(seed), self._parameters.sampler]
             self._call(self._start_episode, start)
@@ -142,7 +163,9 @@ class ScriptedOperatorNode(Node):
         self._call(self._set_source, SetCommandSource.Request(source=int(source)))
         self._call(self._run_sim, SetBool.Request(data=True))
         if not self._ended.wait(_EPISODE_TIMEOUT_S):
-            raise OperatorError(f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; is a node missing?")
+            raise OperatorError(
+                f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; is a node missing?"
+            )
         self._pusher = None
         self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
         self._call(self._run_sim, SetBool.Request(data=False))
@@ -164,10 +187,14 @@ class ScriptedOperatorNode(Node):
         future = client.call_async(request)
         future.add_done_callback(lambda _: answered.set())
         if not answered.wait(_SERVICE_TIMEOUT_S):
-            raise OperatorError(f"service {client.srv_name} did not answer within {_SERVICE_TIMEOUT_S} s")
+            raise OperatorError(
+                f"service {client.srv_name} did not answer within {_SERVICE_TIMEOUT_S} s"
+            )
         response = future.result()
         if response is None or not response.success:
-            raise OperatorError(f"service {client.srv_name} refused: {getattr(response, 'message', '')}")
+            raise OperatorError(
+                f"service {client.srv_name} refused: {getattr(response, 'message', '')}"
+            )
         return response
 
 

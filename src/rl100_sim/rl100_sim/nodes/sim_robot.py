@@ -60,9 +60,15 @@ class SimParameters:
 
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
-    lockstep: bool = parameter(False, "time passes when the command for the last observation arrives")
-    lockstep_timeout: float = parameter(5.0, "longest wait for that command, wall time [s]", low=0.05, high=600.0)
-    real_time_factor: float = parameter(1.0, "simulated seconds per wall second in real time", low=0.01, high=100.0)
+    lockstep: bool = parameter(
+        False, "time passes when the command for the last observation arrives"
+    )
+    lockstep_timeout: float = parameter(
+        5.0, "longest wait for that command, wall time [s]", low=0.05, high=600.0
+    )
+    real_time_factor: float = parameter(
+        1.0, "simulated seconds per wall second in real time", low=0.01, high=100.0
+    )
 
 
 class SimRobotNode(Node):
@@ -72,9 +78,14 @@ class SimRobotNode(Node):
         """Build the world, advertise, wait for a reset."""
         super().__init__("sim_robot")
         self._parameters = read_parameters(self, SimParameters)
-        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._robot, self._task = (
+            load_robot(self._parameters.robot_config),
+            load_task(self._parameters.task_config),
+        )
         if self._task.time_limit >= EPOCH_S:
-            raise ConfigError(f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, got {self._task.time_limit}")
+            raise ConfigError(
+                f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, got {self._task.time_limit}"
+            )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._camera = self._robot.camera()
         self._episode = SimulatedEpisode(self._robot, self._task)
@@ -90,7 +101,9 @@ class SimRobotNode(Node):
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
         extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
         extrinsics.publish(extrinsics_message(self._camera, self._robot.base_frame, 0))
-        self.create_subscription(JointTrajectory, self._robot.command_topic, self._on_command, COMMAND)
+        self.create_subscription(
+            JointTrajectory, self._robot.command_topic, self._on_command, COMMAND
+        )
         self.create_service(ResetSim, "sim/reset", self._on_reset)
         self.create_service(SetBool, "sim/run", self._on_run)
         if self._parameters.lockstep:
@@ -111,7 +124,9 @@ class SimRobotNode(Node):
     def _accept(self, message: JointTrajectory) -> bool:
         """Take over the commanded positions; what a real controller would reject is refused with a warning."""
         if list(message.joint_names) != list(self._robot.joints) or len(message.points) != 1:
-            self._warn(f"expected one point for joints {list(self._robot.joints)}, got {len(message.points)} for {message.joint_names}")
+            self._warn(
+                f"expected one point for joints {list(self._robot.joints)}, got {len(message.points)} for {message.joint_names}"
+            )
             return False
         positions = np.array(message.points[0].positions)
         if positions.shape != self._command.shape or not np.isfinite(positions).all():
@@ -145,12 +160,16 @@ class SimRobotNode(Node):
         waited = self._wall.now().nanoseconds * 1e-9 - self._published_wall
         if self._running and waited > self._parameters.lockstep_timeout:
             self._missed += 1
-            self.get_logger().warning(f"no command for {self._now_ns} ns within {waited:.1f} s; the arm holds ({self._missed} so far)")
+            self.get_logger().warning(
+                f"no command for {self._now_ns} ns within {waited:.1f} s; the arm holds ({self._missed} so far)"
+            )
             self._step()
 
     # Services
 
-    def _on_reset(self, request: ResetSim.Request, response: ResetSim.Response) -> ResetSim.Response:
+    def _on_reset(
+        self, request: ResetSim.Request, response: ResetSim.Response
+    ) -> ResetSim.Response:
         self._running = False
         self._seed = request.seed
         self._episode.reset(np.random.default_rng(request.seed))
@@ -159,7 +178,9 @@ class SimRobotNode(Node):
         self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
         self._clock.publish(ClockMessage(clock=time_message(self._now_ns)))
         response.success, response.stamp = True, time_message(self._now_ns)
-        response.message = f"episode with seed {request.seed} begins at {self._now_ns // 1_000_000_000} s"
+        response.message = (
+            f"episode with seed {request.seed} begins at {self._now_ns // 1_000_000_000} s"
+        )
         return response
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
@@ -183,13 +204,24 @@ class SimRobotNode(Node):
         self._info.publish(camera_info_message(self._camera, stamp))
         self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
         world = episode.world
-        self._joints.publish(joint_state_message(self._robot.joints, world.joint_positions, world.joint_velocities, stamp))
+        self._joints.publish(
+            joint_state_message(
+                self._robot.joints, world.joint_positions, world.joint_velocities, stamp
+            )
+        )
         self._truth.publish(self._ground_truth(stamp))
 
     def _ground_truth(self, stamp: int) -> SimGroundTruth:
         world, outcome = self._episode.world, self._episode.outcome
-        truth = SimGroundTruth(header=header(stamp, self._robot.base_frame), seed=self._seed, step=self._episode.periods)
-        poses = ((truth.object_pose, world.object_pose), (truth.goal_pose, self._episode.task.goal))
+        truth = SimGroundTruth(
+            header=header(stamp, self._robot.base_frame),
+            seed=self._seed,
+            step=self._episode.periods,
+        )
+        poses = (
+            (truth.object_pose, world.object_pose),
+            (truth.goal_pose, self._episode.task.goal),
+        )
         for pose, (x, y, yaw) in poses:
             pose.position.x, pose.position.y = float(x), float(y)
             pose.orientation.z, pose.orientation.w = float(np.sin(yaw / 2)), float(np.cos(yaw / 2))

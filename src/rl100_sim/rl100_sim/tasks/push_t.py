@@ -27,13 +27,15 @@ T_BLOCK = PlanarObject(
     drag=20.0,
     tool_friction=0.3,
 )
-"""Bar 12 x 3 cm along x, stem 3 x 9 cm towards -y, 3 cm high, 200 g (about 1 g/cm^3). The drag stops it within 10 ms and asks 2 N at
-0.1 m/s, as Coulomb friction of coefficient 1 would; which force it is does not matter to the
-motion, since the pusher is far stiffer. L = 4.0 cm; a stick of hard plastic or metal on the block
-has a friction coefficient of about 0.3."""
+"""Bar 12 x 3 cm along x, stem 3 x 9 cm towards -y, 3 cm high, 200 g (1.06 g/cm^3), L = 4.0 cm.
+
+The drag stops the block within about 10 ms and needs 2 N at 0.1 m/s, as Coulomb friction with a
+coefficient of 1 would; its size does not matter to the motion, since the pusher is far stiffer.
+Friction coefficient 0.3: a stick of metal or hard plastic on plastic.
+"""
 
 _ROOM_TO_PASS = 0.04
-"""Between the block and the border of the tool workspace at the start, so that the stick can get behind it [m]."""
+"""Between block and border of the tool workspace at the start: room for the stick [m]."""
 _HOME_CLEARANCE = 0.02
 """Between the block and the stick's surface at home at the start [m]."""
 _MAX_DRAWS = 10_000
@@ -61,7 +63,10 @@ class PushTParameters:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the task says about one control period. An episode can be terminated and truncated at once; neither implies the other."""
+    """What the task says about one control period.
+
+    An episode can be terminated and truncated at once; neither implies the other.
+    """
 
     reward: float
     """+1 in the period that reaches the goal, otherwise 0."""
@@ -119,12 +124,13 @@ class PushT:
             if self.is_admissible_start(pose):
                 return pose
         raise ConfigError(
-            f"no start pose of {self.parameters} fits into the tool workspace {self._low - _ROOM_TO_PASS} .. {self._high + _ROOM_TO_PASS}; "
+            f"no start pose of {self.parameters} keeps the block between {self._low} and "
+            f"{self._high} and clear of the tool at home; "
             "enlarge tool_workspace or reduce start_distance_max"
         )
 
     def is_admissible_start(self, pose: Floats) -> bool:
-        """Whether the stick can get all around the block at this pose, and stands clear of it at home."""
+        """Whether the stick can get around the block at this pose, and is clear of it at home."""
         corners = self.item.corners(pose)
         inside = bool(((corners >= self._low) & (corners <= self._high)).all())
         return inside and float(self.item.distance(pose, self._home)) >= self._home_distance
@@ -167,6 +173,7 @@ def read_parameters(task: TaskConfig) -> PushTParameters:
     )
     if not ordered or not positive:
         raise ConfigError(
-            f"task {task.name!r}: expected 0 <= start_distance_min <= start_distance_max, start_yaw >= 0 and tolerances above 0, got {parameters}"
+            f"task {task.name!r}: expected 0 <= start_distance_min <= start_distance_max, "
+            f"start_yaw >= 0 and tolerances above 0, got {parameters}"
         )
     return parameters

@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The graph description: its arguments, and that every node it names exists with the parameters it is given."""
+
+import importlib
+from dataclasses import fields
+
+import pytest
+
+from rl100_bringup.graph import GraphArguments, config_path, describe, operator_description
+from rl100_bringup.processes import node_command
+from rl100_policy.core.errors import ConfigError
+
+PARAMETERS = {
+    "sim_robot": ("rl100_sim.nodes.sim_robot", "SimParameters"),
+    "scripted_operator": ("rl100_sim.nodes.scripted_operator", "OperatorParameters"),
+    "cloud": ("rl100_policy.nodes.cloud", "CloudParameters"),
+    "command_gate": ("rl100_policy.nodes.command_gate", "GateParameters"),
+    "policy": ("rl100_policy.nodes.policy", "PolicyParameters"),
+    "recorder": ("rl100_policy.nodes.recorder", "RecorderParameters"),
+    "learner": ("rl100_learner.node", "LearnerParameters"),
+}
+
+
+def all_nodes():
+    arguments = GraphArguments(learner=True, lockstep=True)
+    return [*describe(arguments), operator_description(arguments, mode="demonstrate", episodes=3)]
+
+
+def test_the_default_graph_is_the_simulated_robot_with_recorder():
+    assert [node.name for node in describe(GraphArguments())] == ["sim_robot", "cloud", "command_gate", "policy", "recorder"]
+
+
+@pytest.mark.parametrize(
+    ("given", "missing", "added"),
+    [
+        ({"sim": "false", "use_sim_time": "false"}, "sim_robot", None),
+        ({"record": "false"}, "recorder", None),
+        ({"learner": "true"}, None, "learner"),
+        ({"rviz": "True"}, None, "rviz2"),
+    ],
+)
+def test_switches_add_and_remove_nodes(given, missing, added):
+    names = [node.name for node in describe(GraphArguments.from_strings(given))]
+    assert missing not in names
+    assert added is None or added in names
+
+
+@pytest.mark.parametrize("node", all_nodes(), ids=lambda node: node.name)
+def test_every_parameter_given_to_a_node_is_one_it_declares_with_that_type(node):
+    module, name = PARAMETERS[node.name]
+    declared = {item.name: item for item in fields(getattr(importlib.import_module(module), name))}
+    for key, value in node.parameters.items():
+        if key == "use_sim_time":  # declared by rclpy itself
+            continue
+        assert type(value).__name__ == declared[key].type, key
+
+
+@pytest.mark.parametrize("node", all_nodes(), ids=lambda node: node.name)
+def test_every_node_is_installed_and_gets_its_parameters_in_a_file(node, tmp_path):
+    command = node_command(node, tmp_path)
+    assert command[0].endswith(f"lib/{node.package}/{node.executable}")
+    assert command[-2:] == ["--params-file", str(tmp_path / f"{node.name}.yaml")]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"robt": "panda"}, "robt"),
+        ({"lockstep": "maybe"}, "lockstep.*maybe"),
+        ({"sampler": "magic"}, "one_step"),
+        ({"robot": "r2d2"}, "panda"),
+        ({"task": "nowhere.yaml"}, "nowhere.yaml"),
+        ({"lockstep": "true", "sim": "false", "use_sim_time": "false"}, "real arm does not wait"),
+        ({"use_sim_time": "false"}, "is the clock"),
+    ],
+)
+def test_wrong_arguments_are_refused_saying_what_is_possible(given, message):
+    with pytest.raises(ConfigError, match=message):
+        describe(GraphArguments.from_strings(given))
+
+
+def test_a_description_outside_the_package_is_taken_by_its_path(tmp_path):
+    copy = tmp_path / "my_panda.yaml"
+    copy.write_text(config_path("robots", "panda").read_text())
+    nodes = describe(GraphArguments(robot=str(copy)))
+    assert all(node.parameters["robot_config"] == str(copy) for node in nodes)
+
+
+def test_a_params_file_reaches_every_node_after_its_own_parameters(tmp_path):
+    extra = tmp_path / "site.yaml"
+    extra.write_text("{}")
+    for node in describe(GraphArguments(params_file=str(extra))):
+        command = node_command(node, tmp_path)
+        assert command[-1] == str(extra)

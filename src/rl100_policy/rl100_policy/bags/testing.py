@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Synthetic episodes for tests and benchmarks: real bags with known contents, made without ROS."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+from rl100_policy.bags.definitions import MessageDefinitions
+from rl100_policy.bags.identity import new_episode_id
+from rl100_policy.bags.judgement import Judgement
+from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.storage import RecordedTopic
+from rl100_policy.bags.writer import EpisodeWriter
+from rl100_policy.core.command import CommandSource
+from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
+from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
+
+TYPES = {
+    "joint_states": "sensor_msgs/msg/JointState",
+    "depth": "sensor_msgs/msg/Image",
+    "camera_info": "sensor_msgs/msg/CameraInfo",
+    "extrinsics": "geometry_msgs/msg/TransformStamped",
+    "command": "rl100_msgs/msg/GateCommand",
+}
+
+
+class MessageFactory:
+    """Serialises messages from plain values, by the installed definitions."""
+
+    def __init__(self) -> None:
+        """Begin with no type known."""
+        self.definitions = MessageDefinitions()
+        self._types = get_typestore(Stores.EMPTY)
+
+    def topic(self, name: str, type_name: str) -> RecordedTopic:
+        """Description of a topic."""
+        return RecordedTopic(name, self.definitions.find(type_name))
+
+    def make(self, type_name: str, **fields: Any) -> Any:
+        """Message object of a type; every field must be given."""
+        if type_name not in self._types.types:
+            found = get_types_from_msg(self.definitions.find(type_name).text, type_name)
+            self._types.register({k: v for k, v in found.items() if k not in self._types.types})
+        return self._types.types[type_name](**fields)
+
+    def serialise(self, type_name: str, **fields: Any) -> bytes:
+        """CDR of a message."""
+        return bytes(self._types.serialize_cdr(self.make(type_name, **fields), type_name))
+
+    def header(self, stamp_ns: int, frame_id: str = "") -> Any:
+        """std_msgs/Header."""
+        sec, nanosec = divmod(stamp_ns, 1_000_000_000)
+        stamp = self.make("builtin_interfaces/msg/Time", sec=sec, nanosec=nanosec)
+        return self.make("std_msgs/msg/Header", stamp=stamp, frame_id=frame_id)
+
+    def joint_state(
+        self, stamp_ns: int, names: Sequence[str], positions: Sequence[float] | NDArray[np.float64]
+    ) -> bytes:
+        """sensor_msgs/JointState with positions only."""
+        return self.serialise(
+            TYPES["joint_states"],
+            header=self.header(stamp_ns),
+            name=list(names),
+            position=np.asarray(positions, dtype=np.float64),
+            velocity=np.zeros(0),
+            effort=np.zeros(0),
+        )
+
+    def depth(self, stamp_ns: int, depth_mm: NDArray[np.uint16], frame_id: str = "") -> bytes:
+        """sensor_msgs/Image, 16UC1, [H, W] mm."""
+        height, width = depth_mm.shape
+        return self.serialise(
+            TYPES["depth"],
+            header=self.header(stamp_ns, frame_id),
+            height=height,
+            width=width,
+            encoding="16UC1",
+            is_bigendian=0,
+            step=2 * width,
+            data=np.ascontiguousarray(depth_mm).view(np.uint8).reshape(-1),
+        )
+
+    def camera_info(self, stamp_ns: int, camera: CameraConfig) -> bytes:
+        """sensor_msgs/CameraInfo of an undistorted pinhole camera."""
+        k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+        p = [*k[:3], 0.0, *k[3:6], 0.0, *k[6:], 0.0]
+        region = self.make(
+            "sensor_msgs/msg/RegionOfInterest",
+            x_offset=0,
+            y_offset=0,
+            height=0,
+            width=0,
+            do_rectify=False,
+        )
+        return self.serialise(
+            TYPES["camera_info"],
+            header=self.header(stamp_ns, camera.optical_frame),
+            height=camera.height,
+            width=camera.width,
+            distortion_model="plumb_bob",
+            d=np.zeros(5),
+            k=np.array(k),
+            r=np.eye(3).reshape(-1),
+            p=np.array(p),
+            binning_x=0,
+            binning_y=0,
+            roi=region,
+        )
+
+    def extrinsics(self, stamp_ns: int, camera: CameraConfig, base_frame: str) -> bytes:
+        """geometry_msgs/TransformStamped of the optical frame in the base frame."""
+        pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
+        x, y, z = map(float, pose[:3, 3])
+        qx, qy, qz, qw = map(float, quaternion_from_pose(pose))
+        transform = self.make(
+            "geometry_msgs/msg/Transform",
+            translation=self.make("geometry_msgs/msg/Vector3", x=x, y=y, z=z),
+            rotation=self.make("geometry_msgs/msg/Quaternion", x=qx, y=qy, z=qz, w=qw),
+        )
+        return self.serialise(
+            TYPES["extrinsics"],
+            header=self.header(stamp_ns, base_frame),
+            child_frame_id=camera.optical_frame,
+            transform=transform,
+        )
+
+    def command(
+        self,
+        stamp_ns: int,
+        task: TaskConfig,
+        executed: Sequence[float] | NDArray[np.float32],
+        source: CommandSource = CommandSource.TELEOP,
+    ) -> bytes:
+        """rl100_msgs/GateCommand with an executed action."""
+        return self.serialise(
+            TYPES["command"],
+            header=self.header(stamp_ns),
+            source=int(source),
+            policy_version="",
+            action_space=task.action.space,
+            names=list(task.action.names),
+            requested=np.asarray(executed, dtype=np.float64),
+            executed=np.asarray(executed, dtype=np.float64),
+            joint_names=[],
+            joint_command=np.zeros(0),
+            flags=0,
+            latency_s=0.0,
+        )
+
+
+@dataclass(frozen=True)
+class SyntheticEpisode:
+    """What a synthetic bag is to hold. Lockstep: one stamp per control period for everything."""
+
+    task: TaskConfig
+    robot: RobotConfig
+    depth_mm: NDArray[np.uint16]
+    """[T + 1, H, W]."""
+    positions: NDArray[np.float64]
+    """[T + 1, n_joints], rad."""
+    actions: NDArray[np.float32]
+    """[T, d_a], SI units."""
+    start_ns: int = 1_000_000_000
+    missing: Mapping[str, frozenset[int]] = field(default_factory=dict)
+    """Steps at which a stream has no message; keys as in ``TYPES``."""
+    hold: frozenset[int] = frozenset()
+    """Steps at which nobody was in command."""
+    judgements: tuple[Judgement, ...] = ()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    """Further fields of the episode metadata."""
+
+    def stamp_ns(self, step: int) -> int:
+        """Stamp of a step."""
+        return self.start_ns + step * round(self.robot.control_period * 1e9)
+
+    def write(self, bags: Path, factory: MessageFactory | None = None) -> Path:
+        """Write the bag; returns its folder."""
+        factory = factory or MessageFactory()
+        metadata = EpisodeMetadata.model_validate(
+            {
+                "episode_id": new_episode_id(self.task.name),
+                "task": self.task.name,
+                "robot": self.robot.name,
+                "judgements": self.judgements,
+            }
+            | dict(self.metadata)
+        )
+        writer = EpisodeWriter(bags, metadata)
+        for name, stamp_ns, data in self._messages(factory):
+            writer.write(factory.topic(self._topic(name), TYPES[name]), data, log_ns=stamp_ns)
+        return writer.close(metadata)
+
+    def _topic(self, name: str) -> str:
+        camera = self.robot.camera().topic
+        names = {
+            "joint_states": "joint_states",
+            "depth": camera,
+            "camera_info": camera.rsplit("/", 1)[0] + "/camera_info",
+            "extrinsics": "camera/extrinsics",
+            "command": "gate/command",
+        }
+        return "/" + names[name]
+
+    def _messages(self, factory: MessageFactory) -> list[tuple[str, int, bytes]]:
+        """Stream, stamp and bytes of everything, in order of time."""
+        camera, start = self.robot.camera(), self.start_ns
+        made = [
+            ("extrinsics", start, factory.extrinsics(0, camera, self.robot.base_frame)),
+            ("camera_info", start, factory.camera_info(start, camera)),
+        ]
+        for step, (image, q) in enumerate(zip(self.depth_mm, self.positions, strict=True)):
+            stamp = self.stamp_ns(step)
+            made.append(("depth", stamp, factory.depth(stamp, image, camera.optical_frame)))
+            made.append(("joint_states", stamp, factory.joint_state(stamp, self.robot.joints, q)))
+            if step < len(self.actions):
+                source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP
+                command = factory.command(stamp, self.task, self.actions[step], source)
+                made.append(("command", stamp, command))
+        return [each for each in made if not self._is_missing(*each[:2])]
+
+    def _is_missing(self, name: str, stamp_ns: int) -> bool:
+        return any(stamp_ns == self.stamp_ns(step) for step in self.missing.get(name, ()))
