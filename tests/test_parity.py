@@ -51,7 +51,7 @@ class LivePolicy(Node):
         self.create_subscription(PointCloud2, "policy/cloud", self.on_cloud, SENSOR)
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self.steer, EVENT)
         self.create_subscription(EpisodeState, "episode/state", self.state.append, LATCHED)
-        self.services = {
+        self.controls = {
             "reset": self.create_client(ResetSim, "sim/reset"), "run": self.create_client(SetBool, "sim/run"),
             "source": self.create_client(SetCommandSource, "gate/set_command_source"),
             "start": self.create_client(StartEpisode, "episode/start"), "stop": self.create_client(StopEpisode, "episode/stop"),
@@ -79,7 +79,7 @@ def test_bag_and_live_path_give_equal_tensors(tmp_path):
         with spinning(SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), live) as spin_until:
 
             def call(name, request):
-                client = live.services[name]
+                client = live.controls[name]
                 assert spin_until(client.service_is_ready)
                 future = client.call_async(request)
                 assert spin_until(future.done)

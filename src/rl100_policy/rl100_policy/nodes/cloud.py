@@ -5,8 +5,8 @@ In: depth Image and its CameraInfo (SENSOR), ``camera/extrinsics`` TransformStam
 the image. Out: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame, stamp of the image;
 ``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks.
 
-A frame that cannot be used (wrong encoding or size, no extrinsics yet, too few points, out of order) is dropped, counted by
-reason, shown in ``/diagnostics`` and warned about at most every two seconds. Without clouds the policy cannot decide and the
+The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be used (wrong encoding or size,
+too few points, a stamp seen before, no camera known before the next frame) is dropped, counted by reason, shown in ``/diagnostics`` and warned about at most every two seconds. Without clouds the policy cannot decide and the
 gate holds the arm.
 """
 
@@ -64,6 +64,7 @@ class CloudNode(Node):
         self._camera = robot.camera(self._parameters.camera or None)
         self._t_base_camera: NDArray[np.float64] | None = None
         self._intrinsics: Intrinsics | None = None
+        self._early: Image | None = None
         self._last_ns = -1
         self._dropped: Counter[str] = Counter()
         self._published = 0
@@ -92,19 +93,31 @@ class CloudNode(Node):
         off = float(np.linalg.norm(self._t_base_camera[:3, 3] - configured[:3, 3]))
         if off > _EXTRINSICS_TOLERANCE_M:
             self.get_logger().warning(f"camera is {off:.3f} m from where the robot description has it; the published pose is used")
+        self._take_early()
 
     def _on_info(self, message: CameraInfo) -> None:
         try:
             self._intrinsics = messages.intrinsics(message)
         except ObservationError as error:
             self._drop("bad camera info", error)
+            return
+        self._take_early()
+
+    def _take_early(self) -> None:
+        """Process the frame that came before the camera was known."""
+        early, self._early = self._early, None
+        if early is not None:
+            self._on_depth(early)
 
     def _on_depth(self, message: Image) -> None:
         begun = time.perf_counter()
         try:
             if self._intrinsics is None or self._t_base_camera is None:
-                missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
-                raise ObservationError(f"no {missing} has arrived yet; the frame is dropped")
+                replaced, self._early = self._early, message
+                if replaced is not None:
+                    missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
+                    raise ObservationError(f"no {missing} has arrived yet; a newer frame took its place")
+                return
             points = depth_to_cloud(
                 messages.depth_image(message),
                 self._intrinsics,

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Counting of what is lost, and when an episode has reached its end."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rl100_policy.bags.session import EpisodeSession, Stream, missing_between, parse_stream
+from rl100_policy.core.errors import ConfigError
+
+PERIOD_NS = 100_000_000
+JOINTS = Stream("joint_states", "sensor_msgs/msg/JointState", period_ns=PERIOD_NS)
+DEPTH = Stream("depth", "sensor_msgs/msg/Image", period_ns=PERIOD_NS)
+TELEOP = Stream("teleop", "geometry_msgs/msg/TwistStamped")
+
+
+def observed(*steps: float, stream: Stream = JOINTS) -> EpisodeSession:
+    session = EpisodeSession([JOINTS, DEPTH, TELEOP])
+    for step in steps:
+        session.observe(stream.topic, round(step * PERIOD_NS), 10, written=True)
+    return session
+
+
+@given(st.sets(st.integers(1, 30), max_size=29))
+def test_every_missing_frame_between_two_that_came_is_counted(missing):
+    kept = [step for step in range(32) if step not in missing]
+    assert observed(*kept).lost == len(missing)
+
+
+@given(st.lists(st.floats(-0.24, 0.24), min_size=2, max_size=30))
+def test_jitter_below_a_quarter_period_is_no_loss(jitter):
+    assert observed(*(step + off for step, off in enumerate(jitter))).lost == 0
+
+
+def test_stamps_that_repeat_or_go_back_are_no_loss():
+    assert observed(5, 5, 2, 3).lost == 0
+
+
+def test_topics_without_a_period_have_no_gaps():
+    assert observed(1, 9, stream=TELEOP).lost == 0
+    assert missing_between(1, 10**12, 0) == 0
+
+
+def test_the_end_is_reached_when_every_sensor_seen_is_there():
+    session = observed(1, 2)
+    session.end_ns = 3 * PERIOD_NS
+    assert not session.reached_end
+    session.observe("joint_states", 3 * PERIOD_NS, 10, written=True)
+    assert session.reached_end  # the depth camera never spoke: nothing to wait for
+    session.observe("depth", 2 * PERIOD_NS, 10, written=True)
+    assert not session.reached_end
+
+
+def test_what_is_missing_at_the_end_counts_as_lost():
+    session = observed(1, 2)
+    session.end_ns = 5 * PERIOD_NS
+    assert session.losses["joint_states"].gaps == 3  # steps 3, 4 and 5
+
+
+def test_a_sensor_that_stayed_silent_degrades_the_episode():
+    reasons = observed(1, 2).degraded_reasons
+    assert len(reasons) == 1
+    assert reasons[0].startswith("depth:")
+
+
+def test_losses_are_told_apart_by_who_lost_them():
+    session = observed(1, 2)
+    session.lose("joint_states", 4)
+    session.observe("joint_states", None, 10, written=False)
+    loss = session.losses["joint_states"]
+    assert (loss.middleware, loss.recorder, loss.gaps) == (4, 1, 0)
+    assert session.messages == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "stream"),
+    [
+        ("a/b p/msg/T", Stream("a/b", "p/msg/T")),
+        ("/a p/msg/T latched", Stream("/a", "p/msg/T", latched=True)),
+        ("a p/msg/T sensor", Stream("a", "p/msg/T", period_ns=PERIOD_NS)),
+        ("a p/msg/T latched sensor=0.25", Stream("a", "p/msg/T", True, 250_000_000)),
+    ],
+)
+def test_a_topic_entry_says_what_to_expect(text, stream):
+    assert parse_stream(text, PERIOD_NS) == stream
+
+
+@pytest.mark.parametrize(
+    "text", ["a", "a p/T", "a p/msg/T lached", "a p/msg/T sensor=0", "a p/msg/T sensor=x", ""]
+)
+def test_a_malformed_topic_entry_is_refused_and_shown(text):
+    with pytest.raises(ConfigError, match="topics"):
+        parse_stream(text, PERIOD_NS)
