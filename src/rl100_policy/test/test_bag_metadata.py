@@ -121,7 +121,10 @@ def test_equal_descriptions_have_equal_hashes_and_others_do_not():
 
 def test_episode_ids_sort_by_time_and_are_plain_file_names():
     begin = datetime(2026, 11, 21, 2, 8, 13, 42_000, UTC)
-    ids = [new_episode_id("push t/1", begin + timedelta(milliseconds=ms)) for ms in (0, 1, 958, 3600_000)]
+    ids = [
+        new_episode_id("push t/1", begin + timedelta(milliseconds=ms))
+        for ms in (0, 1, 958, 3600_000)
+    ]
     assert ids[0] == "20261121T020813_042Z_push_t_1"
     assert ids == sorted(ids)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 from mcap.reader import make_reader
-from mcap_ros2.reader import read_ros2_messages
+from mcap_ros2.decoder import DecoderFactory
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
@@ -73,7 +73,9 @@ def episode(tmp_path, request) -> Path:
 
 def test_rosbags_reads_the_bytes_that_were_written(episode):
     with Reader(episode) as reader:
-        read = [(connection.topic, stamp, bytes(data)) for connection, stamp, data in reader.messages()]
+        read = [
+            (connection.topic, stamp, bytes(data)) for connection, stamp, data in reader.messages()
+        ]
     assert read == [(topic.name, log_ns, data) for topic, log_ns, data in SENT]
 
 
@@ -89,7 +91,9 @@ def test_rosbags_decodes_with_the_embedded_definitions_alone(episode):
 
 
 def test_mcap_ros2_decodes_every_message(episode):
-    decoded = [each.ros_msg for each in read_ros2_messages(str(bag_file(episode)))]
+    with bag_file(episode).open("rb") as stream:
+        reader = make_reader(stream, decoder_factories=[DecoderFactory()])
+        decoded = [message for *_, message in reader.iter_decoded_messages()]
     assert decoded[0].kind == 1
     assert [list(message.position) for message in decoded[1:]] == [[s, -s] for s in range(1, 9)]
 
@@ -106,7 +110,9 @@ def test_the_metadata_are_in_the_yaml_and_in_the_mcap_file_alike(episode):
     information = yaml.safe_load((episode / METADATA_FILE).read_text())
     custom = information["rosbag2_bagfile_information"]["custom_data"]
     with bag_file(episode).open("rb") as stream:
-        records = [each for each in make_reader(stream).iter_metadata() if each.name == MCAP_RECORD]
+        records = [
+            each for each in make_reader(stream).iter_metadata() if each.name == MCAP_RECORD
+        ]
     assert metadata_from_table(custom, "yaml") == wanted
     assert metadata_from_table(records[-1].metadata, "mcap") == wanted
 

@@ -49,9 +49,7 @@ def test_millimetres_become_metres_whatever_holds_the_bytes():
 
 def test_big_endian_and_padded_rows_are_understood():
     rows = b"".join(np.array(row, dtype=">u2").tobytes() + b"\xff\xff" for row in ([1, 2], [3, 4]))
-    depth = messages.depth_image(
-        image(rows, encoding="16UC1", width=2, height=2, step=6, big=1)
-    )
+    depth = messages.depth_image(image(rows, encoding="16UC1", width=2, height=2, step=6, big=1))
     np.testing.assert_allclose(depth, [[0.001, 0.002], [0.003, 0.004]], rtol=1e-6)
 
 

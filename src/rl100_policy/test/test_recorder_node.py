@@ -125,7 +125,9 @@ def test_an_episode_holds_exactly_what_came_between_start_and_its_end_stamp(sess
 def test_the_bag_is_closed_only_when_the_sensors_have_reached_the_end(session):
     session.begin()
     session.robot.move(1)
-    future = session.robot.stop.call_async(StopEpisode.Request(end_stamp=time_message(2 * PERIOD_NS)))
+    future = session.robot.stop.call_async(
+        StopEpisode.Request(end_stamp=time_message(2 * PERIOD_NS))
+    )
     assert session.state_is(lambda state: state.state == EpisodeState.CLOSING)
     assert not future.done()
     session.robot.move(2)

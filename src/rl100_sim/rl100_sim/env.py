@@ -159,7 +159,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         return is_seen or self.episode.outcome.truncated
 
     def _update_cloud(self) -> bool:
-        """Render; whether there is a new cloud. A view with too few points repeats the last one."""
+        """Render; whether the cloud is new: a view with too few points repeats the last one."""
         camera, wanted = self.robot.camera(), self.task_config.observation
         try:
             self._cloud = depth_to_cloud(

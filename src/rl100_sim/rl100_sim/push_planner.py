@@ -161,7 +161,7 @@ class Route:
             object frame.
         """
         nodes = to_base(object_pose, self._nodes)
-        allowed = ((nodes >= low) & (nodes <= high)).all(axis=1)
+        allowed: NDArray[np.bool_] = np.all((nodes >= low) & (nodes <= high), axis=1)
         direct = np.linalg.norm(self._nodes - tool, axis=1)
         direct[~(allowed & self.is_clear(tool, self._nodes))] = np.inf
         edges = np.where(allowed[:, None] & allowed, self._edges, np.inf)

@@ -201,7 +201,7 @@ class ArmWorld:
             )
         lead = self._damping_time * (command - self._reference) / self._period
         change = command - self._reference
-        for step in range(1, self._steps + 1):
+        for step in range(self._steps):
             self.data.ctrl[:] = self._reference + change * (step / self._steps) + lead
             mujoco.mj_step(self.model, self.data)
         self._reference = command.copy()

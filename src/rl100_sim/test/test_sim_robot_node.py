@@ -24,7 +24,10 @@ from rl100_sim.nodes.sim_robot import SimRobotNode
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 
 
@@ -59,7 +62,11 @@ class Person(Node):
         planar = [np.array([p.position.x, p.position.y, 2 * np.arctan2(p.orientation.z, p.orientation.w)]) for p in (truth.object_pose, truth.goal_pose)]  # fmt: skip
         tool = np.array([truth.tool_position.x, truth.tool_position.y])
         stamp = messages.stamp_ns(truth.header.stamp)
-        self.twists.publish(twist_message(self.pusher.act(*planar, tool), TASK.action.names, stamp, ROBOT.base_frame))
+        self.twists.publish(
+            twist_message(
+                self.pusher.act(*planar, tool), TASK.action.names, stamp, ROBOT.base_frame
+            )
+        )
 
 
 def call(spin_until, client, request):
@@ -75,13 +82,21 @@ def drive(seed: int, limit: int) -> Person:
     with isolated_ros(**PATHS, lockstep=True):
         person = Person(limit)
         with spinning(SimRobotNode(), CommandGateNode(), person) as spin_until:
-            connected = lambda: person.twists.get_subscription_count() and person.count_publishers("gate/command")  # noqa: E731
+            connected = lambda: (
+                person.twists.get_subscription_count() and person.count_publishers("gate/command")
+            )  # noqa: E731
             assert spin_until(connected)
             call(spin_until, person.reset, ResetSim.Request(seed=seed))
             person.pusher.reset(np.random.default_rng(seed))
             call(spin_until, person.source, SetCommandSource.Request(source=GateCommand.TELEOP))
             call(spin_until, person.run, SetBool.Request(data=True))
-            assert spin_until(lambda: len(person.truth) > limit and len(person.images) > limit and len(person.joints) > limit)
+            assert spin_until(
+                lambda: (
+                    len(person.truth) > limit
+                    and len(person.images) > limit
+                    and len(person.joints) > limit
+                )
+            )
         return person
 
 
@@ -108,7 +123,9 @@ def test_every_observation_of_lockstep_is_published_once_and_answered_once():
     stamps = [messages.stamp_ns(truth.header.stamp) for truth in person.truth]
     period = round(ROBOT.control_period * 1e9)
     assert stamps == [100_000_000_000 + period * step for step in range(21)]
-    assert [messages.stamp_ns(record.header.stamp) for record in person.records[:20]] == stamps[:20]
+    assert [messages.stamp_ns(record.header.stamp) for record in person.records[:20]] == stamps[
+        :20
+    ]
     for published in (person.images, person.joints):
         assert [messages.stamp_ns(m.header.stamp) for m in published] == stamps
 
@@ -132,5 +149,8 @@ def test_real_time_goes_on_by_itself_and_a_reset_moves_the_clock_forward():
             assert spin_until(lambda: len(person.joints) >= 4)
             second = call(spin_until, person.reset, ResetSim.Request(seed=1)).stamp
         assert messages.stamp_ns(second) > messages.stamp_ns(first)
-        assert (person.infos[0].width, person.infos[0].k[0]) == (ROBOT.camera().width, ROBOT.camera().fx)
+        assert (person.infos[0].width, person.infos[0].k[0]) == (
+            ROBOT.camera().width,
+            ROBOT.camera().fx,
+        )
         assert person.images[0].encoding == "16UC1"

@@ -21,7 +21,7 @@ from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.errors import BagError
 
-FLUSH_PERIOD_S = 0.4
+FLUSH_PERIOD_S = 0.25
 """Time between two flushes: a crash loses less than half a second."""
 
 

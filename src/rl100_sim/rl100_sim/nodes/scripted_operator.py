@@ -18,6 +18,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -44,6 +45,8 @@ from rl100_policy.ros.qos import COMMAND, EVENT
 from rl100_sim.demonstrator import ScriptedPusher
 
 _SERVICE_TIMEOUT_S = 60.0
+_PATIENCE_S = 20.0
+"""How long the operator tries to start a recording that is refused [s]."""
 _EPISODE_TIMEOUT_S = 120.0
 """Longest wall time of one episode before the operator gives up [s]."""
 
@@ -158,7 +161,7 @@ class ScriptedOperatorNode(Node):
             )
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._parameters.mode, str(seed), self._parameters.sampler]
-            self._call(self._start_episode, start)
+            self._start_recording(start)
         source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
         self._call(self._set_source, SetCommandSource.Request(source=int(source)))
         self._call(self._run_sim, SetBool.Request(data=True))
@@ -173,6 +176,19 @@ class ScriptedOperatorNode(Node):
         self._successes += bool(self._last.success)
         if self._parameters.record:
             self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
+
+    def _start_recording(self, request: StartEpisode.Request) -> None:
+        """Press start until the recorder accepts: right after the graph's start it may not have found every sensor yet."""
+        deadline = time.monotonic() + _PATIENCE_S
+        while True:
+            try:
+                self._call(self._start_episode, request)
+                return
+            except OperatorError as error:
+                if time.monotonic() > deadline:
+                    raise
+                self.get_logger().info(f"trying again: {error}")
+                time.sleep(0.5)
 
     def _new_pusher(self, seed: int) -> ScriptedPusher:
         pusher = ScriptedPusher(self._robot, self._task, skill=self._parameters.skill)

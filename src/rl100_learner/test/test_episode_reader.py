@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes from bags with known contents: clouds, actions and proprioception, and what is left out.
+
+The camera of these tests looks straight down from 0.5 m. The depth of step t is 460 + t mm, so the
+plane it sees lies at z = 0.040 - 0.001 t in the base frame: the height of a cloud tells its step.
+"""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rl100_learner.data import reader as reader_module
+from rl100_learner.data.bag_episode import EpisodeReader
+from rl100_learner.data.reader import BagReport, BagStatus, load_episodes, read_episode
+from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
+from rl100_policy.bags.judgement import Judgement, JudgementKind
+from rl100_policy.bags.relabel import relabel_episode
+from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
+from rl100_policy.core.config import CameraConfig, load_robot, load_task
+from rl100_policy.core.errors import BagError
+from rl100_policy.core.kinematics import ArmKinematics
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+CAMERA = CameraConfig(
+    name="camera",
+    topic="camera/depth/image_rect_raw",
+    optical_frame="camera_depth_optical_frame",
+    width=16,
+    height=12,
+    fx=20.0,
+    fy=20.0,
+    cx=7.5,
+    cy=5.5,
+    xyz=(0.5, 0.0, 0.5),
+    rpy=(np.pi, 0.0, 0.0),  # z down, x forward, y to the right
+)
+ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (CAMERA,)})
+TASK = load_task(CONFIG / "tasks" / "push_t.yaml")
+FACTORY = MessageFactory()
+T = 8
+SUCCESS = (Judgement(stamp_ns=1, kind=JudgementKind.SUCCESS),)
+
+
+def known_episode(**changes) -> SyntheticEpisode:
+    steps = np.arange(T + 1)
+    depth = np.broadcast_to(460 + steps[:, None, None], (T + 1, CAMERA.height, CAMERA.width))
+    positions = np.tile(ROBOT.home, (T + 1, 1))
+    positions[:, 0] += 0.01 * steps
+    actions = np.stack([0.01 * steps[:T], -0.02 * steps[:T]], axis=1)
+    episode = SyntheticEpisode(
+        TASK, ROBOT, depth.astype(np.uint16), positions, actions.astype(np.float32),
+        judgements=SUCCESS,
+    )  # fmt: skip
+    return replace(episode, **changes)
+
+
+def written(bags: Path, **changes) -> Path:
+    return known_episode(**changes).write(bags, FACTORY)
+
+
+def steps_of(episode) -> np.ndarray:
+    """Steps of the observations by the height of their clouds."""
+    heights = episode.clouds[:, :, 2]
+    np.testing.assert_allclose(heights, heights[:, :1].repeat(heights.shape[1], 1), atol=1e-6)
+    return np.round((0.040 - heights[:, 0]) / 0.001).astype(int)
+
+
+def notes_of(folder: Path) -> str:
+    return "; ".join(EpisodeReader(TASK, ROBOT).read(folder).notes)
+
+
+def test_cloud_proprioception_action_and_stamp_of_a_step_belong_together(tmp_path):
+    synthetic = known_episode()
+    episode = read_episode(synthetic.write(tmp_path, FACTORY), TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(T + 1))
+    np.testing.assert_array_equal(episode.actions, synthetic.actions)
+    arm = ArmKinematics(ROBOT)
+    expected = [arm.tool_position(q) for q in synthetic.positions]
+    np.testing.assert_allclose(episode.proprio, expected, atol=1e-6)
+    assert episode.stamps_ns.tolist() == [synthetic.stamp_ns(step) for step in range(T + 1)]
+    assert episode.outcome == "success"
+
+
+def test_every_point_is_a_pixel_of_the_plane(tmp_path):
+    episode = read_episode(written(tmp_path), TASK, ROBOT)
+    depth_m = 0.460
+    x, y = episode.clouds[0, :, 0], episode.clouds[0, :, 1]
+    u = (x - 0.5) * CAMERA.fx / depth_m + CAMERA.cx
+    v = -y * CAMERA.fy / depth_m + CAMERA.cy  # y of the camera points to -y of the base
+    for pixel, size in ((u, CAMERA.width), (v, CAMERA.height)):
+        np.testing.assert_allclose(pixel, np.round(pixel), atol=1e-3)
+        assert pixel.min() > -0.5
+        assert pixel.max() < size - 0.5
+    distinct = {(round(a), round(b)) for a, b in zip(u, v, strict=True)}
+    assert len(distinct) == TASK.observation.n_points  # 192 pixels: no need to tile
+
+
+def test_the_source_is_named_by_the_hash_of_its_file(tmp_path):
+    folder = written(tmp_path)
+    expected = hashlib.sha256(bag_file(folder).read_bytes()).hexdigest()
+    assert read_episode(folder, TASK, ROBOT).source_sha256 == expected
+
+
+@pytest.mark.parametrize("stream", ["depth", "joint_states"])
+def test_before_a_gap_the_episode_ends_and_the_judgement_does_not_apply(tmp_path, stream):
+    folder = written(tmp_path, missing={stream: frozenset({6})})
+    episode = read_episode(folder, TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(6))  # actions 0..4
+    assert episode.outcome == "unlabelled"
+    assert "3 control periods" in notes_of(folder)  # 5, 6 and 7
+
+
+def test_after_a_gap_near_the_beginning_the_judgement_applies(tmp_path):
+    folder = written(tmp_path, missing={"command": frozenset({1})})
+    episode = read_episode(folder, TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(2, T + 1))
+    np.testing.assert_array_equal(episode.actions, known_episode().actions[2:])
+    assert episode.outcome == "success"
+
+
+def test_a_frame_without_a_view_counts_as_missing(tmp_path):
+    depth = known_episode().depth_mm.copy()
+    depth[2] = 0  # no reading anywhere
+    folder = written(tmp_path, depth_mm=depth)
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
+    assert "1 depth frames give no cloud" in notes_of(folder)
+
+
+def test_periods_in_which_nobody_is_in_command_are_cut_from_both_ends(tmp_path):
+    folder = written(tmp_path, hold=frozenset({0, 1, 4, T - 1}))
+    episode = read_episode(folder, TASK, ROBOT)
+    # step 4 is in the middle and stays: the arm held while the episode went on
+    np.testing.assert_array_equal(steps_of(episode), np.arange(2, T))
+    np.testing.assert_array_equal(episode.actions, known_episode().actions[2 : T - 1])
+    assert episode.outcome == "success"
+
+
+def test_observations_after_the_end_stamp_are_not_part_of_the_episode(tmp_path):
+    end_ns = known_episode().stamp_ns(5)
+    episode = read_episode(written(tmp_path, metadata={"end_ns": end_ns}), TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(6))
+    assert episode.outcome == "success"
+
+
+@pytest.mark.parametrize("what", ["task", "robot"])
+def test_a_bag_of_another_task_or_robot_is_refused_by_name(tmp_path, what):
+    folder = written(tmp_path, metadata={what: "other"})
+    with pytest.raises(BagError, match="other"):
+        read_episode(folder, TASK, ROBOT)
+
+
+def test_other_action_components_are_refused(tmp_path):
+    action = TASK.action.model_copy(update={"names": ("linear.x", "linear.z")})
+    folder = written(tmp_path, task=TASK.model_copy(update={"action": action}))
+    with pytest.raises(BagError, match=r"linear\.z"):
+        read_episode(folder, TASK, ROBOT)
+
+
+def test_without_recorded_extrinsics_the_described_camera_pose_is_used_and_noted(tmp_path):
+    # the latched messages carry the stamp of step 0
+    folder = written(tmp_path, missing={"extrinsics": frozenset({0})})
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(T + 1))
+    assert "robot description" in notes_of(folder)
+
+
+@pytest.mark.parametrize("stream", ["depth", "joint_states", "camera_info", "command"])
+def test_a_bag_without_one_of_the_streams_is_refused(tmp_path, stream):
+    folder = written(tmp_path, missing={stream: frozenset(range(T + 1))})
+    with pytest.raises(BagError, match=folder.name):
+        read_episode(folder, TASK, ROBOT)
+
+
+def test_an_episode_is_read_without_metadata_yaml(tmp_path):
+    folder = written(tmp_path)
+    (folder / METADATA_FILE).unlink()
+    assert read_episode(folder, TASK, ROBOT).outcome == "success"
+
+
+# A folder of bags
+
+
+@pytest.fixture
+def bags(tmp_path) -> Path:
+    for number in range(3):
+        written(tmp_path, metadata={"episode_id": f"e{number}"})
+    return tmp_path
+
+
+@pytest.fixture
+def reads(monkeypatch) -> list[str]:
+    """Names of the bags whose messages were read."""
+    seen: list[str] = []
+
+    class CountingReader(EpisodeReader):
+        def read(self, folder: Path):
+            seen.append(folder.name)
+            return super().read(folder)
+
+    monkeypatch.setattr(reader_module, "EpisodeReader", CountingReader)
+    return seen
+
+
+def equal(a, b) -> bool:
+    names = ("clouds", "proprio", "actions", "stamps_ns")
+    same = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
+    return same and (a.id, a.outcome, a.source_sha256) == (b.id, b.outcome, b.source_sha256)
+
+
+def test_only_new_bags_are_read_the_second_time_and_give_the_same_tensors(bags, reads):
+    first = load_episodes(bags, TASK, ROBOT)
+    written(bags, metadata={"episode_id": "e3"})
+    reads.clear()
+    second = load_episodes(bags, TASK, ROBOT)
+    assert reads == ["e3"]
+    assert [episode.id for episode in second] == ["e0", "e1", "e2", "e3"]
+    assert all(equal(a, b) for a, b in zip(first, second[:3], strict=True))
+
+
+def test_a_relabelled_bag_is_read_again(bags, reads):
+    load_episodes(bags, TASK, ROBOT)
+    relabel_episode(bags / "e1", Judgement(stamp_ns=2, kind=JudgementKind.UNDO))
+    reads.clear()
+    outcomes = [episode.outcome for episode in load_episodes(bags, TASK, ROBOT)]
+    assert reads == ["e1"]
+    assert outcomes == ["success", "unlabelled", "success"]
+
+
+def test_another_description_of_the_observation_reads_again(bags, reads):
+    load_episodes(bags, TASK, ROBOT)
+    reads.clear()
+    observation = TASK.observation.model_copy(update={"n_points": 64})
+    smaller = TASK.model_copy(update={"observation": observation})
+    assert load_episodes(bags, smaller, ROBOT)[0].clouds.shape[1] == 64
+    assert len(reads) == 3
+    reads.clear()
+    assert load_episodes(bags, TASK, ROBOT)[0].clouds.shape[1] == 128
+    assert reads == []  # both are kept
+
+
+@pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
+def test_a_damaged_cache_entry_is_made_anew(bags, reads, damage):
+    expected = load_episodes(bags, TASK, ROBOT)
+    entry = next((bags / CACHE).glob("e1.*.safetensors"))
+    content = {"truncate": entry.read_bytes()[:-100], "empty": b"", "garbage": b"\x10" + bytes(99)}
+    entry.write_bytes(content[damage])
+    reads.clear()
+    again = load_episodes(bags, TASK, ROBOT)
+    assert reads == ["e1"]
+    assert all(equal(a, b) for a, b in zip(expected, again, strict=True))
+
+
+def test_the_cache_is_no_pickle(bags):
+    load_episodes(bags, TASK, ROBOT)
+    entry = next((bags / CACHE).iterdir())
+    head = entry.read_bytes()
+    size = int.from_bytes(head[:8], "little")
+    assert json.loads(head[8 : 8 + size])["actions"]["dtype"] == "F32"
+
+
+def test_unusable_bags_are_reported_and_the_others_are_read(bags):
+    written(bags, metadata={"episode_id": "foreign", "task": "pour"})
+    bag_file(bags / "e1").write_bytes(b"torn")
+    (bags / "e9.partial").mkdir()
+    reports: list[BagReport] = []
+    done: list[tuple[int, int]] = []
+    episodes = load_episodes(
+        bags, TASK, ROBOT, lambda *each: done.append(each), on_report=reports.append
+    )
+    assert [episode.id for episode in episodes] == ["e0", "e2"]
+    left_out = {
+        each.folder: each.notes[0] for each in reports if each.status is BagStatus.LEFT_OUT
+    }
+    assert set(left_out) == {"e1", "foreign"}
+    assert "pour" in left_out["foreign"]
+    assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_a_degraded_bag_is_used_and_reported_also_from_the_cache(bags):
+    written(bags, metadata={"episode_id": "e3", "degraded_reasons": ("depth: 4 lost",)})
+    for status in (BagStatus.READ, BagStatus.CACHED):
+        reports: list[BagReport] = []
+        assert len(load_episodes(bags, TASK, ROBOT, on_report=reports.append)) == 4
+        assert reports[-1] == BagReport("e3", status, ("depth: 4 lost",))
+
+
+def test_a_folder_without_a_usable_episode_says_why(tmp_path):
+    written(tmp_path, metadata={"task": "pour"})
+    with pytest.raises(BagError, match="pour"):
+        load_episodes(tmp_path, TASK, ROBOT)
+
+
+def test_what_progress_raises_ends_the_reading(bags):
+    def cancel(*_: int) -> None:
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        load_episodes(bags, TASK, ROBOT, cancel)

@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Life of an episode in the recorder, without ROS."""
+
+import resource
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rl100_policy.bags.identity import bag_file
+from rl100_policy.bags.journal import BagJournal, RawMessage, free_bytes
+from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
+from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.reading import read_messages, read_metadata
+from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
+from rl100_policy.bags.recovery import recover_all
+from rl100_policy.bags.session import Stream
+from rl100_policy.bags.storage import RecordedTopic
+from rl100_policy.bags.testing import MessageFactory
+from rl100_policy.core.errors import BagError
+
+FACTORY = MessageFactory()
+PERIOD_NS = 100_000_000
+JOINTS = Stream("joint_states", "sensor_msgs/msg/JointState", period_ns=PERIOD_NS)
+TOPIC = RecordedTopic("/joint_states", FACTORY.definitions.find(JOINTS.type_name))
+META = EpisodeMetadata(episode_id="episode", task="push_t")
+NEVER_S = float("inf")
+
+
+def eventually(condition: Callable[[], object], limit_s: float = 20.0) -> object:
+    """The first true value of a condition; fails the test if there is none in time."""
+    deadline = time.monotonic() + limit_s
+    while not (value := condition()):
+        assert time.monotonic() < deadline, "it did not happen"
+        time.sleep(0.005)
+    return value
+
+
+class Bench:
+    """A recorder and its surroundings."""
+
+    def __init__(self, bags: Path, **options: int) -> None:
+        defaults = {"capacity_bytes": 10**7, "min_free_bytes": 0, "sync": False}
+        self.journal = BagJournal(bags, **(defaults | options))
+        self.recorder = EpisodeRecorder(bags, [JOINTS], self.journal, "none")
+
+    def record(self, *steps: int) -> None:
+        for step in steps:
+            stamp_ns = step * PERIOD_NS
+            data = FACTORY.joint_state(stamp_ns, ["a"], [float(step)])
+            self.recorder.record(JOINTS, RawMessage(TOPIC, data, stamp_ns, step), stamp_ns)
+
+    def end(self, end_step: int = 0) -> Ended:
+        self.recorder.request_end(end_step * PERIOD_NS, NEVER_S, discard=False)
+        return self.ended()
+
+    def ended(self, now_s: float = 0.0) -> Ended:
+        ended = eventually(lambda: self.recorder.poll(now_s))
+        assert isinstance(ended, Ended)
+        return ended
+
+
+@pytest.fixture
+def bench(tmp_path) -> Iterator[Bench]:
+    bench = Bench(tmp_path)
+    yield bench
+    bench.recorder.shutdown(10.0)
+
+
+def judgement(kind: JudgementKind) -> Judgement:
+    return Judgement(stamp_ns=1, kind=kind)
+
+
+def test_an_episode_goes_through_its_phases(bench, tmp_path):
+    assert bench.recorder.phase is Phase.IDLE
+    bench.recorder.begin(META)
+    assert bench.recorder.phase is Phase.RECORDING
+    bench.record(1, 2)
+    bench.recorder.request_end(3 * PERIOD_NS, NEVER_S, discard=False)
+    assert bench.recorder.phase is Phase.CLOSING
+    assert bench.recorder.poll(0.0) is None
+    assert bench.recorder.takes_messages
+    bench.record(3)
+    ended = bench.ended()
+    assert bench.recorder.phase is Phase.IDLE
+    assert ended.folder == tmp_path / "episode"
+    read = read_messages(ended.folder, ["joint_states"])["joint_states"]
+    assert [message.value.position[0] for message in read] == [1.0, 2.0, 3.0]
+    assert bench.recorder.saved == 1
+
+
+def test_the_wait_for_the_end_is_bounded_and_what_is_missing_is_stated(bench):
+    bench.recorder.begin(META)
+    bench.record(1)
+    bench.recorder.request_end(3 * PERIOD_NS, 7.0, discard=False)
+    assert bench.recorder.poll(6.9) is None
+    ended = bench.ended(7.0)
+    assert ended.metadata.lost["joint_states"].gaps == 2
+    assert read_metadata(ended.folder).degraded
+
+
+def test_one_recorder_writes_one_episode_at_a_time(bench):
+    bench.recorder.begin(META)
+    with pytest.raises(BagError, match="episode is still being recorded"):
+        bench.recorder.begin(META)
+
+
+def test_judgements_reach_the_running_and_the_last_episode_only(bench):
+    with pytest.raises(BagError):
+        bench.recorder.judge("", judgement(JudgementKind.SUCCESS))
+    bench.recorder.begin(META)
+    bench.record(1)
+    bench.recorder.judge("", judgement(JudgementKind.SUCCESS))
+    folder = bench.end(1).folder
+    assert read_metadata(folder).outcome is Outcome.SUCCESS
+    with pytest.raises(BagError, match="running"):
+        bench.recorder.judge("", judgement(JudgementKind.FAILURE))
+    with pytest.raises(BagError, match="other"):
+        bench.recorder.judge("other", judgement(JudgementKind.FAILURE))
+    bench.recorder.judge("episode", judgement(JudgementKind.UNDO))
+    eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.reason.endswith("unlabelled"))
+    assert read_metadata(folder).outcome is Outcome.UNLABELLED
+
+
+def test_a_full_queue_counts_as_loss_by_the_recorder(tmp_path):
+    bench = Bench(tmp_path, capacity_bytes=1)  # no message fits
+    bench.recorder.begin(META)
+    bench.record(1, 2)
+    ended = bench.end()
+    assert ended.metadata.lost["joint_states"].recorder == 2
+    bench.recorder.shutdown(10.0)
+
+
+def test_a_disk_that_refuses_ends_the_episode_recoverably_and_the_next_one_works(tmp_path):
+    bench = Bench(tmp_path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    bench.recorder.begin(META)
+    size = bag_file(tmp_path / "episode.partial").stat().st_size
+    bench.record(1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 10, hard))
+    try:
+        failed = bench.ended()  # the periodic flush meets the limit
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.folder is None
+    assert "doctor" in failed.message
+    assert bench.recorder.phase is Phase.IDLE
+    bench.recorder.begin(META.with_changes(episode_id="next"))
+    bench.record(5)
+    assert bench.end(5).folder == tmp_path / "next"
+    bench.recorder.shutdown(10.0)
+    assert [result.episode_id for result in recover_all(tmp_path)] == ["episode"]
+
+
+def test_an_episode_ends_when_the_disk_is_nearly_full(tmp_path):
+    bench = Bench(tmp_path, min_free_bytes=free_bytes(tmp_path) * 2)
+    bench.recorder.begin(META)
+    bench.record(1)
+    ended = bench.ended()
+    assert ended.folder is None
+    assert "free" in ended.message
+    bench.recorder.shutdown(10.0)
+    assert recover_all(tmp_path)[0].messages == 1
+
+
+def test_shutdown_closes_a_running_episode(tmp_path):
+    bench = Bench(tmp_path)
+    bench.recorder.begin(META)
+    bench.record(1, 2)
+    bench.recorder.shutdown(10.0)
+    assert read_metadata(tmp_path / "episode").end_reason == "the recorder was stopped"
