@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 from rclpy.node import Node
-from rl100_msgs.msg import EpisodeState, HumanFeedback
-from rl100_msgs.srv import StartEpisode
 from sensor_msgs.msg import JointState
 
+from rl100_msgs.msg import EpisodeState, HumanFeedback
+from rl100_msgs.srv import StartEpisode
 from rl100_policy.bags.identity import QUARANTINE
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages, read_metadata

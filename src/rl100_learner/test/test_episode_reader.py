@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Episodes from bags with known contents: clouds, actions and proprioception, and what is left out.
+"""Episodes from bags with known contents: clouds, actions, proprioception, what is left out.
 
 The camera of these tests looks straight down from 0.5 m. The depth of step t is 460 + t mm, so the
 plane it sees lies at z = 0.040 - 0.001 t in the base frame: the height of a cloud tells its step.

@@ -136,7 +136,7 @@ def test_a_file_torn_anywhere_gives_all_whole_chunks_or_goes_to_quarantine(
 )
 @given(share=st.floats(0.0, 1.0, exclude_max=True), value=st.integers(1, 255))
 def test_a_flipped_byte_anywhere_never_invents_a_message(remains, tmp_path_factory, share, value):
-    partial, sizes = remains
+    partial, _ = remains
     bags = tmp_path_factory.mktemp("flipped")
     shutil.copytree(partial, bags / partial.name)
     path = bag_file(bags / partial.name)

@@ -9,10 +9,10 @@ import pytest
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from rl100_msgs.msg import EpisodeState, HumanFeedback
-from rl100_msgs.srv import StartEpisode, StopEpisode
 from sensor_msgs.msg import JointState
 
+from rl100_msgs.msg import EpisodeState, HumanFeedback
+from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages, read_metadata

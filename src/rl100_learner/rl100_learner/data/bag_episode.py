@@ -10,7 +10,6 @@ episode, its outcome is unlabelled, because the outcome was given to an end that
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,14 +19,19 @@ from numpy.typing import NDArray
 
 from rl100_learner.data.alignment import Alignment, align, nearest_index
 from rl100_learner.data.episode import Episode
+from rl100_learner.data.streams import (
+    ExecutedActions,
+    by_stamp,
+    executed_actions,
+    recorded_camera_pose,
+    recorded_intrinsics,
+)
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.reading import BagMessage, read_messages, read_metadata
+from rl100_policy.bags.reading import read_messages, read_metadata
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ObservationError
-from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import proprioception
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
@@ -49,11 +53,17 @@ class ReadEpisode:
 
 
 @dataclass(frozen=True)
-class _Commands:
-    """Usable commands, [C] in time order."""
+class _Streams:
+    """What one bag holds, each by header stamp in its order."""
 
-    stamps_ns: NDArray[np.int64]
-    executed: Floats
+    positions: dict[int, NDArray[np.float64]]
+    """[n_joints], rad."""
+    depth: dict[int, Any]
+    """sensor_msgs/Image."""
+    commands: ExecutedActions
+    intrinsics: Intrinsics
+    t_base_camera: NDArray[np.float64]
+    pose_recorded: bool
 
 
 class EpisodeReader:
@@ -63,7 +73,6 @@ class EpisodeReader:
         """Prepare the kinematics; the first camera of the robot is the one that is read."""
         self._task, self._robot = task, robot
         self._camera = robot.camera()
-        self._info_topic = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
         self._kinematics = ArmKinematics(robot)
         self._period_ns = round(robot.control_period * 1e9)
 
@@ -75,178 +84,90 @@ class EpisodeReader:
                 observation before and after it.
         """
         metadata = read_metadata(folder)
-        self._check_origin(folder, metadata)
-        camera = self._camera.topic
-        wanted = [JOINTS, camera, self._info_topic, EXTRINSICS, COMMANDS]
-        bag = read_messages(folder, wanted)
-        joints = _by_stamp(bag[JOINTS], metadata.end_ns)
-        depth = _by_stamp(bag[camera], metadata.end_ns)
-        commands = self._commands(folder, _by_stamp(bag[COMMANDS], metadata.end_ns))
-        intrinsics = self._intrinsics(folder, bag[self._info_topic])
-        t_base_camera, notes = self._extrinsics(folder, bag[EXTRINSICS])
         try:
-            positions = [
-                messages.joint_positions(each, self._robot.joints) for each in joints.values()
-            ]
-            joint_ns = np.array(list(joints), dtype=np.int64)
-        except ObservationError as error:
-            raise BagError(f"{folder}: {error}; leave this episode out") from error
-        clouds, bad = self._clouds(commands, depth, intrinsics, t_base_camera)
-        stretch = align(
-            joint_ns, np.array(list(clouds), dtype=np.int64), commands.stamps_ns, self._period_ns
-        )
-        notes += self._loss_notes(metadata, stretch, bad)
-        if len(stretch.commands) == 0:
-            raise BagError(
-                f"{folder}: no action has an observation before and after it ({len(joints)} joint states, "
-                f"{len(depth)} depth frames of which {bad} give no cloud, {len(commands.stamps_ns)} commands)"
-            )
-        episode = self._episode(folder, metadata, stretch, positions, clouds, commands)
-        return ReadEpisode(episode, tuple(notes))
+            self._check_origin(metadata)
+            streams = self._streams(folder, metadata)
+            return self._joined(folder, metadata, streams)
+        except (BagError, ObservationError) as error:
+            raise BagError(f"episode {folder} cannot be used: {error}") from error
 
-    def _check_origin(self, folder: Path, metadata: EpisodeMetadata) -> None:
+    def _check_origin(self, metadata: EpisodeMetadata) -> None:
         expected = (
             ("task", metadata.task, self._task.name),
             ("robot", metadata.robot, self._robot.name),
         )
         for what, found, wanted in expected:
             if found and found != wanted:
-                raise BagError(
-                    f"{folder} is of {what} {found!r}, expected {wanted!r}; give a folder of its own to each"
-                )
+                raise BagError(f"it is of {what} {found!r}, expected {wanted!r}")
 
-    def _commands(self, folder: Path, commands: dict[int, Any]) -> _Commands:
-        """Executed actions from the first to the last period in which somebody was in command."""
-        action = self._task.action
-        for command in commands.values():
-            if command.action_space != action.space or tuple(command.names) != action.names:
-                raise BagError(
-                    f"{folder} has actions {command.action_space} {list(command.names)}, task {self._task.name!r} "
-                    f"has {action.space} {list(action.names)}"
-                )
-        active = [
-            stamp for stamp, command in commands.items() if command.source != CommandSource.HOLD
-        ]
-        if not active:
-            raise BagError(
-                f"{folder}: nobody was in command in any of {len(commands)} control periods"
-            )
-        usable = {
-            stamp: np.asarray(command.executed, dtype=np.float32)
-            for stamp, command in commands.items()
-            if active[0] <= stamp <= active[-1]
-            and len(command.executed) == action.dim
-            and np.isfinite(command.executed).all()
-        }
-        executed = np.array(list(usable.values()), dtype=np.float32).reshape(-1, action.dim)
-        return _Commands(np.array(list(usable), dtype=np.int64), executed)
-
-    def _intrinsics(self, folder: Path, infos: Sequence[BagMessage]) -> Intrinsics:
-        try:
-            found = {messages.intrinsics(info.value) for info in infos}
-        except ObservationError as error:
-            raise BagError(f"{folder}: {error}") from error
-        if len(found) != 1:
-            raise BagError(
-                f"{folder}: expected one CameraInfo on {self._info_topic}, got {len(found)} different ones"
-            )
-        return found.pop()
-
-    def _extrinsics(
-        self, folder: Path, transforms: Sequence[BagMessage]
-    ) -> tuple[NDArray[np.float64], list[str]]:
-        """Camera pose in the base frame as recorded, else as described; and a note if it is the latter."""
-        camera, base = self._camera, self._robot.base_frame
-        of_camera = [
-            each.value.transform
-            for each in transforms
-            if each.value.header.frame_id == base
-            and each.value.child_frame_id == camera.optical_frame
-        ]
-        if not of_camera:
-            pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
-            return pose, [
-                f"no {EXTRINSICS} for {camera.optical_frame}: the pose of the robot description is used"
-            ]
-        try:
-            poses = [messages.transform_matrix(each) for each in of_camera]
-        except ObservationError as error:
-            raise BagError(f"{folder}: {error}") from error
-        if any(not np.allclose(pose, poses[0], atol=1e-6) for pose in poses):
-            raise BagError(
-                f"{folder}: {EXTRINSICS} changes during the episode; such episodes are not supported"
-            )
-        return poses[0], []
-
-    def _clouds(
-        self,
-        commands: _Commands,
-        depth: dict[int, Any],
-        intrinsics: Intrinsics,
-        t_base_camera: NDArray[np.float64],
-    ) -> tuple[dict[int, Floats], int]:
-        """Clouds of the frames that commands refer to, by stamp, and how many frames gave none."""
-        frame_ns = np.array(list(depth), dtype=np.int64)
-        grid = np.union1d(commands.stamps_ns, commands.stamps_ns + self._period_ns)
-        wanted = np.unique(nearest_index(frame_ns, grid, self._period_ns // 2))
-        clouds: dict[int, Floats] = {}
-        bad = 0
-        for stamp in frame_ns[wanted[wanted >= 0]]:
-            try:
-                clouds[int(stamp)] = self._cloud(depth[int(stamp)], intrinsics, t_base_camera)
-            except ObservationError:
-                bad += 1
-        return clouds, bad
-
-    def _cloud(
-        self, image: Any, intrinsics: Intrinsics, t_base_camera: NDArray[np.float64]
-    ) -> Floats:
-        observation, camera = self._task.observation, self._camera
-        return depth_to_cloud(
-            messages.depth_image(image),
-            intrinsics,
-            t_base_camera,
-            self._task.crop,
-            observation.n_points,
-            observation.min_points,
-            depth_range_m=(camera.depth_min, camera.depth_max),
+    def _streams(self, folder: Path, metadata: EpisodeMetadata) -> _Streams:
+        depth_topic = self._camera.topic
+        info_topic = depth_topic.rsplit("/", 1)[0] + "/camera_info"
+        bag = read_messages(folder, [JOINTS, depth_topic, info_topic, EXTRINSICS, COMMANDS])
+        pose, recorded = recorded_camera_pose(
+            bag[EXTRINSICS], self._camera, self._robot.base_frame
+        )
+        joints = by_stamp(bag[JOINTS], metadata.end_ns)
+        names = self._robot.joints
+        return _Streams(
+            positions={at: messages.joint_positions(each, names) for at, each in joints.items()},
+            depth=by_stamp(bag[depth_topic], metadata.end_ns),
+            commands=executed_actions(by_stamp(bag[COMMANDS], metadata.end_ns), self._task.action),
+            intrinsics=recorded_intrinsics(bag[info_topic]),
+            t_base_camera=pose,
+            pose_recorded=recorded,
         )
 
-    def _episode(
-        self,
-        folder: Path,
-        metadata: EpisodeMetadata,
-        stretch: Alignment,
-        positions: Sequence[NDArray[np.float64]],
-        clouds: dict[int, Floats],
-        commands: _Commands,
-    ) -> Episode:
-        stamps, frames = np.array(list(clouds), dtype=np.int64), list(clouds.values())
-        observation, tool = self._task.observation, self._kinematics.tool_position
-        with bag_file(folder).open("rb") as stream:
-            digest = hashlib.file_digest(stream, "sha256").hexdigest()
-        return Episode(
+    def _joined(self, folder: Path, metadata: EpisodeMetadata, streams: _Streams) -> ReadEpisode:
+        clouds, unusable = self._clouds(streams)
+        joint_ns, cloud_ns = _stamps(streams.positions), _stamps(clouds)
+        commands = streams.commands
+        stretch = align(joint_ns, cloud_ns, commands.stamps_ns, self._period_ns)
+        if len(stretch.commands) == 0:
+            raise BagError(
+                f"no action has an observation before and after it: {len(joint_ns)} joint states, "
+                f"{len(streams.depth)} depth frames of which {unusable} give no cloud, "
+                f"{len(commands.stamps_ns)} commands"
+            )
+        positions, frames = list(streams.positions.values()), list(clouds.values())
+        observed, tool = self._task.observation, self._kinematics.tool_position
+        proprio = [proprioception(observed, positions[index], tool) for index in stretch.joints]
+        episode = Episode(
             id=metadata.episode_id,
             outcome=metadata.outcome.value if stretch.reaches_end else "unlabelled",
             clouds=np.stack([frames[index] for index in stretch.frames]),
-            proprio=np.stack(
-                [proprioception(observation, positions[index], tool) for index in stretch.joints]
-            ),
-            actions=commands.executed[stretch.commands],
-            stamps_ns=stamps[stretch.frames],
-            source_sha256=digest,
+            proprio=np.stack(proprio),
+            actions=commands.actions[stretch.commands],
+            stamps_ns=cloud_ns[stretch.frames],
+            source_sha256=_file_hash(bag_file(folder)),
         )
+        return ReadEpisode(episode, _notes(metadata, streams, stretch, unusable))
 
-    @staticmethod
-    def _loss_notes(metadata: EpisodeMetadata, stretch: Alignment, bad: int) -> list[str]:
-        notes = list(metadata.degraded_reasons)
-        if bad:
-            notes.append(f"{bad} depth frames give no cloud")
-        if stretch.left_out:
-            notes.append(
-                f"{stretch.left_out} control periods outside the longest gap-free stretch are left out"
-            )
-        return notes
+    def _clouds(self, streams: _Streams) -> tuple[dict[int, Floats], int]:
+        """Clouds of the frames that commands refer to, by stamp; and how many frames give none."""
+        frame_ns, command_ns = _stamps(streams.depth), streams.commands.stamps_ns
+        grid = np.union1d(command_ns, command_ns + self._period_ns)
+        wanted = np.unique(nearest_index(frame_ns, grid, self._period_ns // 2))
+        clouds: dict[int, Floats] = {}
+        unusable = 0
+        for stamp in frame_ns[wanted[wanted >= 0]].tolist():
+            try:
+                clouds[stamp] = self._cloud(streams, streams.depth[stamp])
+            except ObservationError:
+                unusable += 1
+        return clouds, unusable
+
+    def _cloud(self, streams: _Streams, image: Any) -> Floats:
+        observed, camera = self._task.observation, self._camera
+        return depth_to_cloud(
+            messages.depth_image(image),
+            streams.intrinsics,
+            streams.t_base_camera,
+            self._task.crop,
+            observed.n_points,
+            observed.min_points,
+            depth_range_m=(camera.depth_min, camera.depth_max),
+        )
 
 
 def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
@@ -258,11 +179,24 @@ def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
     return EpisodeReader(task, robot).read(folder).episode
 
 
-def _by_stamp(recorded: Sequence[BagMessage], end_ns: int) -> dict[int, Any]:
-    """Messages by header stamp, in its order, up to the end; the first of equal stamps, as the live nodes take it."""
-    found: dict[int, Any] = {}
-    for message in recorded:
-        stamp = messages.stamp_ns(message.value.header.stamp)
-        if not end_ns or stamp <= end_ns:
-            found.setdefault(stamp, message.value)
-    return dict(sorted(found.items()))
+def _stamps(stream: dict[int, Any]) -> NDArray[np.int64]:
+    return np.array(list(stream), dtype=np.int64)
+
+
+def _file_hash(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _notes(
+    metadata: EpisodeMetadata, streams: _Streams, stretch: Alignment, unusable: int
+) -> tuple[str, ...]:
+    """What is known to be missing from the episode, for people."""
+    notes = list(metadata.degraded_reasons)
+    if not streams.pose_recorded:
+        notes.append(f"no {EXTRINSICS}: the camera pose of the robot description is used")
+    if unusable:
+        notes.append(f"{unusable} depth frames give no cloud")
+    if stretch.left_out:
+        notes.append(f"{stretch.left_out} control periods beside the longest gap-free stretch")
+    return tuple(notes)

@@ -19,7 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rl100_learner.data import alignment, bag_episode
+from rl100_learner.data import alignment, bag_episode, streams
 from rl100_learner.data.bag_episode import ReadEpisode
 from rl100_learner.data.episode import Episode
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
@@ -31,6 +31,7 @@ from rl100_policy.core.errors import BagError
 _CODE: tuple[ModuleType, ...] = (
     alignment,
     bag_episode,
+    streams,
     geometry,
     kinematics,
     messages,
@@ -109,7 +110,7 @@ class EpisodeCache:
 
 
 def _fingerprint(bag: Path) -> str:
-    """Identity of a bag's contents without reading all of it: its size, its index, and its metadata."""
+    """Identity of a bag without reading all of it: its size, index and metadata."""
     path = bag_file(bag)
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)

@@ -87,7 +87,8 @@ def load_episodes(
     if not episodes:
         reasons = "; ".join(f"{report.folder}: {' '.join(report.notes)}" for report in reports)
         raise BagError(
-            f"no usable episode of task {task.name!r} on {robot.name!r} in {bags}: {reasons or 'no bags'}"
+            f"no usable episode of task {task.name!r} on {robot.name!r} in {bags}: "
+            f"{reasons or 'there are no bags'}; record some, or give another folder"
         )
     return episodes
 

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Message definitions as they are embedded in a bag: the .msg text with everything it refers to,
-and the type hash.
-"""
+"""Message definitions as a bag embeds them: .msg text with all it refers to, and type hash."""
 
 from __future__ import annotations
 
@@ -52,8 +50,7 @@ class TypeDefinition:
 
 
 class MessageDefinitions:
-    """Finds definitions among the installed interface packages, or in the source tree beside this
-    package.
+    """Finds definitions among installed packages, or in the source tree around this one.
 
     Not thread-safe; results are kept.
     """
@@ -107,7 +104,8 @@ class MessageDefinitions:
             return generated.split(_SEPARATOR)[0]
         raise BagError(
             f"no definition of message type {full}: no {package}/msg/{name}.msg in "
-            f"{', '.join(map(str, self._folders)) or 'no folder'}; build or install package {package}"
+            f"{', '.join(map(str, self._folders)) or 'no folder'}; "
+            f"build or install package {package}"
         )
 
     def _hash(self, full: str, text: str) -> str:
@@ -119,9 +117,7 @@ class MessageDefinitions:
 
 
 def default_folders() -> list[Path]:
-    """Share folders of ROS and of this interpreter, then the source tree this package may be
-    in.
-    """
+    """Share folders of ROS and of this interpreter, then the source tree, if this is one."""
     return [*share_folders(), Path(__file__).resolve().parents[3]]
 
 

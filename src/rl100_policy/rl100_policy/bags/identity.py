@@ -24,8 +24,7 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def new_episode_id(task: str, now: datetime | None = None) -> str:
-    """Sortable name such as ``20261121T020813_042Z_push_t``: UTC wall time to the millisecond,
-    then the task.
+    """Sortable name such as ``20261121T020813_042Z_push_t``: UTC wall time, then the task.
 
     Args:
         task: Task name; characters outside ``A-Za-z0-9_-`` become ``_``.
@@ -39,9 +38,7 @@ def new_episode_id(task: str, now: datetime | None = None) -> str:
 
 
 def is_episode_folder(folder: Path) -> bool:
-    """Whether a folder is a closed episode by its name and contents (not whether it can be
-    read).
-    """
+    """Whether a folder is a closed episode by name and contents; it may still be damaged."""
     if (
         folder.name.startswith(".")
         or folder.name.endswith(PARTIAL)
@@ -52,9 +49,7 @@ def is_episode_folder(folder: Path) -> bool:
 
 
 def bag_file(folder: Path) -> Path:
-    """MCAP file of an episode folder (which may have been renamed: then the first MCAP file in
-    it).
-    """
+    """MCAP file of an episode folder; in a renamed folder the first MCAP file."""
     name = folder.name.removesuffix(PARTIAL)
     expected = folder / f"{name}_0.mcap"
     if expected.is_file():
@@ -63,9 +58,7 @@ def bag_file(folder: Path) -> Path:
 
 
 def free_name(folder: Path) -> Path:
-    """The folder itself, or the first of ``<folder>_2``, ``<folder>_3``, ... that does not
-    exist.
-    """
+    """The folder, or the first of ``<folder>_2``, ``<folder>_3``, ... that does not exist."""
     candidate, number = folder, 2
     while candidate.exists():
         candidate, number = folder.with_name(f"{folder.name}_{number}"), number + 1

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Table of the closed episodes of a folder: fast the second time, and rebuildable from the bags
-alone.
+"""Table of the closed episodes of a folder: fast the second time, rebuildable from the bags.
 
 The cache file ``.index.json`` remembers what was read, by size and time of change of each bag's
 files. It is never trusted
@@ -151,9 +150,7 @@ def _read_entry(folder: Path, key: str) -> IndexEntry:
 
 
 def _load(path: Path) -> dict[str, IndexEntry]:
-    """Entries of the cache file by folder; none if it is missing, damaged or of another
-    version.
-    """
+    """Entries of the cache file by folder; none if it is not readable."""
     try:
         content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         if content["format"] != _FORMAT:

@@ -146,9 +146,7 @@ class BagJournal:
         self._commands.put(_Close(metadata, discard))
 
     def relabel(self, folder: Path, judgement: Judgement) -> None:
-        """Queue a judgement about a closed episode; ``Relabelled`` or ``NotRelabelled``
-        follows.
-        """
+        """Queue a judgement on a closed episode; ``Relabelled`` or ``NotRelabelled`` follows."""
         self._commands.put(_Relabel(folder, judgement))
 
     def poll(self) -> list[Event]:

@@ -97,8 +97,9 @@ class EpisodeMetadata(BaseModel):
         return EpisodeMetadata.model_validate(self.model_dump() | changes)
 
     def to_table(self) -> dict[str, str]:
-        """Flat table of strings for rosbag2 ``custom_data`` and the MCAP record; derived values
-        included, for people.
+        """Flat table of strings, as both places of a bag keep it.
+
+        Outcome and totals, which follow from the rest, are included for people.
         """
         table = {f"{_PREFIX}format": str(_FORMAT)}
         for key, value in self.model_dump(mode="json").items():
@@ -121,8 +122,8 @@ def metadata_from_table(table: Mapping[str, str], where: str) -> EpisodeMetadata
     """
     if f"{_PREFIX}episode_id" not in table:
         raise BagError(
-            f"{where} is not an episode of this suite: expected {_PREFIX}episode_id in its custom data, "
-            f"found {sorted(table) or 'none'}; give a folder written by the recorder"
+            f"{where} is not an episode of this suite: expected {_PREFIX}episode_id in its custom "
+            f"data, found {sorted(table) or 'none'}; give a folder written by the recorder"
         )
     values: dict[str, Any] = {}
     try:

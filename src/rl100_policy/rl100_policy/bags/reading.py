@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of closed episodes: their metadata, and their messages with the definitions the bag
-itself carries.
+"""Reading of closed episodes: their metadata and their messages.
 
-No ROS and no installed message package is needed.
+Messages are read with the definitions the bag carries: neither ROS nor any message package is
+needed.
 """
 
 from __future__ import annotations
@@ -45,8 +45,7 @@ class BagMessage:
 
 
 def read_metadata(folder: Path) -> EpisodeMetadata:
-    """Metadata of a closed episode, from metadata.yaml, or from the MCAP file if that is missing
-    or damaged.
+    """Metadata of a closed episode, from metadata.yaml or, failing that, from the MCAP file.
 
     Raises:
         BagError: If neither has them.
@@ -152,8 +151,8 @@ def _deserialised(typestore: Typestore, type_name: str, topic: str, record: Mess
         return BagMessage(record.log_time, _from_cdr(typestore, type_name, record.data))
     except (SerdeError, ValueError, AssertionError, IndexError, KeyError, TypeError) as error:
         raise BagError(
-            f"message on {topic} received at {record.log_time} ns is not a {type_name}: {error!r}; "
-            "leave this episode out"
+            f"message on {topic} received at {record.log_time} ns is not a {type_name}: "
+            f"{error!r}; leave this episode out"
         ) from error
 
 

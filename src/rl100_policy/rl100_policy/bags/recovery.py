@@ -61,8 +61,7 @@ class RecoveryResult:
 
 
 def recover_all(bags: Path) -> list[RecoveryResult]:
-    """Deal with every unfinished episode of a folder; the names of those being written are in the
-    result too.
+    """Deal with every unfinished episode of a folder; those being written are reported too.
 
     Args:
         bags: Folder of all episodes; a missing one has none.
@@ -105,7 +104,7 @@ def recover(partial: Path) -> RecoveryResult:
 def _recover_locked(partial: Path, episode_id: str) -> RecoveryResult:
     final = partial.with_name(episode_id)
     if final.exists():
-        detail = f"the closed episode {final.name} already exists; these are the remains it was recovered from"
+        detail = f"the closed episode {final.name} already exists; it was recovered from these"
         return _quarantined(partial, episode_id, 0, detail)
     complete = _messages_if_closed(partial)
     if complete is not None:
@@ -149,9 +148,7 @@ def _messages_if_closed(folder: Path) -> int | None:
 
 
 def _rebuild(torn: Path, work: Path, episode_id: str) -> tuple[int, str]:
-    """Copy every readable message of a torn file into a whole one; returns their number and what
-    is known of the loss.
-    """
+    """Copy what is readable of a torn file into a whole one; returns messages and detail."""
     if not torn.is_file():
         return 0, "there is no MCAP file"
     scan = McapScan(torn)
@@ -193,8 +190,7 @@ def _quarantined(partial: Path, episode_id: str, messages: int, detail: str) -> 
 
 
 def check_episode(folder: Path) -> list[str]:
-    """Read a closed episode to the end and compare it with its own metadata; returns what is
-    wrong, for people.
+    """Read a closed episode to its end and say what is wrong with it, for people.
 
     Checksums of all chunks, the end record, and the message counts of metadata.yaml are checked.
     """

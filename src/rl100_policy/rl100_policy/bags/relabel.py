@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A further judgement about an episode that is already closed: the success was none, or the key
-came late.
-"""
+"""A further judgement on a closed episode: the success was none, or the key came late."""
 
 from __future__ import annotations
 

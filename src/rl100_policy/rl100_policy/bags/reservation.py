@@ -21,9 +21,7 @@ _ATTEMPTS = 100
 
 
 class FolderLock:
-    """Exclusive lock on an unfinished episode, held until ``release`` or the end of the
-    process.
-    """
+    """Exclusive lock on an unfinished episode, given up at the latest by the process's end."""
 
     def __init__(self, folder: Path) -> None:
         """Take the lock.
@@ -45,9 +43,7 @@ class FolderLock:
         os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
-        """Remove the lock file and give up the lock; the folder may have been moved in the
-        meantime.
-        """
+        """Remove the lock file, if the folder is still there, and give up the lock."""
         self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
@@ -72,8 +68,7 @@ def is_being_written(folder: Path) -> bool:
 
 
 def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
-    """New folder ``<id>.partial`` and its lock; where the id is taken, ``_2``, ``_3``, ... is
-    appended to it.
+    """New folder ``<id>.partial`` and its lock; a taken id becomes ``<id>_2`` and so on.
 
     Raises:
         BagError: If the folder cannot be made.

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of an MCAP file from front to back, whole or torn: what a reader and a recovery have in
-common.
-"""
+"""Reading of an MCAP file from front to back, whole or torn."""
 
 from __future__ import annotations
 
@@ -35,8 +33,7 @@ _RECORD_LIMIT = 2**30
 
 
 class McapScan:
-    """One pass over a file. Iterating yields schemas, channels, messages and metadata records in
-    file order.
+    """One pass over a file: yields schemas, channels, messages and metadata in file order.
 
     Nothing of the summary at the end of the file is needed. A chunk that fails its checksum is
     left out; the pass ends at

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a recorder knows about the running episode: counts, losses, judgements, and whether its end
-has been reached.
+"""What a recorder knows about the running episode: counts, losses, judgements, its end.
 
 Pure: no ROS, no disk, no clock of its own.
 """

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The rosbag2 side of a bag: metadata.yaml of version 9 (ROS 2 Jazzy), as rosbag2 itself would
-write it.
-"""
+"""The rosbag2 side of a bag: metadata.yaml of version 9 (ROS 2 Jazzy) and its fields."""
 
 from __future__ import annotations
 

@@ -1,6 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writer of one episode: raw messages into ``<bags>/<id>.partial``, closed, brought to disk and
-renamed to ``<bags>/<id>``.
+"""Writer of one episode: into ``<bags>/<id>.partial``, and when closed to ``<bags>/<id>``.
 
 Whatever kills the process, everything up to the last ``flush`` can be recovered (see
 ``recovery``).
@@ -41,9 +40,7 @@ _LIBRARY = "rl100_policy"
 
 
 class McapFile:
-    """One MCAP file in the dialect of rosbag2: channels with QoS and type hash, and the messages
-    as they came.
-    """
+    """One MCAP file as rosbag2 writes it, with the messages as they came."""
 
     def __init__(self, path: Path, compression: Compression) -> None:
         """Create the file and write its head; raises OSError."""
@@ -91,9 +88,7 @@ class McapFile:
         self._writer.add_metadata(MCAP_RECORD, metadata.to_table())
 
     def flush(self, *, sync: bool) -> None:
-        """End the current chunk and hand it to the system; with ``sync`` wait until it is on
-        disk.
-        """
+        """End the chunk and hand it to the system; with ``sync`` wait until it is on disk."""
         self._writer.flush()
         if sync:
             os.fdatasync(self._stream.fileno())
@@ -197,8 +192,7 @@ class EpisodeWriter:
             raise self._failed("write to", error) from error
 
     def annotate(self, metadata: EpisodeMetadata) -> None:
-        """Keep metadata that changed during the episode, such as a judgement, where a crash leaves
-        them.
+        """Keep metadata that changed, such as a judgement, where a crash leaves them.
 
         Raises:
             BagError: If they cannot be written.
@@ -210,8 +204,7 @@ class EpisodeWriter:
             raise self._failed("write to", error) from error
 
     def flush(self, *, sync: bool = True) -> None:
-        """Make everything so far survive the death of the process, and with ``sync`` that of the
-        machine.
+        """Make all so far survive the end of the process; with ``sync``, of the machine.
 
         Raises:
             BagError: If it cannot be written.
@@ -261,6 +254,6 @@ class EpisodeWriter:
 
     def _failed(self, what: str, error: OSError) -> BagError:
         return BagError(
-            f"cannot {what} episode {self.episode_id}: {error}; what was written stays in {self._folder}, "
-            "free space and run `rl100 doctor`"
+            f"cannot {what} episode {self.episode_id}: {error}; what was written stays in "
+            f"{self._folder}: free space and run `rl100 doctor`"
         )

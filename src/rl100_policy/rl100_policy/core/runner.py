@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,6 @@ from rl100_policy.core.policy_version import Manifest, load_version
 
 Sampler = Literal["ddim", "one_step"]
 
-_SEED_MIX = 0x9E3779B97F4A7C15
-"""Odd 64-bit constant (golden ratio) that spreads stamps over seeds."""
 _WARM_UP_DECISIONS = 5
 
 
@@ -46,9 +45,16 @@ class Decided:
     inference_s: float
 
 
-def decision_seed(noise_seed: int, stamp_ns: int) -> int:
-    """Seed of the generator of one decision: a function of the policy's seed and the decision's stamp alone, 63 bits."""
-    return ((stamp_ns + 1) * _SEED_MIX + noise_seed) & (2**63 - 1)
+def decision_seed(noise_seed: int, clouds: NDArray[np.float32], proprio: NDArray[np.float32]) -> int:
+    """Seed of the generator of one decision, 63 bits: a function of the policy's seed and the observation alone.
+
+    So the same version sees the same episode the same way, whenever it runs and whatever ran before; and two samplers that see the same
+    observation start from the same noise.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for part in (np.int64(noise_seed), clouds, proprio):
+        digest.update(np.ascontiguousarray(part).tobytes())
+    return int.from_bytes(digest.digest(), "little") >> 1
 
 
 class PolicyRunner:
@@ -98,8 +104,8 @@ class PolicyRunner:
             ObservationError: If the network's output is not finite.
         """
         begun = time.perf_counter()
-        seed = decision_seed(self._noise_seed, frames[-1].stamp_ns)
         clouds, proprio = stack(frames)
+        seed = decision_seed(self._noise_seed, clouds, proprio)
         decision = self._policy.decide(
             torch.from_numpy(clouds)[None],
             torch.from_numpy(proprio)[None],

@@ -56,7 +56,7 @@ class PolicyParameters:
     policy: str = parameter("", "folder of the policy version to load at start; empty: none")
     sampler: str = parameter("one_step", "one_step (consistency student) or ddim (teacher)")
     deterministic: bool = parameter(True, "take the mean of every denoising transition after the first noise")
-    noise_seed: int = parameter(0, "seed of the policy's noise; each decision mixes in its stamp", low=0, high=2**31)
+    noise_seed: int = parameter(0, "seed of the policy's noise; each decision mixes in its observation", low=0, high=2**31)
     lockstep: bool = parameter(False, "the simulated clock waits for this node")
     execute: int = parameter(0, "actions of a chunk executed before the next decision; 0: all in lockstep, else all but one", low=0, high=64)
     shadow: bool = parameter(False, "decide also while the policy is not in command; the gate ignores it")

@@ -122,7 +122,7 @@ class RecorderNode(Node):
     def __init__(self) -> None:
         """Read parameters, subscribe, offer the services, start the writer thread."""
         super().__init__("recorder")
-        self._parameters = p = read_parameters(self, RecorderParameters)
+        self._settings = p = read_parameters(self, RecorderParameters)
         robot = load_robot(p.robot_config) if p.robot_config else None
         task = load_task(p.task_config) if p.task_config else None
         self._provenance = _provenance(robot, task)
@@ -223,20 +223,16 @@ class RecorderNode(Node):
             raise BagError(
                 f"{len(request.tag_keys)} tag keys but {len(request.tag_values)} tag values"
             )
-        needed, free = (
-            self._parameters.min_free_mb,
-            free_bytes(Path(self._parameters.bags)) // 10**6,
-        )
+        bags, needed = self._settings.bags, self._settings.min_free_mb
+        free = free_bytes(Path(bags)) // 10**6
         if free < needed:
-            raise BagError(
-                f"{free} MB are free in {self._parameters.bags}, {needed} MB are needed; free space"
-            )
+            raise BagError(f"{free} MB are free in {bags}, {needed} MB are needed; free space")
         silent = [
             stream.topic
             for stream in self._streams
             if stream.is_sensor and not self._inputs[stream.topic].has_publisher()
         ]
-        if silent and self._parameters.require_publishers:
+        if silent and self._settings.require_publishers:
             raise BagError(f"nobody publishes {', '.join(silent)}; start the driver")
 
     def _metadata(self, request: StartEpisode.Request) -> EpisodeMetadata:
@@ -259,7 +255,7 @@ class RecorderNode(Node):
         if self._recorder.phase is not Phase.RECORDING:
             response.message = f"no episode is being recorded ({self._recorder.reason})"
             return response
-        deadline_s = time.monotonic() + self._parameters.stop_timeout
+        deadline_s = time.monotonic() + self._settings.stop_timeout
         end_ns = messages.stamp_ns(request.end_stamp)
         self._recorder.request_end(end_ns, deadline_s, discard=request.discard)
         self._publish_state()

@@ -1,7 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Subscription to serialised messages of any type, adapting to the quality of service its
-publishers offer.
-"""
+"""Subscription to serialised messages of any type, adapting to the QoS its publishers offer."""
 
 from __future__ import annotations
 
@@ -35,9 +33,7 @@ def message_class(type_name: str) -> type:
 
 
 def has_header(kind: type) -> bool:
-    """Whether the first field of a message is a std_msgs/Header, so that its stamp can be
-    peeked.
-    """
+    """Whether a message begins with a std_msgs/Header, so that its stamp can be peeked."""
     fields: dict[str, str] = kind.get_fields_and_field_types()  # type: ignore[attr-defined]
     return next(iter(fields.values()), "") == "std_msgs/Header"
 
@@ -96,8 +92,9 @@ class RawSubscription:
         return self._node.count_publishers(self.name) > 0
 
     def adapt(self) -> None:
-        """Subscribe anew if a publisher appeared that does not match. Not to be called from a
-        callback of its own.
+        """Subscribe anew if a publisher appeared that does not match.
+
+        Not to be called from a callback of this subscription.
         """
         if not self._incompatible:
             return
@@ -116,16 +113,18 @@ class RawSubscription:
         )
         events = SubscriptionEventCallbacks(
             incompatible_qos=self._note_incompatible,
-            message_lost=lambda event: self._on_lost(event.total_count_change),
+            message_lost=self._note_lost,
         )
-        arguments: dict[str, Any] = {"raw": True}
+        receive: Any = (
+            self._receive
+        )  # with two arguments rclpy gives the message's information too
         try:
             return self._node.create_subscription(
-                self._kind, self.name, self._receive, profile, event_callbacks=events, **arguments
+                self._kind, self.name, receive, profile, event_callbacks=events, raw=True
             )
         except UnsupportedEventTypeError:  # this middleware cannot report losses; stamps still do
             return self._node.create_subscription(
-                self._kind, self.name, self._receive, profile, **arguments
+                self._kind, self.name, receive, profile, raw=True
             )
 
     def _publisher_profiles(self) -> list[QoSProfile]:
@@ -133,6 +132,9 @@ class RawSubscription:
 
     def _note_incompatible(self, _: object) -> None:
         self._incompatible = True
+
+    def _note_lost(self, event: Any) -> None:
+        self._on_lost(event.total_count_change)
 
     def _receive(self, data: bytes, information: dict[str, Any]) -> None:
         self._on_message(data, information.get("publication_sequence_number") or 0)

@@ -1,0 +1,132 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The streams of one bag, checked and by header stamp, before they are joined.
+
+Every function raises BagError for what makes the whole episode unusable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.bags.reading import BagMessage
+from rl100_policy.core import messages
+from rl100_policy.core.command import CommandSource
+from rl100_policy.core.config import ActionConfig, CameraConfig
+from rl100_policy.core.errors import BagError, ObservationError
+from rl100_policy.core.geometry import pose_from_xyz_rpy
+from rl100_policy.core.point_cloud import Intrinsics
+
+
+@dataclass(frozen=True)
+class ExecutedActions:
+    """Usable commands of an episode, in time order.
+
+    Attributes:
+        stamps_ns: [C] stamp of the joint state that each answered.
+        actions: [C, d_a] float32, SI units, as executed after limits.
+    """
+
+    stamps_ns: NDArray[np.int64]
+    actions: NDArray[np.float32]
+
+
+def by_stamp(recorded: Sequence[BagMessage], end_ns: int) -> dict[int, Any]:
+    """Messages by header stamp [ns], in its order.
+
+    Of equal stamps the first is taken, as the live nodes do.
+
+    Args:
+        recorded: In the order of reception.
+        end_ns: Later stamps are left out; 0: none are.
+    """
+    found: dict[int, Any] = {}
+    for message in recorded:
+        stamp = messages.stamp_ns(message.value.header.stamp)
+        if not end_ns or stamp <= end_ns:
+            found.setdefault(stamp, message.value)
+    return dict(sorted(found.items()))
+
+
+def executed_actions(commands: dict[int, Any], action: ActionConfig) -> ExecutedActions:
+    """Executed actions from the first to the last period in which somebody was in command.
+
+    A command whose action is not finite or has another length counts as missing.
+
+    Args:
+        commands: rl100_msgs/GateCommand by stamp, in its order.
+        action: What the task commands.
+
+    Raises:
+        BagError: If the actions are of another kind, or nobody was ever in command.
+    """
+    for command in commands.values():
+        if command.action_space != action.space or tuple(command.names) != action.names:
+            raise BagError(
+                f"its actions are {command.action_space} {list(command.names)}, the task has "
+                f"{action.space} {list(action.names)}; give the task it was recorded for"
+            )
+    active = [stamp for stamp, command in commands.items() if command.source != CommandSource.HOLD]
+    if not active:
+        raise BagError(f"nobody was in command in any of its {len(commands)} control periods")
+    usable = {
+        stamp: command.executed
+        for stamp, command in commands.items()
+        if active[0] <= stamp <= active[-1]
+        and len(command.executed) == action.dim
+        and np.isfinite(command.executed).all()
+    }
+    actions = np.array(list(usable.values()), dtype=np.float32).reshape(-1, action.dim)
+    return ExecutedActions(np.array(list(usable), dtype=np.int64), actions)
+
+
+def recorded_intrinsics(infos: Sequence[BagMessage]) -> Intrinsics:
+    """Intrinsics of the one camera setting of an episode, from its sensor_msgs/CameraInfo.
+
+    Raises:
+        BagError: If there are none, they differ, or they cannot be a camera's.
+    """
+    try:
+        found = {messages.intrinsics(info.value) for info in infos}
+    except ObservationError as error:
+        raise BagError(str(error)) from error
+    if len(found) != 1:
+        raise BagError(f"expected one and the same CameraInfo throughout, found {len(found)}")
+    return found.pop()
+
+
+def recorded_camera_pose(
+    transforms: Sequence[BagMessage], camera: CameraConfig, base_frame: str
+) -> tuple[NDArray[np.float64], bool]:
+    """Optical frame in the base frame, [4, 4].
+
+    Args:
+        transforms: geometry_msgs/TransformStamped of any frames.
+        camera: Which camera, and its pose if none is recorded.
+        base_frame: Robot base frame.
+
+    Returns:
+        The pose, and whether it was recorded.
+
+    Raises:
+        BagError: If the pose changes during the episode, or is not finite.
+    """
+    of_camera = [
+        each.value.transform
+        for each in transforms
+        if each.value.header.frame_id == base_frame
+        and each.value.child_frame_id == camera.optical_frame
+    ]
+    if not of_camera:
+        return pose_from_xyz_rpy(camera.xyz, camera.rpy), False
+    try:
+        poses = [messages.transform_matrix(each) for each in of_camera]
+    except ObservationError as error:
+        raise BagError(str(error)) from error
+    if any(not np.allclose(pose, poses[0], atol=1e-6) for pose in poses):
+        raise BagError("the camera's pose changes during the episode; it must be fixed")
+    return poses[0], True

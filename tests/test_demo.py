@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The main job in small, through real node processes: demonstrate, record, train, drive, report."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from rl100_bringup.demo import DemoSettings, evaluate_version, run_demo
+from rl100_bringup.report import REPORT_FILE
+from rl100_policy.bags.index import read_index
+from rl100_policy.bags.reading import read_messages
+from rl100_policy.core.errors import ConfigError
+
+pytestmark = [pytest.mark.launch, pytest.mark.slow]
+
+BRIEF = ("imitation.steps=60", "distillation.steps=30")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    output = tmp_path_factory.mktemp("demo") / "run"
+    status = run_demo(DemoSettings(output, episodes=4, trials=2, skill=0.8, seed=0, overrides=BRIEF), Console(quiet=True))
+    return output, status, json.loads((output / REPORT_FILE).read_text())
+
+
+def test_the_report_holds_every_stage_with_its_interval(finished):
+    _, _, report = finished
+    assert [(s["name"], s["policy"], s["trials"]) for s in report["stages"]] == [
+        ("demonstrations", "operator", 4), ("imitation", "ddim", 2), ("imitation", "one_step", 2)
+    ]  # fmt: skip
+    for stage in report["stages"]:
+        assert 0.0 <= stage["wilson_low"] <= stage["successes"] / stage["trials"] <= stage["wilson_high"] <= 1.0
+        assert stage["seconds"] > 0.0
+    assert set(report["latency_ms"]) == {"ddim", "one_step"}
+    assert all(0.0 < row["p50"] <= row["p99"] for row in report["latency_ms"].values())
+    assert report["bags"]["episodes"] == 4
+    assert report["bags"]["degraded"] == 0
+    assert [row["steps"] for row in report["training"]] == [60, 30]
+
+
+def test_the_exit_status_says_whether_the_student_reached_half_of_the_operator(finished):
+    _, status, report = finished
+    operator, _, student = (stage["successes"] / stage["trials"] for stage in report["stages"])
+    assert status == int(student < 0.5 * operator)
+
+
+def test_every_episode_is_a_labelled_bag_without_loss(finished):
+    output, _, report = finished
+    index = read_index(output / "bags")
+    assert len(index.entries) == 8
+    assert not index.damaged
+    assert not index.unfinished
+    for entry in index.entries:
+        assert entry.metadata.outcome in ("success", "failure")
+        assert entry.metadata.lost_total == 0
+        assert entry.metadata.operator == "scripted_operator"
+    by_tag = [(e.metadata.tags["mode"], e.metadata.policy_version) for e in index.entries]
+    assert by_tag == [("demonstrate", "")] * 4 + [("supervise", report["policy_version"])] * 4
+
+
+def test_the_policys_decisions_are_in_the_bags_and_its_actions_were_executed(finished):
+    output, _, report = finished
+    entry = read_index(output / "bags").entries[-1]
+    found = read_messages(output / "bags" / entry.folder, ["policy/decision", "gate/command", "sim/ground_truth"])
+    decisions = [message.value for message in found["policy/decision"]]
+    assert {decision.policy_version for decision in decisions} == {report["policy_version"]}
+    commands = [message.value for message in found["gate/command"] if message.value.source == 2]
+    assert len(commands) > 8
+    assert all(command.policy_version == report["policy_version"] for command in commands)
+    assert not found["sim/ground_truth"]
+
+
+def test_pictures_are_drawn(finished):
+    output, _, _ = finished
+    for name in ("scene.png", "episode_path.png", "loss.png"):
+        assert (output / "pictures" / name).stat().st_size > 10_000
+
+
+def test_the_same_version_on_the_same_seeds_drives_the_same_episodes(finished, tmp_path):
+    output, _, report = finished
+    version = output / "train" / report["policy_version"]
+    again = evaluate_version(version, tmp_path, 2, ("one_step",), 100_000, "panda", "push_t", Console(quiet=True))
+    assert again.stages[0].successes == report["stages"][2]["successes"]
+
+    def executed(bags, entries):
+        return [
+            [tuple(m.value.joint_command) for m in read_messages(bags / e.folder, ["gate/command"])["gate/command"][:-1]]
+            for e in entries
+        ]
+
+    first = [e for e in read_index(output / "bags").entries if e.metadata.tags["sampler"] == "one_step"]
+    assert executed(output / "bags", first) == executed(tmp_path / "bags", read_index(tmp_path / "bags").entries)
+
+
+def test_an_earlier_demo_is_not_overwritten(finished):
+    output, _, _ = finished
+    with pytest.raises(ConfigError, match="earlier demo"):
+        run_demo(DemoSettings(output, 1, 1, 0.5, 0), Console(quiet=True))
