@@ -18,7 +18,7 @@ from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 from rl100_bringup.graph import NodeDescription
 from rl100_policy.core.errors import ConfigError, Rl100Error
 
-_STOP_TIMEOUT_S = 8.0
+_STOP_TIMEOUT_S = 16.0
 """After an interrupt a node has this long to close its files before it is killed [s]."""
 
 

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tensors of episodes read before, so that only new bags cost anything.
 
-One safetensors file per episode and description under ``<bags>/.cache/``. An entry holds as long as the bag, the task, the
-robot (with its URDF) and the code that made it are the same; anything else, or damage, and it is made anew.
+One safetensors file per episode and description lies in ``<bags>/.cache/``. It holds as long as
+the bag, the task, the robot (with its URDF) and the code that made it are the same; anything else,
+or damage, and it is made anew.
 """
 
 from __future__ import annotations
@@ -71,7 +72,7 @@ class EpisodeCache:
                 arrays = {name: stored.get_tensor(name) for name in _ARRAYS}
             episode = Episode(
                 id=described["id"],
-                outcome=described["outcome"],  # type: ignore[arg-type] # checked when it was written
+                outcome=described["outcome"],
                 source_sha256=described["source_sha256"],
                 **arrays,
             )

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All episodes of a folder of bags, read once and then only what is new.
 
-A bag that cannot be used (damaged, of another task or robot, without a usable action) is left out and reported, never fatal.
-A degraded bag is used as far as it goes, see ``bag_episode``, and reported too. Unfinished bags are ignored.
+A bag that cannot be used (damaged, of another task or robot, without a usable action) is left out
+and reported, never fatal. A degraded bag is used as far as it goes, see ``bag_episode``, and
+reported too. Unfinished bags are ignored.
 """
 
 from __future__ import annotations

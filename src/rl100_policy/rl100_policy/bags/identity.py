@@ -2,9 +2,8 @@
 """Names of episodes and of the folders in a bag folder.
 
 ``<bags>/<id>/`` is a closed episode, ``<bags>/<id>.partial/`` one that is being written or was
-left by a crash,
-``<bags>/quarantine/`` holds what could not be used as it was, ``<bags>/trash/`` what a person
-discarded.
+left by a crash, ``<bags>/quarantine/`` holds what could not be used as it was, ``<bags>/trash/``
+what a person discarded.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 """Table of the closed episodes of a folder: fast the second time, rebuildable from the bags.
 
 The cache file ``.index.json`` remembers what was read, by size and time of change of each bag's
-files. It is never trusted
-further than that: a missing, damaged or outdated entry is read again from the bag.
+files. It is never trusted further than that: a missing, damaged or outdated entry is read again
+from the bag.
 """
 
 from __future__ import annotations

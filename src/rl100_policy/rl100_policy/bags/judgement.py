@@ -54,9 +54,8 @@ def outcome_of(judgements: Iterable[Judgement]) -> Outcome:
     """Outcome that a list of judgements amounts to: the newest one that was not taken back.
 
     Judgements count in the order of their stamps, equal stamps in the order given. An undo takes
-    back the newest
-    judgement still standing, so two undos take back two; an undo with nothing before it changes
-    nothing.
+    back the newest judgement still standing, so two undos take back two; an undo with nothing
+    before it changes nothing.
     """
     standing: list[Outcome] = []
     for judgement in sorted(judgements, key=lambda each: each.stamp_ns):

@@ -2,9 +2,8 @@
 """What is known about an episode besides its messages, as it is kept inside the bag.
 
 The same flat table of strings, each key beginning with ``rl100.``, is written twice: as rosbag2
-``custom_data`` in
-metadata.yaml, where ``ros2 bag info`` shows it, and as an MCAP metadata record, where it survives
-without metadata.yaml.
+``custom_data`` in metadata.yaml, where ``ros2 bag info`` shows it, and as an MCAP metadata record,
+where it survives without metadata.yaml.
 """
 
 from __future__ import annotations

@@ -2,10 +2,8 @@
 """What becomes of episodes that a crash left unfinished.
 
 Every ``<id>.partial`` that no living process writes is read up to where it is torn. If there are
-messages, they become the
-closed episode ``<id>``, flagged ``recovered``; what was found goes to ``<bags>/quarantine/``
-either way, with a file that says
-why. Nothing is deleted.
+messages, they become the closed episode ``<id>``, flagged ``recovered``; what was found goes to
+``<bags>/quarantine/`` either way, with a file that says why. Nothing is deleted.
 """
 
 from __future__ import annotations
@@ -28,7 +26,7 @@ from rl100_policy.bags.identity import (
 )
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_metadata
-from rl100_policy.bags.reservation import FolderLock, is_being_written
+from rl100_policy.bags.reservation import FolderLock
 from rl100_policy.bags.scan import McapScan
 from rl100_policy.bags.storage import read_metadata_file, sync_folder, write_metadata_file
 from rl100_policy.core.errors import BagError
@@ -81,16 +79,13 @@ def recover(partial: Path) -> RecoveryResult:
         BagError: If the bag folder cannot be written.
     """
     episode_id = partial.name.removesuffix(PARTIAL)
-    if is_being_written(partial):
-        return RecoveryResult(
-            episode_id, RecoveryStatus.IN_USE, partial, 0, "a living process is writing it"
-        )
     try:
         lock = FolderLock(partial)
+    except BlockingIOError:
+        detail = "a living process is writing it"
+        return RecoveryResult(episode_id, RecoveryStatus.IN_USE, partial, 0, detail)
     except OSError as error:
-        return RecoveryResult(
-            episode_id, RecoveryStatus.IN_USE, partial, 0, f"it cannot be locked: {error}"
-        )
+        raise BagError(f"cannot lock {partial}: {error}; check its rights") from error
     try:
         return _recover_locked(partial, episode_id)
     except OSError as error:

@@ -2,8 +2,7 @@
 """Who may write an unfinished episode: a file lock that the kernel releases when its process dies.
 
 A lock of the kernel, not a process number in a file: it cannot be mistaken for the lock of a later
-process with the same
-number, and it works between containers that share the folder.
+process with the same number, and it works between containers that share the folder.
 """
 
 from __future__ import annotations

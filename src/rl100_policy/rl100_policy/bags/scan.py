@@ -36,8 +36,7 @@ class McapScan:
     """One pass over a file: yields schemas, channels, messages and metadata in file order.
 
     Nothing of the summary at the end of the file is needed. A chunk that fails its checksum is
-    left out; the pass ends at
-    the first place where the structure of the file is lost.
+    left out; the pass ends at the first place where the structure of the file is lost.
 
     Attributes:
         complete: After the pass: the file has its end record, that is, it was closed.

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writer of one episode: into ``<bags>/<id>.partial``, and when closed to ``<bags>/<id>``.
 
-Whatever kills the process, everything up to the last ``flush`` can be recovered (see
-``recovery``).
+Whatever kills the process, everything up to the last ``flush`` can be recovered, see ``recovery``.
 """
 
 from __future__ import annotations
@@ -133,10 +132,9 @@ class EpisodeWriter:
 
         Args:
             bags: Folder of all episodes; made if missing.
-            metadata: What is known at the start; ``episode_id`` is the wanted one, see
-                ``self.metadata`` for the one got.
-            compression: Of the chunks. None is fastest and lets single messages of a torn chunk be
-                read.
+            metadata: What is known at the start; its ``episode_id`` is the one wanted, the one got
+                is in ``self.episode_id``.
+            compression: Of the chunks; none is fastest.
 
         Raises:
             BagError: If the folder cannot be written.

@@ -13,17 +13,16 @@ Threads: one executor thread and one writer thread.
 |---|---|---|
 | default, mutually exclusive | subscriptions, start service, 20 Hz timer (steady clock) | never |
 | stop, mutually exclusive | stop service, a coroutine awaiting the closed bag | without a thread |
-| (writer thread) | everything that touches the disk | for the disk |
+| (writer thread) | all that touches the disk but making an episode's folder | for the disk |
 
 Messages are stamped in the bag with the ROS time of their reception (``/clock`` in simulation), as
 rosbag2 does; their header stamps are untouched. An episode ends when every sensor seen in it has
 reached the end stamp, or ``stop_timeout`` after the request.
 
 Failure policy: a message that is malformed is recorded as it is. A message that cannot be recorded
-is counted and makes the episode degraded. A disk that is full or fails ends the episode: what
-there
-is stays recoverable, the state goes to IDLE with the reason, and the node goes on. A stopped node
-closes its episode.
+is counted and makes the episode degraded. A disk that is full or fails ends the episode: what is
+there stays recoverable, the state goes to IDLE with the reason, and the node goes on. A stopped
+node closes its episode.
 """
 
 from __future__ import annotations

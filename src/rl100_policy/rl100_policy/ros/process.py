@@ -16,6 +16,10 @@ from rclpy.node import Node
 from rl100_policy.core.errors import Rl100Error
 
 
+_SHUTDOWN_LIMIT_S = 15
+"""Longest end of a process [s]: a recorder may need some of it to bring its bag to disk."""
+
+
 def keep_on_this_machine() -> None:
     """Restrict DDS discovery to this machine unless the person asked for more (ROS's own default is the subnet)."""
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
@@ -50,7 +54,18 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None, *, t
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
+        _bound_shutdown()
         executor.shutdown()
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _bound_shutdown() -> None:
+    """Let the system end this process if its end hangs.
+
+    Seen: the middleware spinning for ever, with the interpreter's lock held, while it removes a participant. No Python code can run
+    then, so the default action of an alarm signal is used. Can go when the middleware no longer does that.
+    """
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    signal.alarm(_SHUTDOWN_LIMIT_S)

@@ -27,7 +27,8 @@ def message_class(type_name: str) -> type:
         found: type = getattr(importlib.import_module(f"{package}.msg"), name)
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"message type {type_name} is not available: {error}; build or install package {package}"
+            f"message type {type_name} is not available: {error}; "
+            f"build or install package {package}"
         ) from error
     return found
 
@@ -114,6 +115,7 @@ class RawSubscription:
         events = SubscriptionEventCallbacks(
             incompatible_qos=self._note_incompatible,
             message_lost=self._note_lost,
+            use_default_callbacks=False,  # each event costs the executor time at every wake-up
         )
         receive: Any = (
             self._receive

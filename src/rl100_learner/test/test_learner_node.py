@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The learner node: trains from a folder of bags on request, reports, can be cancelled, and says what is wrong."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from rl100_msgs.action import Train
+from rl100_msgs.msg import LearnerStatus
+
+from rl100_learner.node import LearnerNode
+from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.geometry import pose_from_xyz_rpy
+from rl100_policy.core.policy_version import load_version
+from rl100_policy.ros.qos import LATCHED
+from rl100_policy.ros.testing import isolated_ros, spinning
+
+pytestmark = pytest.mark.ros
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
+BRIEF = ["imitation.steps=4", "distillation.steps=2", "log_every=1", "imitation.windows=8"]
+
+
+@pytest.fixture
+def recorded_bags(tmp_path) -> Path:
+    """Two episodes of twelve periods that look at a plane 3 cm above the table."""
+    camera, pose = ROBOT.camera(), pose_from_xyz_rpy(ROBOT.camera().xyz, ROBOT.camera().rpy)
+    u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
+    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1)
+    plane = np.rint(1000 * (0.03 - pose[2, 3]) / (rays @ pose[:3, :3].T)[..., 2]).clip(0, 65535).astype(np.uint16)
+    actions = 0.1 * np.sin(np.arange(24)).reshape(12, 2).astype(np.float32)
+    depth, positions = np.repeat(plane[None], 13, axis=0), np.tile(ROBOT.home, (13, 1))
+    for _ in range(2):
+        SyntheticEpisode(TASK, ROBOT, depth, positions, actions).write(tmp_path / "bags", MessageFactory())
+    return tmp_path / "bags"
+
+
+class Person(Node):
+    """Asks for trainings."""
+
+    def __init__(self) -> None:
+        super().__init__("person")
+        self.train = ActionClient(self, Train, "learner/train")
+        self.status: list[LearnerStatus] = []
+        self.feedback: list[LearnerStatus] = []
+        self.create_subscription(LearnerStatus, "learner/status", self.status.append, LATCHED)
+
+    def ask(self, spin_until, **goal):
+        sent = self.train.send_goal_async(Train.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback.status))
+        assert spin_until(sent.done)
+        return sent.result()
+
+
+@pytest.fixture
+def rig():
+    with isolated_ros(**PATHS):
+        person = Person()
+        with spinning(LearnerNode(), person) as spin_until:
+            assert spin_until(lambda: person.train.server_is_ready() and bool(person.status))
+            yield person, spin_until
+
+
+def result(rig, handle):
+    future = handle.get_result_async()
+    assert rig[1](future.done, 120.0)
+    return future.result().result
+
+
+def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp_path):
+    person, spin_until = rig
+    handle = person.ask(spin_until, task="push_t", bags=str(recorded_bags), output=str(tmp_path / "run"), overrides=BRIEF)
+    assert handle.accepted
+    done = result(rig, handle)
+    assert done.success, done.message
+    _, manifest = load_version(Path(done.policy_version_path))
+    assert manifest.task == TASK
+    assert len(manifest.bags) == 2
+    assert spin_until(lambda: person.status[-1].policy_version == manifest.name)
+    assert spin_until(lambda: {status.stage for status in person.feedback} >= {"imitation", "distillation"})
+
+
+@pytest.mark.parametrize(
+    ("goal", "message"),
+    [
+        ({"bags": "", "output": ""}, "needs the folder"),
+        ({"bags": "/nowhere", "output": "/tmp/unused"}, "no usable episode"),
+        ({"bags": "/nowhere", "output": "/tmp/unused", "overrides": ["imitation.stepz=3"]}, "imitation.stepz"),
+    ],
+)
+def test_a_goal_that_cannot_be_met_fails_with_the_reason(rig, goal, message):
+    person, spin_until = rig
+    done = result(rig, person.ask(spin_until, **goal))
+    assert not done.success
+    assert message in done.message
+    assert spin_until(lambda: person.status[-1].state == LearnerStatus.FAULT)
+
+
+def test_a_goal_for_another_task_is_rejected(rig):
+    person, spin_until = rig
+    assert not person.ask(spin_until, task="pour", bags="b", output="o").accepted
