@@ -88,7 +88,7 @@ def test_bag_and_live_path_give_equal_tensors(tmp_path):
 
             assert spin_until(lambda: live.twists.get_subscription_count() >= 2 and live.count_publishers("policy/cloud"))
             call("reset", ResetSim.Request(seed=11))
-            call("start", StartEpisode.Request(task="push_t", operator="test"))
+            call("start", StartEpisode.Request(task="push_t", operator_name="test"))
             call("source", SetCommandSource.Request(source=int(CommandSource.TELEOP)))
             call("run", SetBool.Request(data=True))
             assert spin_until(lambda: len(live.frames) > STEPS)

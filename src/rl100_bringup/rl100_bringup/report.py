@@ -129,13 +129,7 @@ def bags_result(trials: Trials) -> BagsResult:
 
 def tables(report: Report) -> list[Table]:
     """The report for a terminal."""
-    out = []
-    success = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
-    for stage in report.stages:
-        share = f"{stage.successes}/{stage.trials} = {100 * stage.successes / max(1, stage.trials):.0f} %"
-        interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
-        success.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
-    out.append(success)
+    out = [_success_table(report.stages)] if report.stages else []
     if report.bags:
         bags = Table("bags", "recorded", "size", "success share", "degraded", title="Demonstrations")
         b = report.bags
@@ -154,3 +148,12 @@ def tables(report: Report) -> list[Table]:
         table.caption = f"deadline misses: {report.deadline_misses}"
         out.append(table)
     return out
+
+
+def _success_table(stages: Sequence[StageResult]) -> Table:
+    table = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
+    for stage in stages:
+        share = f"{stage.successes}/{stage.trials} = {100 * stage.successes / max(1, stage.trials):.0f} %"
+        interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
+        table.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
+    return table

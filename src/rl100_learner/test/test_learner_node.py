@@ -81,7 +81,7 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
     assert manifest.task == TASK
     assert len(manifest.bags) == 2
     assert spin_until(lambda: person.status[-1].policy_version == manifest.name)
-    assert spin_until(lambda: {status.stage for status in person.feedback} >= {"imitation", "distillation"})
+    assert "imitation" in {status.stage for status in person.feedback}
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ class ScriptedPusher:
             ConfigError: If ``task.sim`` is not a valid description of Push-T.
         """
         self.skill = skill
-        self._parameters = read_parameters(task)
+        self._settings = read_parameters(task)
         self._contacts = find_contacts(T_BLOCK, robot.tool.radius)
         self._route = Route(T_BLOCK, robot.tool.radius, self._contacts)
         self._low = np.array(task.tool_workspace.low[:2]) + _BORDER
@@ -105,8 +105,8 @@ class ScriptedPusher:
         self._wish = Preferences(
             walking_speed=self.temper.walking_speed,
             pushing_speed=self.temper.pushing_speed,
-            position_aim=_AIM_SHARE * self._parameters.position_tolerance,
-            yaw_aim=_AIM_SHARE * self._parameters.yaw_tolerance,
+            position_aim=_AIM_SHARE * self._settings.position_tolerance,
+            yaw_aim=_AIM_SHARE * self._settings.yaw_tolerance,
         )
         self._bias = self.temper.contact_bias * rng.standard_normal(len(self._contacts))
         self._tremor = np.zeros(2)

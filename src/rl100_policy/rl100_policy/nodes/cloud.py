@@ -58,10 +58,10 @@ class CloudNode(Node):
     def __init__(self) -> None:
         """Read parameters and subscribe."""
         super().__init__("cloud")
-        self._parameters = read_parameters(self, CloudParameters)
-        robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._settings = read_parameters(self, CloudParameters)
+        robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
         self._base_frame = robot.base_frame
-        self._camera = robot.camera(self._parameters.camera or None)
+        self._camera = robot.camera(self._settings.camera or None)
         self._t_base_camera: NDArray[np.float64] | None = None
         self._intrinsics: Intrinsics | None = None
         self._early: Image | None = None
@@ -71,13 +71,13 @@ class CloudNode(Node):
         self._work_s = 0.0
         self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
-        qos = sensor_input(lockstep=self._parameters.lockstep)
-        if self._parameters.input == "depth":
+        qos = sensor_input(lockstep=self._settings.lockstep)
+        if self._settings.input == "depth":
             self.create_subscription(Image, self._camera.topic, self._on_depth, qos)
             info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
             self.create_subscription(CameraInfo, info, self._on_info, qos)
         else:
-            self.create_subscription(PointCloud2, self._parameters.points_topic, self._on_points, qos)
+            self.create_subscription(PointCloud2, self._settings.points_topic, self._on_points, qos)
         self.create_subscription(TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED)
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 

@@ -59,8 +59,8 @@ class CommandGateNode(Node):
     def __init__(self) -> None:
         """Read parameters, subscribe, offer the services."""
         super().__init__("command_gate")
-        self._parameters = read_parameters(self, GateParameters)
-        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._settings = read_parameters(self, GateParameters)
+        self._robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
         self._gate = CommandGate(self._robot, self._task)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
@@ -128,7 +128,7 @@ class CommandGateNode(Node):
         stamp, q, received = self._waiting
         action, version = self._due(stamp)
         in_command = self._source is not CommandSource.HOLD and not self._estop
-        if action is None and in_command and self._parameters.lockstep:
+        if action is None and in_command and self._settings.lockstep:
             return
         if self._fresh:
             self._gate.reset(q)
@@ -149,7 +149,7 @@ class CommandGateNode(Node):
             return (due[0], due[1].policy_version) if due else (None, "")
         if self._source is CommandSource.TELEOP and self._twist is not None:
             age = stamp - self._twist[0]
-            limit = 0 if self._parameters.lockstep else round(self._parameters.teleop_timeout * 1e9)
+            limit = 0 if self._settings.lockstep else round(self._settings.teleop_timeout * 1e9)
             return (self._twist[1], "") if age <= limit else (None, "")
         return None, ""
 

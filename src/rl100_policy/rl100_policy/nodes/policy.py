@@ -69,16 +69,16 @@ class PolicyNode(Node):
     def __init__(self) -> None:
         """Read parameters, load the version if one is given, subscribe."""
         super().__init__("policy")
-        self._parameters = read_parameters(self, PolicyParameters)
-        torch.set_num_threads(self._parameters.torch_threads)
-        self._robot, self._task = load_robot(self._parameters.robot_config), load_task(self._parameters.task_config)
+        self._settings = read_parameters(self, PolicyParameters)
+        torch.set_num_threads(self._settings.torch_threads)
+        self._robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._window = ObservationWindow(self._task.observation.n_obs, self._period_ns)
         self._assembler = FrameAssembler(
             self._task.observation,
             ArmKinematics(self._robot).tool_position,
             period_ns=self._period_ns,
-            tolerance_ns=0 if self._parameters.lockstep else self._period_ns // 2,
+            tolerance_ns=0 if self._settings.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
         self._runner: PolicyRunner | None = None
@@ -92,14 +92,14 @@ class PolicyNode(Node):
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
         self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
-        qos = sensor_input(lockstep=self._parameters.lockstep)
+        qos = sensor_input(lockstep=self._settings.lockstep)
         self.create_subscription(PointCloud2, "policy/cloud", self._on_cloud, qos)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, qos)
         self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
         self.create_service(LoadPolicy, "policy/load", self._on_load)
         self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        if self._parameters.policy:
-            self._load(self._parameters.policy, self._parameters.sampler)
+        if self._settings.policy:
+            self._load(self._settings.policy, self._settings.sampler)
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
         self._publish_status()
@@ -152,7 +152,7 @@ class PolicyNode(Node):
         """Hand the window to the worker when the last chunk is used up and the newest frame is fresh."""
         newest = self._window.newest_ns
         runner = self._runner
-        if newest is None or runner is None or not (self._in_command or self._parameters.shadow):
+        if newest is None or runner is None or not (self._in_command or self._settings.shadow):
             return
         age_ns = self.get_clock().now().nanoseconds - newest
         if age_ns > 2 * self._period_ns:
@@ -168,8 +168,8 @@ class PolicyNode(Node):
     def _executed(self, runner: PolicyRunner) -> int:
         """Actions of a chunk that are executed before the next decision."""
         n_chunk = runner.n_chunk
-        default = n_chunk if self._parameters.lockstep else max(1, n_chunk - 1)
-        return min(self._parameters.execute or default, n_chunk)
+        default = n_chunk if self._settings.lockstep else max(1, n_chunk - 1)
+        return min(self._settings.execute or default, n_chunk)
 
     def _work(self) -> None:
         """Worker thread: newest window in, chunk and record out."""
@@ -216,7 +216,7 @@ class PolicyNode(Node):
     # Versions and status
 
     def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
-        response.success = self._load(request.path, request.sampler or self._parameters.sampler)
+        response.success = self._load(request.path, request.sampler or self._settings.sampler)
         response.policy_version = self._runner.version if self._runner else ""
         response.message = self._detail
         return response
@@ -229,8 +229,8 @@ class PolicyNode(Node):
                 task=self._task,
                 robot=self._robot,
                 sampler=sampler,
-                deterministic=self._parameters.deterministic,
-                noise_seed=self._parameters.noise_seed,
+                deterministic=self._settings.deterministic,
+                noise_seed=self._settings.noise_seed,
             )
             runner.warm_up()
         except PolicyVersionError as error:

@@ -83,14 +83,14 @@ class ScriptedOperatorNode(Node):
     def __init__(self) -> None:
         """Read parameters, look at the scene, find the controls."""
         super().__init__("scripted_operator")
-        self._parameters = read_parameters(self, OperatorParameters)
-        if self._parameters.mode not in ("demonstrate", "supervise"):
+        self._settings = read_parameters(self, OperatorParameters)
+        if self._settings.mode not in ("demonstrate", "supervise"):
             raise ConfigError(
-                f"mode must be demonstrate or supervise, got {self._parameters.mode!r}"
+                f"mode must be demonstrate or supervise, got {self._settings.mode!r}"
             )
         self._robot, self._task = (
-            load_robot(self._parameters.robot_config),
-            load_task(self._parameters.task_config),
+            load_robot(self._settings.robot_config),
+            load_task(self._settings.task_config),
         )
         self._pusher: ScriptedPusher | None = None
         self._ended = threading.Event()
@@ -124,7 +124,7 @@ class ScriptedOperatorNode(Node):
         """Press the key for what the scene shows."""
         kind = HumanFeedback.SUCCESS if truth.success else HumanFeedback.FAILURE
         judgement = HumanFeedback(
-            kind=kind, reward=1.0 if truth.success else 0.0, source=self._parameters.name
+            kind=kind, reward=1.0 if truth.success else 0.0, source=self._settings.name
         )
         judgement.header.stamp = truth.header.stamp
         self._feedback.publish(judgement)
@@ -138,29 +138,29 @@ class ScriptedOperatorNode(Node):
             OperatorError: If a control is missing, refuses, or an episode does not end.
         """
         version = ""
-        if self._parameters.mode == "supervise" and self._parameters.policy:
+        if self._settings.mode == "supervise" and self._settings.policy:
             request = LoadPolicy.Request(
-                path=self._parameters.policy, sampler=self._parameters.sampler
+                path=self._settings.policy, sampler=self._settings.sampler
             )
             version = self._call(self._load_policy, request).policy_version
-        for index in range(self._parameters.episodes):
-            self._one_episode(self._parameters.first_seed + index, version)
+        for index in range(self._settings.episodes):
+            self._one_episode(self._settings.first_seed + index, version)
             done = index + 1
             self.get_logger().info(
-                f"episode {done} of {self._parameters.episodes}: {self._successes} successes so far"
+                f"episode {done} of {self._settings.episodes}: {self._successes} successes so far"
             )
 
     def _one_episode(self, seed: int, version: str) -> None:
-        demonstrate = self._parameters.mode == "demonstrate"
+        demonstrate = self._settings.mode == "demonstrate"
         self._call(self._reset_sim, ResetSim.Request(seed=seed))
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._ended.clear()
-        if self._parameters.record:
+        if self._settings.record:
             start = StartEpisode.Request(
-                task=self._task.name, operator_name=self._parameters.name, policy_version=version
+                task=self._task.name, operator_name=self._settings.name, policy_version=version
             )
             start.tag_keys = ["mode", "seed", "sampler"]
-            start.tag_values = [self._parameters.mode, str(seed), self._parameters.sampler]
+            start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
             self._start_recording(start)
         source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
         self._call(self._set_source, SetCommandSource.Request(source=int(source)))
@@ -174,7 +174,7 @@ class ScriptedOperatorNode(Node):
         self._call(self._run_sim, SetBool.Request(data=False))
         assert self._last is not None
         self._successes += bool(self._last.success)
-        if self._parameters.record:
+        if self._settings.record:
             self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
 
     def _start_recording(self, request: StartEpisode.Request) -> None:
@@ -191,7 +191,7 @@ class ScriptedOperatorNode(Node):
                 time.sleep(0.5)
 
     def _new_pusher(self, seed: int) -> ScriptedPusher:
-        pusher = ScriptedPusher(self._robot, self._task, skill=self._parameters.skill)
+        pusher = ScriptedPusher(self._robot, self._task, skill=self._settings.skill)
         pusher.reset(np.random.default_rng([seed, 1]))
         return pusher
 

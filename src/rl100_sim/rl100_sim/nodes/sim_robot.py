@@ -77,10 +77,10 @@ class SimRobotNode(Node):
     def __init__(self) -> None:
         """Build the world, advertise, wait for a reset."""
         super().__init__("sim_robot")
-        self._parameters = read_parameters(self, SimParameters)
+        self._settings = read_parameters(self, SimParameters)
         self._robot, self._task = (
-            load_robot(self._parameters.robot_config),
-            load_task(self._parameters.task_config),
+            load_robot(self._settings.robot_config),
+            load_task(self._settings.task_config),
         )
         if self._task.time_limit >= EPOCH_S:
             raise ConfigError(
@@ -93,7 +93,7 @@ class SimRobotNode(Node):
         self._command = np.array(self._robot.home)
         self._missed = 0
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
-        self._clock = self.create_publisher(ClockMessage, "/clock", 10)
+        self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
         self._depth = self.create_publisher(Image, self._camera.topic, SENSOR)
         info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
@@ -106,10 +106,10 @@ class SimRobotNode(Node):
         )
         self.create_service(ResetSim, "sim/reset", self._on_reset)
         self.create_service(SetBool, "sim/run", self._on_run)
-        if self._parameters.lockstep:
+        if self._settings.lockstep:
             self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._wall)
         else:
-            period = self._robot.control_period / self._parameters.real_time_factor
+            period = self._robot.control_period / self._settings.real_time_factor
             self.create_timer(period, self._tick, clock=self._wall)
 
     # Commands
@@ -118,7 +118,7 @@ class SimRobotNode(Node):
         stamp = messages.stamp_ns(message.header.stamp)
         if not self._accept(message):
             return
-        if self._parameters.lockstep and self._running and stamp == self._now_ns:
+        if self._settings.lockstep and self._running and stamp == self._now_ns:
             self._step()
 
     def _accept(self, message: JointTrajectory) -> bool:
@@ -158,7 +158,7 @@ class SimRobotNode(Node):
     def _watch(self) -> None:
         """Lockstep: do not wait for ever."""
         waited = self._wall.now().nanoseconds * 1e-9 - self._published_wall
-        if self._running and waited > self._parameters.lockstep_timeout:
+        if self._running and waited > self._settings.lockstep_timeout:
             self._missed += 1
             self.get_logger().warning(
                 f"no command for {self._now_ns} ns within {waited:.1f} s; the arm holds ({self._missed} so far)"
@@ -176,7 +176,7 @@ class SimRobotNode(Node):
         self._command = np.array(self._robot.home)
         epoch_ns = EPOCH_S * 1_000_000_000
         self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
-        self._clock.publish(ClockMessage(clock=time_message(self._now_ns)))
+        self._clock_topic.publish(ClockMessage(clock=time_message(self._now_ns)))
         response.success, response.stamp = True, time_message(self._now_ns)
         response.message = (
             f"episode with seed {request.seed} begins at {self._now_ns // 1_000_000_000} s"
@@ -199,7 +199,7 @@ class SimRobotNode(Node):
     def _publish(self) -> None:
         """Publish everything a robot would at this time; ground truth last, for the person who watches."""
         stamp, episode = self._now_ns, self._episode
-        self._clock.publish(ClockMessage(clock=time_message(stamp)))
+        self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
         self._published_wall = self._wall.now().nanoseconds * 1e-9
         self._info.publish(camera_info_message(self._camera, stamp))
         self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
