@@ -116,3 +116,11 @@ def test_a_clock_set_back_forgets_what_was_before():
     joined.add_joint_state(100, np.zeros(7))
     (frame_,) = joined.add_cloud(100, CLOUD)
     assert frame_.stamp_ns == 100
+
+
+def test_a_clock_set_back_begins_a_new_window():
+    """Regression: after a restart of the simulator every frame was refused."""
+    window = ObservationWindow(2, PERIOD)
+    window.push(frame(100_000))
+    window.push(frame(200))
+    assert stamps(window) == [200, 200]

@@ -97,13 +97,20 @@ def evaluate(
 
 
 @app.command()
-def bags(folder: Annotated[Path, typer.Argument(help="folder of episode bags")], *, recover: Annotated[bool, typer.Option(help="repair what a crash left")] = False) -> None:
-    """List recorded episodes; with --recover, repair what a crash left."""
-    from rl100_bringup.cli.bags import list_bags, recover_bags
+def bags(
+    folder: Annotated[Path, typer.Argument(help="folder of episode bags")],
+    *,
+    recover: Annotated[bool, typer.Option("--recover", help="repair what a crash left")] = False,
+    check: Annotated[bool, typer.Option("--check", help="read every message and name what is wrong")] = False,
+) -> None:
+    """List recorded episodes; check them; repair what a crash left."""
+    from rl100_bringup.cli.bags import check_bags, list_bags, recover_bags
 
     if recover:
         recover_bags(folder, console)
     list_bags(folder, console)
+    if check and not check_bags(folder, console):
+        raise typer.Exit(1)
 
 
 @app.command()

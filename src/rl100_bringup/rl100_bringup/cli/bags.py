@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rl100_policy.bags.index import read_index
-from rl100_policy.bags.recovery import recover_all
+from rl100_policy.bags.recovery import check_episode, recover_all
 
 
 def list_bags(folder: Path, console: Console) -> None:
@@ -37,3 +37,15 @@ def recover_bags(folder: Path, console: Console) -> None:
     """Repair what a crash left and say what was done."""
     for result in recover_all(folder):
         console.print(f"{result.episode_id}: {result.status.value}, {result.messages} messages, {result.path}: {result.detail}", highlight=False)
+
+
+def check_bags(folder: Path, console: Console) -> bool:
+    """Read every closed episode whole; print what is wrong and whether everything is right."""
+    index = read_index(folder)
+    problems = {entry.folder: check_episode(folder / entry.folder) for entry in index.entries}
+    for name, found in problems.items():
+        for problem in found:
+            console.print(f"{name}: {problem}", highlight=False)
+    right = not index.damaged and not any(problems.values())
+    console.print(f"checked {len(problems)} episodes: {'all right' if right else 'see above'}")
+    return right

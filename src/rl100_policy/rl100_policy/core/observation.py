@@ -19,6 +19,8 @@ Floats = NDArray[np.float32]
 _JOINT_STATES_KEPT = 512
 """A second of joint states at 500 Hz."""
 _CLOUDS_KEPT = 8
+_SET_BACK_PERIODS = 10
+"""A frame this much older than the newest is no straggler: the clock was set back."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ class ObservationWindow:
         self._frames.clear()
 
     def push(self, frame: Frame) -> None:
-        """Add the next frame; a gap of more than one and a half periods begins a new window.
+        """Add the next frame; a gap of more than one and a half periods, or a clock set back, begins a new window.
 
         Raises:
             ObservationError: If the frame is not newer than the newest one, or holds values that are not finite.
@@ -74,9 +76,11 @@ class ObservationWindow:
             raise ObservationError(f"frame of {frame.stamp_ns} ns holds NaN or infinity; it is not used")
         if self._frames:
             gap = frame.stamp_ns - self._frames[-1].stamp_ns
-            if gap <= 0:
+            if gap < -_SET_BACK_PERIODS * self._period_ns:
+                self._frames.clear()
+            elif gap <= 0:
                 raise ObservationError(f"frame of {frame.stamp_ns} ns is not newer than the last ({-gap} ns older)")
-            if 2 * gap > 3 * self._period_ns:
+            elif 2 * gap > 3 * self._period_ns:
                 self._frames.clear()
         self._frames.append(frame)
 

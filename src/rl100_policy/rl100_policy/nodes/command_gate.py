@@ -38,7 +38,7 @@ from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.ros.conversions import chunk_from_message, header, trajectory_message, twist_components
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
-from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 
 Floats = NDArray[np.float64]
 
@@ -73,7 +73,8 @@ class CommandGateNode(Node):
         self._commands = self.create_publisher(JointTrajectory, self._robot.command_topic, COMMAND)
         self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
         self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
-        self.create_subscription(JointState, "joint_states", self._on_joint_state, SENSOR)
+        inputs = sensor_input(lockstep=self._settings.lockstep)
+        self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
         self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)

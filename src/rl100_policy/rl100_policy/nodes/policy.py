@@ -6,9 +6,9 @@ decides only while it is in command, or always in shadow mode. Out: ``policy/act
 ``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz).
 Service: ``policy/load`` LoadPolicy.
 
-Threads: the executor converts messages and never waits; one worker thread owns the network and takes the newest window from a
-slot of one. A version is loaded and warmed up on the worker's side of a lock before it replaces the one in use; a version that
-is refused leaves the one in use. An observation that is malformed, not finite or out of order is refused and counted; without
+Threads: the executor converts messages; one worker thread owns the network and takes the newest window from a
+slot of one. ``policy/load`` reads, checks and warms up a version on the executor thread, beside the one in use, while observations wait
+(some tenths of a second: call it while the arm holds); a version that is refused leaves the one in use. An observation that is malformed, not finite or out of order is refused and counted; without
 a decision the gate holds the arm.
 """
 
@@ -88,7 +88,7 @@ class PolicyNode(Node):
         self._stopping = False
         self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
         self._decisions = self._misses = self._refused = 0
-        self._detail = ""
+        self._detail, self._faulted = "", False
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
         self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
@@ -211,6 +211,7 @@ class PolicyNode(Node):
         self._records.publish(record)
         self._inference_s.append(decided.inference_s)
         self._decisions += 1
+        self._faulted = False
         self._misses += missed
 
     # Versions and status
@@ -234,7 +235,7 @@ class PolicyNode(Node):
             )
             runner.warm_up()
         except PolicyVersionError as error:
-            self._detail = f"refused: {error}"
+            self._detail, self._faulted = f"refused: {error}", True
             self.get_logger().error(self._detail)
             return False
         with self._swap:
@@ -242,26 +243,33 @@ class PolicyNode(Node):
             self._inference_s.clear()
             self._decisions = self._misses = 0
         self._last_decision_ns = -1
-        self._detail = f"{runner.version} with {sampler} is in use"
+        self._detail, self._faulted = f"{runner.version} with {sampler} is in use", False
         self.get_logger().info(self._detail)
         self._publish_status()
         return True
 
     def _refuse(self, error: ObservationError) -> None:
         self._refused += 1
-        self._detail = f"refused: {error}"
+        self._detail, self._faulted = f"refused: {error}", True
         self.get_logger().warning(self._detail, throttle_duration_sec=2.0)
 
     def _publish_status(self) -> None:
         runner = self._runner
         status = PolicyStatus(decisions=self._decisions, deadline_misses=self._misses, refused=self._refused + self._assembler.given_up)
         status.header.stamp = self.get_clock().now().to_msg()
-        status.state = PolicyStatus.NO_POLICY if runner is None else PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY
+        status.state = self._state()
         status.policy_version, status.sampler = (runner.version, runner.sampler) if runner else ("", "")
         times = np.array(self._inference_s or [np.nan])
         status.inference_p50_s, status.inference_p99_s = (float(value) for value in np.percentile(times, [50, 99]))
         status.detail = self._detail
         self._status.publish(status)
+
+    def _state(self) -> int:
+        if self._faulted:
+            return int(PolicyStatus.FAULT)
+        if self._runner is None:
+            return int(PolicyStatus.NO_POLICY)
+        return int(PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY)
 
     def destroy_node(self) -> None:
         """Stop the worker, then the node."""

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rl100_msgs.msg import HumanFeedback, SimGroundTruth
+from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from std_srvs.srv import SetBool
 
@@ -41,7 +41,7 @@ from rl100_policy.core.errors import ConfigError, Rl100Error
 from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import keep_on_this_machine
-from rl100_policy.ros.qos import COMMAND, EVENT
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_sim.demonstrator import ScriptedPusher
 
 _SERVICE_TIMEOUT_S = 60.0
@@ -95,10 +95,11 @@ class ScriptedOperatorNode(Node):
         self._pusher: ScriptedPusher | None = None
         self._ended = threading.Event()
         self._last: SimGroundTruth | None = None
-        self._successes = 0
+        self._successes, self._version_in_use = 0, ""
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self._feedback = self.create_publisher(HumanFeedback, "feedback", EVENT)
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self._on_ground_truth, EVENT)
+        self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
         self._reset_sim = self.create_client(ResetSim, "sim/reset")
         self._run_sim = self.create_client(SetBool, "sim/run")
         self._start_episode = self.create_client(StartEpisode, "episode/start")
@@ -120,6 +121,9 @@ class ScriptedOperatorNode(Node):
             names, stamp = self._task.action.names, messages.stamp_ns(truth.header.stamp)
             self._twists.publish(twist_message(action, names, stamp, self._robot.base_frame))
 
+    def _on_policy_status(self, status: PolicyStatus) -> None:
+        self._version_in_use = status.policy_version
+
     def _judge(self, truth: SimGroundTruth) -> None:
         """Press the key for what the scene shows."""
         kind = HumanFeedback.SUCCESS if truth.success else HumanFeedback.FAILURE
@@ -137,24 +141,24 @@ class ScriptedOperatorNode(Node):
         Raises:
             OperatorError: If a control is missing, refuses, or an episode does not end.
         """
-        version = ""
         if self._settings.mode == "supervise" and self._settings.policy:
             request = LoadPolicy.Request(
                 path=self._settings.policy, sampler=self._settings.sampler
             )
-            version = self._call(self._load_policy, request).policy_version
+            self._version_in_use = self._call(self._load_policy, request).policy_version
         for index in range(self._settings.episodes):
-            self._one_episode(self._settings.first_seed + index, version)
+            self._one_episode(self._settings.first_seed + index)
             done = index + 1
             self.get_logger().info(
                 f"episode {done} of {self._settings.episodes}: {self._successes} successes so far"
             )
 
-    def _one_episode(self, seed: int, version: str) -> None:
+    def _one_episode(self, seed: int) -> None:
         demonstrate = self._settings.mode == "demonstrate"
         self._call(self._reset_sim, ResetSim.Request(seed=seed))
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._ended.clear()
+        version = "" if demonstrate else self._version_in_use
         if self._settings.record:
             start = StartEpisode.Request(
                 task=self._task.name, operator_name=self._settings.name, policy_version=version
