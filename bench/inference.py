@@ -20,7 +20,11 @@ from rl100_policy.core.runner import PolicyRunner, Sampler
 
 def runner(steps: int, sampler: Sampler, points: int) -> PolicyRunner:
     """Untrained networks of the small preset: their time does not depend on the weights."""
-    config = preset("small", ObservationSize(n_obs=2, n_points=points, proprio_dim=3), ActionSize(n_chunk=8, dim=2))
+    config = preset(
+        "small",
+        ObservationSize(n_obs=2, n_points=points, proprio_dim=3),
+        ActionSize(n_chunk=8, dim=2),
+    )
     diffusion = config.diffusion.model_copy(update={"n_steps": steps})
     torch.manual_seed(0)
     policy = DiffusionPolicy(config.model_copy(update={"diffusion": diffusion})).eval()
@@ -35,20 +39,32 @@ def main(
     """Measure and print."""
     torch.set_num_threads(1)
     rng = np.random.default_rng(0)
-    kinds = {"one_step": runner(5, "one_step", points), "ddim K=5": runner(5, "ddim", points), "ddim K=10": runner(10, "ddim", points)}
+    kinds = {
+        "one_step": runner(5, "one_step", points),
+        "ddim K=5": runner(5, "ddim", points),
+        "ddim K=10": runner(10, "ddim", points),
+    }
     for kind in kinds.values():
         kind.warm_up()
     times: dict[str, list[float]] = {name: [] for name in kinds}
     for stamp in range(repeats):
-        window = [Frame(stamp, rng.normal(size=(points, 3)).astype(np.float32), np.zeros(3, np.float32)) for _ in range(2)]
+        window = [
+            Frame(stamp, rng.normal(size=(points, 3)).astype(np.float32), np.zeros(3, np.float32))
+            for _ in range(2)
+        ]
         for name, kind in kinds.items():
             times[name].append(kind.decide(window).inference_s)
     console = Console()
-    report = Report(command="bench inference", latency_ms={name: latency(values) for name, values in times.items()})
+    report = Report(
+        command="bench inference",
+        latency_ms={name: latency(values) for name, values in times.items()},
+    )
     for table in tables(report):
         console.print(table)
     for name in ("ddim K=5", "ddim K=10"):
-        console.print(f"median of {name} / one_step, pair by pair: {np.median(np.divide(times[name], times['one_step'])):.1f}")
+        console.print(
+            f"median of {name} / one_step, pair by pair: {np.median(np.divide(times[name], times['one_step'])):.1f}"
+        )
     if output is not None:
         console.print(f"report: {report.write(output)}")
 

@@ -15,7 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from rl100_policy.core.config import WorkspaceBox
-from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, deproject, farthest_point_sample, transform
+from rl100_policy.core.point_cloud import (
+    Intrinsics,
+    crop_to_box,
+    deproject,
+    farthest_point_sample,
+    transform,
+)
 
 _KINECT = Path(__file__).parents[1] / "tests" / "data" / "rgbd" / "tum_depth.png"
 _BOX = WorkspaceBox(low=(-1.0, -1.0, 0.4), high=(1.0, 1.0, 2.0))
@@ -30,14 +36,26 @@ def main(repeats: Annotated[int, typer.Option(help="frames of each kind")] = 50)
         "640x480, 512 points": (kinect, Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5), 512),
         "640x480, 1024 points": (kinect, Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5), 1024),
     }
-    table = Table("case", "deproject", "transform", "crop", "sample", "together", title="Median of one frame [ms]")
+    table = Table(
+        "case",
+        "deproject",
+        "transform",
+        "crop",
+        "sample",
+        "together",
+        title="Median of one frame [ms]",
+    )
     parts: dict[str, list[list[float]]] = {name: [] for name in cases}
     for _ in range(repeats):
         for name, (depth, intrinsics, count) in cases.items():
             parts[name].append(_frame(depth, intrinsics, count))
     for name, rows in parts.items():
         median = np.median(np.array(rows), axis=0) * 1e3
-        table.add_row(name, *(f"{value:.2f}" for value in median), f"{np.median(np.sum(rows, axis=1)) * 1e3:.2f}")
+        table.add_row(
+            name,
+            *(f"{value:.2f}" for value in median),
+            f"{np.median(np.sum(rows, axis=1)) * 1e3:.2f}",
+        )
     Console().print(table)
 
 

@@ -20,7 +20,10 @@ BRIEF = ("imitation.steps=60", "distillation.steps=30")
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     output = tmp_path_factory.mktemp("demo") / "run"
-    status = run_demo(DemoSettings(output, episodes=4, trials=2, skill=0.8, seed=0, overrides=BRIEF), Console(quiet=True))
+    status = run_demo(
+        DemoSettings(output, episodes=4, trials=2, skill=0.8, seed=0, overrides=BRIEF),
+        Console(quiet=True),
+    )
     return output, status, json.loads((output / REPORT_FILE).read_text())
 
 
@@ -30,7 +33,13 @@ def test_the_report_holds_every_stage_with_its_interval(finished):
         ("demonstrations", "operator", 4), ("imitation", "ddim", 2), ("imitation", "one_step", 2)
     ]  # fmt: skip
     for stage in report["stages"]:
-        assert 0.0 <= stage["wilson_low"] <= stage["successes"] / stage["trials"] <= stage["wilson_high"] <= 1.0
+        assert (
+            0.0
+            <= stage["wilson_low"]
+            <= stage["successes"] / stage["trials"]
+            <= stage["wilson_high"]
+            <= 1.0
+        )
         assert stage["seconds"] > 0.0
     assert set(report["latency_ms"]) == {"ddim", "one_step"}
     assert all(0.0 < row["p50"] <= row["p99"] for row in report["latency_ms"].values())
@@ -62,7 +71,9 @@ def test_every_episode_is_a_labelled_bag_without_loss(finished):
 def test_the_policys_decisions_are_in_the_bags_and_its_actions_were_executed(finished):
     output, _, report = finished
     entry = read_index(output / "bags").entries[-1]
-    found = read_messages(output / "bags" / entry.folder, ["policy/decision", "gate/command", "sim/ground_truth"])
+    found = read_messages(
+        output / "bags" / entry.folder, ["policy/decision", "gate/command", "sim/ground_truth"]
+    )
     decisions = [message.value for message in found["policy/decision"]]
     assert {decision.policy_version for decision in decisions} == {report["policy_version"]}
     commands = [message.value for message in found["gate/command"] if message.value.source == 2]
@@ -80,17 +91,26 @@ def test_pictures_are_drawn(finished):
 def test_the_same_version_on_the_same_seeds_drives_the_same_episodes(finished, tmp_path):
     output, _, report = finished
     version = output / "train" / report["policy_version"]
-    again = evaluate_version(version, tmp_path, 2, ("one_step",), 100_000, "panda", "push_t", Console(quiet=True))
+    again = evaluate_version(
+        version, tmp_path, 2, ("one_step",), 100_000, "panda", "push_t", Console(quiet=True)
+    )
     assert again.stages[0].successes == report["stages"][2]["successes"]
 
     def executed(bags, entries):
         return [
-            [tuple(m.value.joint_command) for m in read_messages(bags / e.folder, ["gate/command"])["gate/command"][:-1]]
+            [
+                tuple(m.value.joint_command)
+                for m in read_messages(bags / e.folder, ["gate/command"])["gate/command"][:-1]
+            ]
             for e in entries
         ]
 
-    first = [e for e in read_index(output / "bags").entries if e.metadata.tags["sampler"] == "one_step"]
-    assert executed(output / "bags", first) == executed(tmp_path / "bags", read_index(tmp_path / "bags").entries)
+    first = [
+        e for e in read_index(output / "bags").entries if e.metadata.tags["sampler"] == "one_step"
+    ]
+    assert executed(output / "bags", first) == executed(
+        tmp_path / "bags", read_index(tmp_path / "bags").entries
+    )
 
 
 def test_an_earlier_demo_is_not_overwritten(finished):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
-from rl100_msgs.msg import EpisodeState, HumanFeedback, SimGroundTruth
-from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from sensor_msgs.msg import JointState, PointCloud2
 from std_srvs.srv import SetBool
 
 from rl100_learner.data.reader import read_episode
+from rl100_msgs.msg import EpisodeState, HumanFeedback, SimGroundTruth
+from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
@@ -29,7 +29,10 @@ from rl100_sim.nodes.sim_robot import SimRobotNode
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[1] / "src" / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 PERIOD_NS = round(ROBOT.control_period * 1e9)
 STEPS = 30
@@ -41,7 +44,9 @@ class LivePolicy(Node):
     def __init__(self) -> None:
         super().__init__("live_policy")
         arm = ArmKinematics(ROBOT)
-        self.assembler = FrameAssembler(TASK.observation, arm.tool_position, period_ns=PERIOD_NS, tolerance_ns=0)
+        self.assembler = FrameAssembler(
+            TASK.observation, arm.tool_position, period_ns=PERIOD_NS, tolerance_ns=0
+        )
         self.frames: list[Frame] = []
         self.sent: dict[int, np.ndarray] = {}
         self.state: list[EpisodeState] = []
@@ -62,7 +67,9 @@ class LivePolicy(Node):
         self.frames += self.assembler.add_joint_state(messages.stamp_ns(message.header.stamp), q)
 
     def on_cloud(self, message: PointCloud2) -> None:
-        self.frames += self.assembler.add_cloud(messages.stamp_ns(message.header.stamp), messages.cloud_points(message))
+        self.frames += self.assembler.add_cloud(
+            messages.stamp_ns(message.header.stamp), messages.cloud_points(message)
+        )
 
     def steer(self, truth: SimGroundTruth) -> None:
         if truth.step >= STEPS:
@@ -76,7 +83,9 @@ class LivePolicy(Node):
 def test_bag_and_live_path_give_equal_tensors(tmp_path):
     with isolated_ros(**PATHS, lockstep=True, bags=tmp_path):
         live = LivePolicy()
-        with spinning(SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), live) as spin_until:
+        with spinning(
+            SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), live
+        ) as spin_until:
 
             def call(name, request):
                 client = live.controls[name]
@@ -86,7 +95,12 @@ def test_bag_and_live_path_give_equal_tensors(tmp_path):
                 assert future.result().success, future.result().message
                 return future.result()
 
-            assert spin_until(lambda: live.twists.get_subscription_count() >= 2 and live.count_publishers("policy/cloud"))
+            assert spin_until(
+                lambda: (
+                    live.twists.get_subscription_count() >= 2
+                    and live.count_publishers("policy/cloud")
+                )
+            )
             call("reset", ResetSim.Request(seed=11))
             call("start", StartEpisode.Request(task="push_t", operator_name="test"))
             call("source", SetCommandSource.Request(source=int(CommandSource.TELEOP)))
@@ -100,7 +114,9 @@ def test_bag_and_live_path_give_equal_tensors(tmp_path):
         frames, sent = live.frames, live.sent
     episode = read_episode(Path(stopped.path), TASK, ROBOT)
     assert episode.outcome == "failure"
-    np.testing.assert_array_equal(episode.stamps_ns, [frame.stamp_ns for frame in frames[: len(episode.stamps_ns)]])
+    np.testing.assert_array_equal(
+        episode.stamps_ns, [frame.stamp_ns for frame in frames[: len(episode.stamps_ns)]]
+    )
     assert len(episode.actions) == len(episode.clouds) - 1 == STEPS
     for index, frame in enumerate(frames[: STEPS + 1]):
         np.testing.assert_array_equal(episode.clouds[index], frame.cloud)

@@ -49,9 +49,18 @@ def test_farthest_points_cover_the_scene_better_than_random_ones(depth):
 
 def test_camera_info_of_another_resolution_is_refused(depth):
     with pytest.raises(ObservationError, match="640x480"):
-        depth_to_cloud(depth, Intrinsics(320, 240, 262.5, 262.5, 159.5, 119.5), np.eye(4), NEAR_SCENE, 512, 100)
+        depth_to_cloud(
+            depth,
+            Intrinsics(320, 240, 262.5, 262.5, 159.5, 119.5),
+            np.eye(4),
+            NEAR_SCENE,
+            512,
+            100,
+        )
 
 
 def test_a_crop_box_beside_the_scene_is_refused(depth):
     with pytest.raises(ObservationError, match="crop is empty"):
-        depth_to_cloud(depth, KINECT, np.eye(4), WorkspaceBox(low=(8, 8, 8), high=(9, 9, 9)), 512, 100)
+        depth_to_cloud(
+            depth, KINECT, np.eye(4), WorkspaceBox(low=(8, 8, 8), high=(9, 9, 9)), 512, 100
+        )

@@ -12,7 +12,10 @@ from rl100_bringup.graph import GraphArguments, describe
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
-    given = {item.name: LaunchConfiguration(item.name).perform(context) for item in fields(GraphArguments)}
+    given = {
+        item.name: LaunchConfiguration(item.name).perform(context)
+        for item in fields(GraphArguments)
+    }
     return [
         Node(
             package=node.package,

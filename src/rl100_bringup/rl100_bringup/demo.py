@@ -60,8 +60,12 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     with RunningGraph(describe(arguments), output / "log") as graph:
         demonstrations = _collect(graph, arguments, settings, console)
         overrides = (f"seed={settings.seed}", *settings.overrides)
-        version, training = train_from_bags(bags, output / "train", arguments.robot, arguments.task, overrides, console)
-        evaluated = _evaluate(graph, arguments, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console)
+        version, training = train_from_bags(
+            bags, output / "train", arguments.robot, arguments.task, overrides, console
+        )
+        evaluated = _evaluate(
+            graph, arguments, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console
+        )
     report = Report(
         command="demo",
         stages=[
@@ -78,7 +82,9 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     folder = output / "pictures"
     robot = load_robot(config_path("robots", arguments.robot))
     task = load_task(config_path("tasks", arguments.task))
-    drawn = pictures.draw_all(folder, bags, evaluated["one_step"].episodes, output / "train", robot, task)
+    drawn = pictures.draw_all(
+        folder, bags, evaluated["one_step"].episodes, output / "train", robot, task
+    )
     report = report.model_copy(update={"wall_seconds": time.monotonic() - begun})
     for table in tables(report):
         console.print(table)
@@ -88,9 +94,13 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     return _verdict(demonstrations, evaluated["one_step"], console)
 
 
-def _collect(graph: RunningGraph, arguments: GraphArguments, settings: DemoSettings, console: Console) -> Trials:
+def _collect(
+    graph: RunningGraph, arguments: GraphArguments, settings: DemoSettings, console: Console
+) -> Trials:
     with progress_display(console) as display:
-        bar = display.add_task("demonstrations through the graph", total=settings.episodes, note="")
+        bar = display.add_task(
+            "demonstrations through the graph", total=settings.episodes, note=""
+        )
 
         def on_episodes(done: int, successes: int) -> None:
             display.update(bar, completed=done, note=f"{successes} successes")
@@ -168,12 +178,17 @@ def _decisions(bags: Path, episodes: Iterable[IndexEntry]) -> list[tuple[float, 
 
 
 def _latencies(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Latency]:
-    times = {sampler: [s for s, _ in _decisions(bags, trials.episodes)] for sampler, trials in evaluated.items()}
+    times = {
+        sampler: [s for s, _ in _decisions(bags, trials.episodes)]
+        for sampler, trials in evaluated.items()
+    }
     return {sampler: latency(values) for sampler, values in times.items() if values}
 
 
 def _deadline_misses(bags: Path, evaluated: dict[str, Trials]) -> int:
-    return sum(missed for trials in evaluated.values() for _, missed in _decisions(bags, trials.episodes))
+    return sum(
+        missed for trials in evaluated.values() for _, missed in _decisions(bags, trials.episodes)
+    )
 
 
 def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
@@ -181,10 +196,16 @@ def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
     operator_share = demonstrations.successes / max(1, len(demonstrations.episodes))
     student_share = student.successes / max(1, len(student.episodes))
     if student_share < 0.5 * operator_share:
-        console.print(f"[red]failed:[/red] the one-step student succeeds in {student_share:.0%}, the operator in {operator_share:.0%}")
+        console.print(
+            f"[red]failed:[/red] the one-step student succeeds in {student_share:.0%}, the operator in {operator_share:.0%}"
+        )
         return 1
     return 0
 
 
 def _machine() -> dict[str, object]:
-    return {"processors": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    return {
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }

@@ -14,7 +14,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 
 
-def _argument(default: Any, description: str, choices: tuple[str, ...] = ()) -> Any:  # noqa: ANN401 - a dataclass field has any type
+def _argument(default: Any, description: str, choices: tuple[str, ...] = ()) -> Any:
     return field(default=default, metadata={"description": description, "choices": choices})
 
 
@@ -25,10 +25,22 @@ _SWITCH = ("true", "false")
 class GraphArguments:
     """Arguments of robot.launch.py and of ``rl100 up``; every field is one launch argument."""
 
-    robot: str = _argument("panda", "robot description: a name in config/robots, or the path of a YAML file")
-    task: str = _argument("push_t", "task description: a name in config/tasks, or the path of a YAML file")
-    sim: bool = _argument(True, "start the simulated robot; false: the driver of a real arm is started elsewhere", _SWITCH)
-    lockstep: bool = _argument(False, "the simulated clock waits for every command: deterministic, as fast as it goes", _SWITCH)
+    robot: str = _argument(
+        "panda", "robot description: a name in config/robots, or the path of a YAML file"
+    )
+    task: str = _argument(
+        "push_t", "task description: a name in config/tasks, or the path of a YAML file"
+    )
+    sim: bool = _argument(
+        True,
+        "start the simulated robot; false: the driver of a real arm is started elsewhere",
+        _SWITCH,
+    )
+    lockstep: bool = _argument(
+        False,
+        "the simulated clock waits for every command: deterministic, as fast as it goes",
+        _SWITCH,
+    )
     use_sim_time: bool = _argument(True, "nodes follow /clock; false on a real robot", _SWITCH)
     record: bool = _argument(True, "start the episode recorder", _SWITCH)
     bags: str = _argument("bags", "folder of the episode bags")
@@ -52,7 +64,7 @@ class GraphArguments:
         return cls(**{name: _parse(known[name], value) for name, value in values.items()})
 
 
-def _parse(item: Any, value: str) -> Any:  # noqa: ANN401 - dataclasses.Field and its value
+def _parse(item: Any, value: str) -> Any:
     choices = item.metadata["choices"]
     text = value.lower() if choices == _SWITCH else value
     if choices and text not in choices:
@@ -91,7 +103,9 @@ def config_path(kind: str, name: str) -> Path:
     path = folder / f"{name}.yaml"
     if not path.is_file():
         shipped = sorted(file.stem for file in folder.glob("*.yaml"))
-        raise ConfigError(f"no description {name!r} in {kind}; shipped are {shipped}, or give the path of a YAML file")
+        raise ConfigError(
+            f"no description {name!r} in {kind}; shipped are {shipped}, or give the path of a YAML file"
+        )
     return path
 
 
@@ -99,13 +113,21 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     """Nodes of the graph.
 
     Raises:
-        ConfigError: If a description is missing or invalid, or the arguments contradict each other.
+        ConfigError: If a description is missing or invalid, or the arguments contradict each
+            other.
     """
     if arguments.lockstep and not arguments.sim:
-        raise ConfigError("lockstep needs the simulated robot: a real arm does not wait (set sim:=true or lockstep:=false)")
+        raise ConfigError(
+            "lockstep needs the simulated robot: a real arm does not wait (set sim:=true or lockstep:=false)"
+        )
     if arguments.sim and not arguments.use_sim_time:
-        raise ConfigError("the simulated robot is the clock: set use_sim_time:=true, or sim:=false")
-    robot_path, task_path = config_path("robots", arguments.robot), config_path("tasks", arguments.task)
+        raise ConfigError(
+            "the simulated robot is the clock: set use_sim_time:=true, or sim:=false"
+        )
+    robot_path, task_path = (
+        config_path("robots", arguments.robot),
+        config_path("tasks", arguments.task),
+    )
     robot, task = load_robot(robot_path), load_task(task_path)
     common = {"robot_config": str(robot_path), "task_config": str(task_path)}
     clocked = {**common, "use_sim_time": arguments.use_sim_time}
@@ -115,29 +137,41 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         nodes.append(("rl100_sim", "sim_robot", {**common, "lockstep": arguments.lockstep}))
     nodes.append(("rl100_policy", "cloud", stepped))
     nodes.append(("rl100_policy", "command_gate", stepped))
-    nodes.append(("rl100_policy", "policy", {**stepped, "policy": _absolute(arguments.policy), "sampler": arguments.sampler}))
+    nodes.append(
+        (
+            "rl100_policy",
+            "policy",
+            {**stepped, "policy": _absolute(arguments.policy), "sampler": arguments.sampler},
+        )
+    )
     if arguments.record:
         nodes.append(("rl100_policy", "recorder", {**clocked, "bags": _absolute(arguments.bags)}))
     if arguments.learner:
         nodes.append(("rl100_learner", "learner", clocked))
     params = (_absolute(arguments.params_file),) if arguments.params_file else ()
-    described = [NodeDescription(package, name, name, values, params) for package, name, values in nodes]
+    described = [
+        NodeDescription(package, name, name, values, params) for package, name, values in nodes
+    ]
     if arguments.rviz:
         layout = Path(get_package_share_directory("rl100_bringup")) / "rviz" / "rl100.rviz"
         time = {"use_sim_time": arguments.use_sim_time}
-        described.append(NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout))))
+        described.append(
+            NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))
+        )
     del robot, task  # loaded to refuse invalid descriptions before any process starts
     return described
 
 
-def operator_description(arguments: GraphArguments, **parameters: Any) -> NodeDescription:  # noqa: ANN401 - parameters have any type
+def operator_description(arguments: GraphArguments, **parameters: Any) -> NodeDescription:
     """The scripted operator for a graph; it ends by itself, so it is not part of the graph."""
     paths = {
         "robot_config": str(config_path("robots", arguments.robot)),
         "task_config": str(config_path("tasks", arguments.task)),
         "use_sim_time": True,
     }
-    return NodeDescription("rl100_sim", "scripted_operator", "scripted_operator", {**paths, **parameters})
+    return NodeDescription(
+        "rl100_sim", "scripted_operator", "scripted_operator", {**paths, **parameters}
+    )
 
 
 def _absolute(path: str) -> str:

@@ -22,7 +22,13 @@ from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, WorkspaceBox
 from rl100_policy.core.errors import BagError
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, deproject, depth_to_cloud, transform
+from rl100_policy.core.point_cloud import (
+    Intrinsics,
+    crop_to_box,
+    deproject,
+    depth_to_cloud,
+    transform,
+)
 
 Floats = NDArray[np.float32]
 
@@ -70,12 +76,22 @@ class RecordedEpisode:
         """The policy's cloud of one frame, [N, 3], m, base frame."""
         wanted = task.observation
         return depth_to_cloud(
-            self.depth_m[index], self.intrinsics, self.t_base_camera, task.crop, wanted.n_points, wanted.min_points
+            self.depth_m[index],
+            self.intrinsics,
+            self.t_base_camera,
+            task.crop,
+            wanted.n_points,
+            wanted.min_points,
         )
 
 
 def draw_all(
-    folder: Path, bags: Path, episodes: Sequence[IndexEntry], training: Path, robot: RobotConfig, task: TaskConfig
+    folder: Path,
+    bags: Path,
+    episodes: Sequence[IndexEntry],
+    training: Path,
+    robot: RobotConfig,
+    task: TaskConfig,
 ) -> list[Path]:
     """Draw the three pictures of a run.
 
@@ -92,7 +108,9 @@ def draw_all(
     """
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = min(episodes, key=lambda entry: (entry.metadata.outcome is not Outcome.SUCCESS, -entry.seconds))
+    chosen = min(
+        episodes, key=lambda entry: (entry.metadata.outcome is not Outcome.SUCCESS, -entry.seconds)
+    )
     episode = RecordedEpisode.read(bags / chosen.folder, chosen.metadata.outcome, robot)
     drawn = {
         "scene.png": scene_figure(episode, task),
@@ -113,7 +131,9 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     figure.colorbar(shown, ax=image, label="depth [m]", shrink=0.8)
     image.set(title="depth image as recorded", xlabel="u [px]", ylabel="v [px]")
     space = figure.add_subplot(1, 2, 2, projection="3d")
-    everything = transform(deproject(episode.depth_m[0], episode.intrinsics), episode.t_base_camera)
+    everything = transform(
+        deproject(episode.depth_m[0], episode.intrinsics), episode.t_base_camera
+    )
     near = crop_to_box(everything, WorkspaceBox(low=(0.2, -0.4, -0.05), high=(0.8, 0.4, 0.4)))
     space.scatter(*near[::3].T, s=1, c="0.75", depthshade=False)
     cloud = episode.policy_cloud(0, task)
@@ -121,7 +141,12 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     _draw_box(space, task.crop)
     space.view_init(elev=32, azim=-35)
     space.set_aspect("equal")
-    space.set(title=f"{len(cloud)} points the policy sees, in the crop box", xlabel="x [m]", ylabel="y [m]", zlabel="z [m]")
+    space.set(
+        title=f"{len(cloud)} points the policy sees, in the crop box",
+        xlabel="x [m]",
+        ylabel="y [m]",
+        zlabel="z [m]",
+    )
     return figure
 
 
@@ -134,13 +159,26 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig, name: str) -> Figure
     for step in range(_SNAPSHOTS):
         share = step / (_SNAPSHOTS - 1)
         cloud = episode.policy_cloud(round(share * last), task)
-        axes.scatter(cloud[:, 1], cloud[:, 0], s=9, color=colours(share), alpha=0.25 + 0.6 * share, label=f"cloud at {share:.0%} of the episode")
+        axes.scatter(
+            cloud[:, 1],
+            cloud[:, 0],
+            s=9,
+            color=colours(share),
+            alpha=0.25 + 0.6 * share,
+            label=f"cloud at {share:.0%} of the episode",
+        )
     path = episode.tool_path
     axes.plot(path[:, 1], path[:, 0], "-", color="crimson", lw=1.4, label="tool path")
     axes.plot(path[0, 1], path[0, 0], "o", color="crimson", ms=7, label="tool at the start")
     _draw_goal(axes, task)
     low, high = task.crop.low, task.crop.high
-    axes.set(xlim=(high[1], low[1]), ylim=(low[0], high[0]), xlabel="y [m]", ylabel="x [m]", aspect="equal")
+    axes.set(
+        xlim=(high[1], low[1]),
+        ylim=(low[0], high[0]),
+        xlabel="y [m]",
+        ylabel="x [m]",
+        aspect="equal",
+    )
     axes.set_title(f"{name}: {episode.outcome.value}", fontsize=9)
     axes.legend(fontsize=7, loc="lower left")
     return figure
@@ -174,5 +212,14 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
     goal = task.sim.get("goal_x"), task.sim.get("goal_y")
     if None not in goal:
         radius = task.sim.get("position_tolerance", 0.02)
-        axes.add_patch(Rectangle((goal[1] - radius, goal[0] - radius), 2 * radius, 2 * radius, fill=False, color="k", lw=1.2))
+        axes.add_patch(
+            Rectangle(
+                (goal[1] - radius, goal[0] - radius),
+                2 * radius,
+                2 * radius,
+                fill=False,
+                color="k",
+                lw=1.2,
+            )
+        )
         axes.plot(goal[1], goal[0], "k+", ms=12, label="goal of the block's centre")

@@ -35,14 +35,20 @@ def node_command(node: NodeDescription, params_folder: Path) -> list[str]:
     try:
         prefix = Path(get_package_prefix(node.package))
     except PackageNotFoundError as error:
-        raise ConfigError(f"package {node.package!r} is not installed; run ./rl100 setup, or install it from ROS") from error
+        raise ConfigError(
+            f"package {node.package!r} is not installed; run ./rl100 setup, or install it from ROS"
+        ) from error
     executable = prefix / "lib" / node.package / node.executable
     if not executable.exists():
         executable = prefix / "bin" / node.executable
     if not executable.exists():
-        raise ConfigError(f"package {node.package!r} has no executable {node.executable!r} in {prefix}")
+        raise ConfigError(
+            f"package {node.package!r} has no executable {node.executable!r} in {prefix}"
+        )
     params = params_folder / f"{node.name}.yaml"
-    params.write_text(yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8")
+    params.write_text(
+        yaml.safe_dump({"/**": {"ros__parameters": node.parameters}}), encoding="utf-8"
+    )
     command = [str(executable), *node.arguments, "--ros-args", "-r", f"__node:={node.name}"]
     for file in (str(params), *node.params_files):
         command += ["--params-file", file]
@@ -57,7 +63,10 @@ class NodeProcess:
         self.node, self.log = node, log
         self._output = log.open("wb")
         self._process = subprocess.Popen(
-            node_command(node, params_folder), stdout=self._output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            node_command(node, params_folder),
+            stdout=self._output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
 
@@ -73,7 +82,9 @@ class NodeProcess:
 
     def log_tail(self, lines: int = 12) -> str:
         """Last lines of its output."""
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:])
+        return "\n".join(
+            self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
+        )
 
     def interrupt(self) -> None:
         """Ask it to stop."""
@@ -110,7 +121,12 @@ class RunningGraph:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         """Stop all nodes."""
         self.stop()
 
@@ -135,7 +151,13 @@ class RunningGraph:
                     f"{process.log_tail()}"
                 )
 
-    def run_to_end(self, node: NodeDescription, *, poll_s: float = 0.2, on_poll: Callable[[], None] | None = None) -> None:
+    def run_to_end(
+        self,
+        node: NodeDescription,
+        *,
+        poll_s: float = 0.2,
+        on_poll: Callable[[], None] | None = None,
+    ) -> None:
         """Run one more node until it ends by itself, while the graph stays up.
 
         Args:
@@ -144,7 +166,8 @@ class RunningGraph:
             on_poll: Called at every look.
 
         Raises:
-            NodeDiedError: If it ends with another status than 0, or a node of the graph dies meanwhile.
+            NodeDiedError: If it ends with another status than 0, or a node of the graph dies
+                meanwhile.
         """
         process = self._start(node)
         try:
@@ -157,7 +180,9 @@ class RunningGraph:
             process.interrupt()
             process.wait(_STOP_TIMEOUT_S)
         if process.returncode != 0:
-            raise NodeDiedError(f"{node.name} failed with status {process.returncode}; the end of {process.log}:\n{process.log_tail()}")
+            raise NodeDiedError(
+                f"{node.name} failed with status {process.returncode}; the end of {process.log}:\n{process.log_tail()}"
+            )
 
     def stop(self) -> None:
         """Interrupt all nodes and wait for their ends."""

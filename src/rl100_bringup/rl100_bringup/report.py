@@ -87,7 +87,9 @@ class Report(_Frozen):
         """Write ``report.json`` into a folder; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / REPORT_FILE
-        path.write_text(json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8")
+        path.write_text(
+            json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
+        )
         return path
 
 
@@ -96,7 +98,13 @@ def stage_result(name: str, policy: str, trials: Trials) -> StageResult:
     successes, count = trials.successes, len(trials.episodes)
     low, high = wilson(successes, count)
     return StageResult(
-        name=name, policy=policy, successes=successes, trials=count, wilson_low=low, wilson_high=high, seconds=trials.wall_s
+        name=name,
+        policy=policy,
+        successes=successes,
+        trials=count,
+        wilson_low=low,
+        wilson_high=high,
+        seconds=trials.wall_s,
     )
 
 
@@ -131,10 +139,18 @@ def tables(report: Report) -> list[Table]:
     """The report for a terminal."""
     out = [_success_table(report.stages)] if report.stages else []
     if report.bags:
-        bags = Table("bags", "recorded", "size", "success share", "degraded", title="Demonstrations")
+        bags = Table(
+            "bags", "recorded", "size", "success share", "degraded", title="Demonstrations"
+        )
         b = report.bags
         share = f"{100 * b.successes / max(1, b.episodes):.0f} %"
-        bags.add_row(str(b.episodes), f"{b.seconds:.0f} s", f"{b.bytes / 1e6:.0f} MB", share, str(b.degraded))
+        bags.add_row(
+            str(b.episodes),
+            f"{b.seconds:.0f} s",
+            f"{b.bytes / 1e6:.0f} MB",
+            share,
+            str(b.degraded),
+        )
         out.append(bags)
     if report.training:
         training = Table("stage", "steps", "time", "final loss", title="Training")
@@ -144,7 +160,13 @@ def tables(report: Report) -> list[Table]:
     if report.latency_ms:
         table = Table("policy", "p50", "p99", "max", "decisions", title="Inference latency")
         for policy, row in report.latency_ms.items():
-            table.add_row(policy, f"{row.p50:.2f} ms", f"{row.p99:.2f} ms", f"{row.max:.2f} ms", str(row.decisions))
+            table.add_row(
+                policy,
+                f"{row.p50:.2f} ms",
+                f"{row.p99:.2f} ms",
+                f"{row.max:.2f} ms",
+                str(row.decisions),
+            )
         table.caption = f"deadline misses: {report.deadline_misses}"
         out.append(table)
     return out

@@ -31,7 +31,10 @@ class Trials:
 
 
 def run_operator(
-    graph: RunningGraph, arguments: GraphArguments, on_episodes: OnEpisodes, **parameters: str | float | bool
+    graph: RunningGraph,
+    arguments: GraphArguments,
+    on_episodes: OnEpisodes,
+    **parameters: str | float | bool,
 ) -> Trials:
     """Let the scripted operator do its episodes and read them back from the bag folder.
 

@@ -36,24 +36,38 @@ def train_from_bags(
         BagError: If the folder holds no usable episode.
         ConfigError: If a description or setting is invalid.
     """
-    robot_config, task_config = load_robot(config_path("robots", robot)), load_task(config_path("tasks", task))
+    robot_config, task_config = (
+        load_robot(config_path("robots", robot)),
+        load_task(config_path("tasks", task)),
+    )
     settings = with_overrides(TrainSettings(), overrides)
     results: dict[str, TrainingResult] = {}
     with progress_display(console) as display:
         reading = display.add_task("read bags", total=None, note="")
         episodes = load_episodes(
-            bags, task_config, robot_config, lambda done, total: display.update(reading, completed=done, total=total)
+            bags,
+            task_config,
+            robot_config,
+            lambda done, total: display.update(reading, completed=done, total=total),
         )
         bars: dict[str, int] = {}
         begun: dict[str, float] = {}
 
         def on_progress(progress: Progress) -> None:
             if progress.stage not in bars:
-                bars[progress.stage] = display.add_task(f"train: {progress.stage}", total=progress.steps, note="")
+                bars[progress.stage] = display.add_task(
+                    f"train: {progress.stage}", total=progress.steps, note=""
+                )
                 begun[progress.stage] = sum(result.seconds for result in results.values())
-            display.update(bars[progress.stage], completed=progress.step, note=f"loss {progress.loss:.4f}")  # type: ignore[arg-type]
+            display.update(
+                bars[progress.stage], completed=progress.step, note=f"loss {progress.loss:.4f}"
+            )  # type: ignore[arg-type]
             spent = progress.seconds - begun[progress.stage]
-            results[progress.stage] = TrainingResult(stage=progress.stage, steps=progress.step, seconds=spent, loss=progress.loss)
+            results[progress.stage] = TrainingResult(
+                stage=progress.stage, steps=progress.step, seconds=spent, loss=progress.loss
+            )
 
-        version = train_imitation(episodes, task_config, robot_config, output, settings, on_progress)
+        version = train_imitation(
+            episodes, task_config, robot_config, output, settings, on_progress
+        )
     return version, list(results.values())

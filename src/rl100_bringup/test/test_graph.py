@@ -27,7 +27,13 @@ def all_nodes():
 
 
 def test_the_default_graph_is_the_simulated_robot_with_recorder():
-    assert [node.name for node in describe(GraphArguments())] == ["sim_robot", "cloud", "command_gate", "policy", "recorder"]
+    assert [node.name for node in describe(GraphArguments())] == [
+        "sim_robot",
+        "cloud",
+        "command_gate",
+        "policy",
+        "recorder",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,12 @@ class FakeArgument:
     """Records what DeclareLaunchArgument is told."""
 
     def __init__(self, name, *, default_value, description, choices):
-        self.name, self.default_value, self.description, self.choices = name, default_value, description, choices
+        self.name, self.default_value, self.description, self.choices = (
+            name,
+            default_value,
+            description,
+            choices,
+        )
 
 
 class FakeNode:
@@ -48,7 +53,10 @@ def faked_launch(monkeypatch):
     """The launch file, loaded against fakes."""
     contents = {
         "launch": {"LaunchContext": dict, "LaunchDescription": list},
-        "launch.actions": {"DeclareLaunchArgument": FakeArgument, "OpaqueFunction": lambda function: function},
+        "launch.actions": {
+            "DeclareLaunchArgument": FakeArgument,
+            "OpaqueFunction": lambda function: function,
+        },
         "launch.substitutions": {"LaunchConfiguration": FakeConfiguration},
         "launch_ros": {},
         "launch_ros.actions": {"Node": FakeNode},
@@ -64,27 +72,37 @@ def faked_launch(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"lockstep": "true", "policy": "versions/v1"}, {"rviz": "true", "learner": "true", "record": "false"}]
+    "changes",
+    [
+        {},
+        {"lockstep": "true", "policy": "versions/v1"},
+        {"rviz": "true", "learner": "true", "record": "false"},
+    ],
 )
 def test_the_launch_file_starts_the_nodes_of_the_description(faked_launch, changes):
     *arguments, function = faked_launch.generate_launch_description()
     context = {argument.name: argument.default_value for argument in arguments} | changes
     nodes = [node.told for node in function(context)]
     described = describe(GraphArguments.from_strings(changes))
-    assert [(n["package"], n["executable"], n["name"], n["parameters"][0], tuple(n["arguments"])) for n in nodes] == [
-        (d.package, d.executable, d.name, d.parameters, d.arguments) for d in described
-    ]
+    assert [
+        (n["package"], n["executable"], n["name"], n["parameters"][0], tuple(n["arguments"]))
+        for n in nodes
+    ] == [(d.package, d.executable, d.name, d.parameters, d.arguments) for d in described]
 
 
 def test_every_argument_of_the_graph_is_a_documented_launch_argument(faked_launch):
     *arguments, _ = faked_launch.generate_launch_description()
-    assert [argument.name for argument in arguments] == [item.name for item in fields(GraphArguments)]
+    assert [argument.name for argument in arguments] == [
+        item.name for item in fields(GraphArguments)
+    ]
     assert all(argument.description for argument in arguments)
     assert next(a for a in arguments if a.name == "sim").choices == ["true", "false"]
 
 
 @pytest.mark.launch
-@pytest.mark.skipif(not HAS_LAUNCH_ROS, reason="launch_ros is not installed; the fakes above stand in for it")
+@pytest.mark.skipif(
+    not HAS_LAUNCH_ROS, reason="launch_ros is not installed; the fakes above stand in for it"
+)
 def test_the_launch_file_runs_under_the_real_launch_ros(tmp_path):
     program = (
         "import sys; from launch import LaunchDescription, LaunchService; from launch.actions import IncludeLaunchDescription;"
@@ -93,9 +111,16 @@ def test_the_launch_file_runs_under_the_real_launch_ros(tmp_path):
         f"Source({str(LAUNCH_FILE)!r}), launch_arguments=[('lockstep', 'true'), ('bags', {str(tmp_path)!r})])]));"
         "sys.exit(service.run())"
     )
-    environment = os.environ | {"ROS_LOG_DIR": str(tmp_path / "log"), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    environment = os.environ | {
+        "ROS_LOG_DIR": str(tmp_path / "log"),
+        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+    }
     process = subprocess.Popen(
-        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        [sys.executable, "-c", program],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     try:
         output, _ = process.communicate(timeout=15)
@@ -104,4 +129,6 @@ def test_the_launch_file_runs_under_the_real_launch_ros(tmp_path):
         output, _ = process.communicate(timeout=30)
     for node in describe(GraphArguments(lockstep=True)):
         assert f"[{node.name}-" in output, output
-    assert output.count("process has finished cleanly") == len(describe(GraphArguments(lockstep=True))), output
+    assert output.count("process has finished cleanly") == len(
+        describe(GraphArguments(lockstep=True))
+    ), output

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Learner node: trains policy versions from a folder of bags on request.
 
-Action: ``learner/train`` Train, with progress as feedback and cancel between two optimiser steps. Out: ``learner/status``
-LearnerStatus (LATCHED, on change and at most at 2 Hz). It shares nothing with the robot but the folders of bags and versions, so
-it may run on another machine.
+Action: ``learner/train`` Train, with progress as feedback and cancel between two optimiser steps.
+Out: ``learner/status`` LearnerStatus (LATCHED, on change and at most at 2 Hz). It shares nothing
+with the robot but the folders of bags and versions, so it may run on another machine.
 
 | entity | callback group | may block |
 |---|---|---|
@@ -26,12 +26,12 @@ from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
-from rl100_msgs.action import Train
-from rl100_msgs.msg import LearnerStatus
 
 from rl100_learner.data.reader import load_episodes
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_msgs.action import Train
+from rl100_msgs.msg import LearnerStatus
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError, Rl100Error
 from rl100_policy.ros.parameters import parameter, read_parameters
@@ -60,7 +60,10 @@ class LearnerNode(Node):
         """Read parameters, offer the action."""
         super().__init__("learner")
         parameters = read_parameters(self, LearnerParameters)
-        self._robot, self._task = load_robot(parameters.robot_config), load_task(parameters.task_config)
+        self._robot, self._task = (
+            load_robot(parameters.robot_config),
+            load_task(parameters.task_config),
+        )
         self._busy = threading.Lock()
         self._version, self._published = "", 0.0
         self._status = self.create_publisher(LearnerStatus, "learner/status", LATCHED)
@@ -77,7 +80,9 @@ class LearnerNode(Node):
 
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         if goal.task not in ("", self._task.name):
-            self.get_logger().error(f"goal is for task {goal.task!r}, this learner was started for {self._task.name!r}")
+            self.get_logger().error(
+                f"goal is for task {goal.task!r}, this learner was started for {self._task.name!r}"
+            )
             return GoalResponse.REJECT
         if self._busy.locked():
             self.get_logger().warning("a training is running; cancel it first")
@@ -103,20 +108,34 @@ class LearnerNode(Node):
         if not goal.bags or not goal.output:
             raise ConfigError("a goal needs the folder of bags and the output folder")
         settings = with_overrides(TrainSettings(), list(goal.overrides))
-        self._report(handle, LearnerStatus(state=LearnerStatus.READING, loss=float("nan")), force=True)
-        episodes = load_episodes(Path(goal.bags), self._task, self._robot, lambda *_: self._stop_if_cancelled(handle))
+        self._report(
+            handle, LearnerStatus(state=LearnerStatus.READING, loss=float("nan")), force=True
+        )
+        episodes = load_episodes(
+            Path(goal.bags), self._task, self._robot, lambda *_: self._stop_if_cancelled(handle)
+        )
 
         def on_progress(progress: Progress) -> None:
             self._stop_if_cancelled(handle)
-            status = LearnerStatus(state=LearnerStatus.TRAINING, stage=progress.stage, step=progress.step)
-            status.steps, status.loss, status.episodes = progress.steps, progress.loss, len(episodes)
+            status = LearnerStatus(
+                state=LearnerStatus.TRAINING, stage=progress.stage, step=progress.step
+            )
+            status.steps, status.loss, status.episodes = (
+                progress.steps,
+                progress.loss,
+                len(episodes),
+            )
             self._report(handle, status, force=progress.step == progress.steps)
 
-        return train_imitation(episodes, self._task, self._robot, Path(goal.output), settings, on_progress)
+        return train_imitation(
+            episodes, self._task, self._robot, Path(goal.output), settings, on_progress
+        )
 
     def _stop_if_cancelled(self, handle: ServerGoalHandle) -> None:
         if handle.is_cancel_requested:
-            raise _CancelledError("cancelled; the run goes on where it stopped when the same goal is sent again")
+            raise _CancelledError(
+                "cancelled; the run goes on where it stopped when the same goal is sent again"
+            )
 
     def _report(self, handle: ServerGoalHandle, status: LearnerStatus, *, force: bool) -> None:
         if force or time.monotonic() - self._published > _STATUS_PERIOD_S:
@@ -132,7 +151,9 @@ class LearnerNode(Node):
         if version is not None:
             self._version = version.name
         self._publish(LearnerStatus(state=state, loss=float("nan"), detail=message))
-        return Train.Result(success=version is not None, policy_version_path=str(version or ""), message=message)
+        return Train.Result(
+            success=version is not None, policy_version_path=str(version or ""), message=message
+        )
 
 
 def main(args: Sequence[str] | None = None) -> int:

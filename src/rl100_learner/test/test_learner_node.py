@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from rclpy.action import ActionClient
 from rclpy.node import Node
-from rl100_msgs.action import Train
-from rl100_msgs.msg import LearnerStatus
 
 from rl100_learner.node import LearnerNode
+from rl100_msgs.action import Train
+from rl100_msgs.msg import LearnerStatus
 from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.geometry import pose_from_xyz_rpy
@@ -21,7 +21,10 @@ from rl100_policy.ros.testing import isolated_ros, spinning
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 BRIEF = ["imitation.steps=4", "distillation.steps=2", "log_every=1", "imitation.windows=8"]
 
@@ -31,12 +34,20 @@ def recorded_bags(tmp_path) -> Path:
     """Two episodes of twelve periods that look at a plane 3 cm above the table."""
     camera, pose = ROBOT.camera(), pose_from_xyz_rpy(ROBOT.camera().xyz, ROBOT.camera().rpy)
     u, v = np.meshgrid(np.arange(camera.width), np.arange(camera.height))
-    rays = np.stack([(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1)
-    plane = np.rint(1000 * (0.03 - pose[2, 3]) / (rays @ pose[:3, :3].T)[..., 2]).clip(0, 65535).astype(np.uint16)
+    rays = np.stack(
+        [(u - camera.cx) / camera.fx, (v - camera.cy) / camera.fy, np.ones(u.shape)], axis=-1
+    )
+    plane = (
+        np.rint(1000 * (0.03 - pose[2, 3]) / (rays @ pose[:3, :3].T)[..., 2])
+        .clip(0, 65535)
+        .astype(np.uint16)
+    )
     actions = 0.1 * np.sin(np.arange(24)).reshape(12, 2).astype(np.float32)
     depth, positions = np.repeat(plane[None], 13, axis=0), np.tile(ROBOT.home, (13, 1))
     for _ in range(2):
-        SyntheticEpisode(TASK, ROBOT, depth, positions, actions).write(tmp_path / "bags", MessageFactory())
+        SyntheticEpisode(TASK, ROBOT, depth, positions, actions).write(
+            tmp_path / "bags", MessageFactory()
+        )
     return tmp_path / "bags"
 
 
@@ -51,7 +62,9 @@ class Person(Node):
         self.create_subscription(LearnerStatus, "learner/status", self.status.append, LATCHED)
 
     def ask(self, spin_until, **goal):
-        sent = self.train.send_goal_async(Train.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback.status))
+        sent = self.train.send_goal_async(
+            Train.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback.status)
+        )
         assert spin_until(sent.done)
         return sent.result()
 
@@ -73,7 +86,13 @@ def result(rig, handle):
 
 def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp_path):
     person, spin_until = rig
-    handle = person.ask(spin_until, task="push_t", bags=str(recorded_bags), output=str(tmp_path / "run"), overrides=BRIEF)
+    handle = person.ask(
+        spin_until,
+        task="push_t",
+        bags=str(recorded_bags),
+        output=str(tmp_path / "run"),
+        overrides=BRIEF,
+    )
     assert handle.accepted
     done = result(rig, handle)
     assert done.success, done.message
@@ -89,7 +108,10 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
     [
         ({"bags": "", "output": ""}, "needs the folder"),
         ({"bags": "/nowhere", "output": "/tmp/unused"}, "no usable episode"),
-        ({"bags": "/nowhere", "output": "/tmp/unused", "overrides": ["imitation.stepz=3"]}, "imitation.stepz"),
+        (
+            {"bags": "/nowhere", "output": "/tmp/unused", "overrides": ["imitation.stepz=3"]},
+            "imitation.stepz",
+        ),
     ],
 )
 def test_a_goal_that_cannot_be_met_fails_with_the_reason(rig, goal, message):

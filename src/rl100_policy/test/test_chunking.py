@@ -33,7 +33,8 @@ def test_nothing_is_due_before_the_chunk_begins_or_after_it_has_ended(time):
 
 
 @pytest.mark.parametrize(
-    "actions", [np.full((2, 2), np.nan), [[0, np.inf]], np.zeros((0, 2)), np.zeros((2, 3)), np.zeros(2)]
+    "actions",
+    [np.full((2, 2), np.nan), [[0, np.inf]], np.zeros((0, 2)), np.zeros((2, 3)), np.zeros(2)],
 )
 def test_a_chunk_that_cannot_be_executed_is_refused(actions):
     with pytest.raises(ActionError):
@@ -46,7 +47,8 @@ def test_flat_actions_of_the_wrong_length_are_refused_naming_the_sizes():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"names": ("linear.x", "linear.z")}, {"action_space": "joint_delta"}, {"period_ns": 50}]
+    "changes",
+    [{"names": ("linear.x", "linear.z")}, {"action_space": "joint_delta"}, {"period_ns": 50}],
 )
 def test_a_chunk_of_another_action_space_or_period_is_refused(changes):
     with pytest.raises(ActionError, match="expected"):

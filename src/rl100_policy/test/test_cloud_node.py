@@ -16,14 +16,22 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
 from rl100_policy.nodes.cloud import CloudNode
-from rl100_policy.ros.conversions import camera_info_message, cloud_message, depth_message, extrinsics_message
+from rl100_policy.ros.conversions import (
+    camera_info_message,
+    cloud_message,
+    depth_message,
+    extrinsics_message,
+)
 from rl100_policy.ros.qos import LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
 
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 CAMERA = ROBOT.camera()
 
@@ -32,7 +40,9 @@ def slab(height_m: float = 0.03) -> np.ndarray:
     """Depth image [mm] of a horizontal plane at a height in the base frame, by intersecting each pixel's ray with it."""
     pose = pose_from_xyz_rpy(CAMERA.xyz, CAMERA.rpy)
     u, v = np.meshgrid(np.arange(CAMERA.width), np.arange(CAMERA.height))
-    rays = np.stack([(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], axis=-1)
+    rays = np.stack(
+        [(u - CAMERA.cx) / CAMERA.fx, (v - CAMERA.cy) / CAMERA.fy, np.ones(u.shape)], axis=-1
+    )
     down = (rays @ pose[:3, :3].T)[..., 2]
     return np.rint(1000 * (height_m - pose[2, 3]) / down).clip(0, 65535).astype(np.uint16)
 
@@ -76,7 +86,9 @@ def test_a_depth_frame_becomes_the_cloud_of_the_shared_function(rig):
     message = depth_message(slab(), 5_000_000_007, CAMERA.optical_frame)
     assert spin_until(lambda: (camera.depth.publish(message), bool(camera.clouds))[1])
     cloud = camera.clouds[0]
-    intrinsics = Intrinsics(CAMERA.width, CAMERA.height, CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy)
+    intrinsics = Intrinsics(
+        CAMERA.width, CAMERA.height, CAMERA.fx, CAMERA.fy, CAMERA.cx, CAMERA.cy
+    )
     pose = pose_from_xyz_rpy(CAMERA.xyz, CAMERA.rpy)
     expected = depth_to_cloud(
         slab().astype(np.float32) * np.float32(0.001), intrinsics, pose, TASK.crop, TASK.observation.n_points, TASK.observation.min_points
@@ -102,7 +114,9 @@ def broken(kind: str) -> Image:
     return message
 
 
-@pytest.mark.parametrize("kind", ["encoding", "short data", "other size", "no readings", "nothing in the crop"])
+@pytest.mark.parametrize(
+    "kind", ["encoding", "short data", "other size", "no readings", "nothing in the crop"]
+)
 def test_a_bad_frame_is_dropped_counted_and_the_next_good_one_passes(rig, kind):
     camera, spin_until = rig
     camera.depth.publish(broken(kind))
@@ -132,8 +146,15 @@ def test_points_from_a_camera_give_a_cloud_too():
     with isolated_ros(**PATHS, lockstep=True, input="points"):
         camera = Camera()
         with spinning(CloudNode(), camera) as spin_until:
-            assert spin_until(lambda: camera.points.get_subscription_count() and camera.count_publishers("policy/cloud"))
-            grid = np.stack(np.meshgrid(np.linspace(0.4, 0.6, 30), np.linspace(-0.1, 0.1, 30)), axis=-1).reshape(-1, 2)
+            assert spin_until(
+                lambda: (
+                    camera.points.get_subscription_count()
+                    and camera.count_publishers("policy/cloud")
+                )
+            )
+            grid = np.stack(
+                np.meshgrid(np.linspace(0.4, 0.6, 30), np.linspace(-0.1, 0.1, 30)), axis=-1
+            ).reshape(-1, 2)
             points = np.column_stack([grid, np.full(len(grid), 0.02)]).astype(np.float32)
             message = cloud_message(points, 9, ROBOT.base_frame)
             assert spin_until(lambda: (camera.points.publish(message), bool(camera.clouds))[1])

@@ -32,14 +32,18 @@ def test_an_action_within_limits_is_executed_as_asked(gate):
     result = gate.step(action, HOME)
     np.testing.assert_allclose(result.executed, action, atol=1e-4)
     assert result.flags == GateFlag.NONE
-    moved = gate.kinematics.tool_position(result.joint_command) - gate.kinematics.tool_position(HOME)
+    moved = gate.kinematics.tool_position(result.joint_command) - gate.kinematics.tool_position(
+        HOME
+    )
     np.testing.assert_allclose(moved, [0.01, -0.005, 0.0], atol=2e-5)
 
 
 def test_height_and_orientation_are_kept_over_a_long_path(gate):
     q, start = HOME, gate.kinematics.tool_pose(HOME)
     for step in range(150):
-        q = gate.step(np.array([0.15 * np.cos(step / 15), 0.2 * np.sin(step / 11)]), q).joint_command
+        q = gate.step(
+            np.array([0.15 * np.cos(step / 15), 0.2 * np.sin(step / 11)]), q
+        ).joint_command
     pose = gate.kinematics.tool_pose(q)
     assert abs(pose[2, 3] - start[2, 3]) < 1e-4
     np.testing.assert_allclose(pose[:3, :3], start[:3, :3], atol=1e-3)

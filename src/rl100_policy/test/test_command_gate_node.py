@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
-from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
-from rl100_msgs.srv import SetCommandSource
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.config import load_robot, load_task
@@ -24,7 +24,10 @@ from rl100_policy.ros.testing import isolated_ros, spinning
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 PERIOD_NS = round(ROBOT.control_period * 1e9)
 HOME = np.array(ROBOT.home)
@@ -41,7 +44,9 @@ class Bench(Node):
         self.commands: list[JointTrajectory] = []
         self.records: list[GateCommand] = []
         self.status: list[GateStatus] = []
-        self.create_subscription(JointTrajectory, ROBOT.command_topic, self.commands.append, COMMAND)
+        self.create_subscription(
+            JointTrajectory, ROBOT.command_topic, self.commands.append, COMMAND
+        )
         self.create_subscription(GateCommand, "gate/command", self.records.append, EVENT)
         self.create_subscription(GateStatus, "gate/status", self.status.append, LATCHED)
         self.source = self.create_client(SetCommandSource, "gate/set_command_source")
@@ -94,7 +99,9 @@ def take_command(rig, source):
 
 def answers(rig, count):
     bench, spin_until = rig
-    assert spin_until(lambda: len(bench.records) >= count and len(bench.commands) >= count), [r.flags for r in bench.records]
+    assert spin_until(lambda: len(bench.records) >= count and len(bench.commands) >= count), [
+        r.flags for r in bench.records
+    ]
     return bench.records[-1]
 
 
@@ -107,7 +114,9 @@ def test_nobody_in_command_holds_the_measured_position(rig):
 
 def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
     take_command(rig, GateCommand.TELEOP)
-    rig[0].twists.publish(twist_message(np.array([0.1, 0.0]), TASK.action.names, 3 * PERIOD_NS, ROBOT.base_frame))
+    rig[0].twists.publish(
+        twist_message(np.array([0.1, 0.0]), TASK.action.names, 3 * PERIOD_NS, ROBOT.base_frame)
+    )
     rig[1](lambda: False, 0.2)
     rig[0].state(3)
     record = answers(rig, 1)
@@ -174,7 +183,9 @@ def malformed(kind: str) -> ActionChunk:
     return message
 
 
-@pytest.mark.parametrize("kind", ["nan", "short", "names", "frame", "space", "period", "huge", "empty"])
+@pytest.mark.parametrize(
+    "kind", ["nan", "short", "names", "frame", "space", "period", "huge", "empty"]
+)
 def test_a_malformed_chunk_is_refused_counted_and_the_next_good_one_is_executed(lockstep, kind):
     take_command(lockstep, GateCommand.POLICY)
     bench, spin_until = lockstep
@@ -205,7 +216,9 @@ def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, k
 def test_a_teleop_command_that_is_not_finite_holds(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
     bench, _ = lockstep
-    bench.twists.publish(twist_message(np.array([np.nan, 0.0]), TASK.action.names, PERIOD_NS, ROBOT.base_frame))
+    bench.twists.publish(
+        twist_message(np.array([np.nan, 0.0]), TASK.action.names, PERIOD_NS, ROBOT.base_frame)
+    )
     bench.state(1)
     record = answers(lockstep, 1)
     assert record.flags & GateCommand.HELD_NON_FINITE

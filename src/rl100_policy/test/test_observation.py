@@ -6,7 +6,13 @@ import pytest
 
 from rl100_policy.core.config import ObservationConfig
 from rl100_policy.core.errors import ObservationError
-from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow, proprioception, stack
+from rl100_policy.core.observation import (
+    Frame,
+    FrameAssembler,
+    ObservationWindow,
+    proprioception,
+    stack,
+)
 
 PERIOD = 100
 
@@ -77,7 +83,9 @@ def test_proprioception_is_tool_position_then_joints():
 
 
 def assembler(tolerance=0):
-    return FrameAssembler(ObservationConfig(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=tolerance)
+    return FrameAssembler(
+        ObservationConfig(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=tolerance
+    )
 
 
 CLOUD = np.zeros((4, 3), np.float32)

@@ -15,7 +15,10 @@ from rl100_policy.ros.testing import isolated_ros
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,12 @@ def test_defaults_and_given_values_are_read():
 
 
 @pytest.mark.parametrize(
-    ("given", "message"), [({"rate": 0.1}, r"rate.*\[0.5, 50.0\]"), ({"count": 10}, r"count.*\[1, 9\]"), ({"count": "many"}, "count.*int")]
+    ("given", "message"),
+    [
+        ({"rate": 0.1}, r"rate.*\[0.5, 50.0\]"),
+        ({"count": 10}, r"count.*\[1, 9\]"),
+        ({"count": "many"}, "count.*int"),
+    ],
 )
 def test_a_wrong_value_is_refused_naming_parameter_and_range(given, message):
     with pytest.raises(ConfigError, match=message):
@@ -69,5 +77,8 @@ def test_every_parameter_of_a_node_can_be_read_and_described_by_ros(create, kind
 
 
 def test_a_missing_description_stops_the_node_with_a_clear_error(tmp_path):
-    with isolated_ros(robot_config=tmp_path / "none.yaml", task_config=PATHS["task_config"]), pytest.raises(ConfigError, match="none.yaml"):
+    with (
+        isolated_ros(robot_config=tmp_path / "none.yaml", task_config=PATHS["task_config"]),
+        pytest.raises(ConfigError, match="none.yaml"),
+    ):
         cloud.CloudNode()

@@ -41,12 +41,17 @@ def test_transforming_there_and_back_is_the_identity():
     rng = np.random.default_rng(0)
     points = rng.normal(size=(50, 3)).astype(np.float32)
     pose = pose_from_xyz_rpy(rng.normal(size=3), rng.normal(size=3))
-    np.testing.assert_allclose(transform(transform(points, pose), np.linalg.inv(pose)), points, atol=1e-5)
+    np.testing.assert_allclose(
+        transform(transform(points, pose), np.linalg.inv(pose)), points, atol=1e-5
+    )
 
 
 def test_crop_keeps_the_bounds_and_drops_what_is_not_finite():
     box = WorkspaceBox(low=(0, 0, 0), high=(1, 1, 1))
-    points = np.array([[0, 0, 0], [1, 1, 1], [1.01, 0, 0], [np.nan, 0, 0], [0, np.nan, 0], [0, 0, np.inf]], np.float32)
+    points = np.array(
+        [[0, 0, 0], [1, 1, 1], [1.01, 0, 0], [np.nan, 0, 0], [0, np.nan, 0], [0, 0, np.inf]],
+        np.float32,
+    )
     np.testing.assert_array_equal(crop_to_box(points, box), points[:2])
 
 
@@ -107,7 +112,9 @@ def test_sampling_covers_the_cloud_better_than_chance_and_repeats_itself(count):
 @given(st.integers(0, 2**32 - 1))
 def test_whatever_the_image_the_result_is_a_finite_cloud_in_the_box_or_a_stated_refusal(seed):
     rng = np.random.default_rng(seed)
-    depth = rng.choice([0.0, np.nan, np.inf, -1.0, 0.5, 1.0, 2.0, 50.0], size=(6, 8)).astype(np.float32)
+    depth = rng.choice([0.0, np.nan, np.inf, -1.0, 0.5, 1.0, 2.0, 50.0], size=(6, 8)).astype(
+        np.float32
+    )
     box = WorkspaceBox(low=(-0.2, -0.2, 0.4), high=(0.2, 0.2, 1.5))
     try:
         cloud = depth_to_cloud(depth, CAMERA, np.eye(4), box, 16, 4)

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 from rclpy.node import Node
-from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
-from rl100_msgs.srv import LoadPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, PointCloud2
 
+from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
+from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
@@ -26,7 +26,10 @@ from rl100_policy.ros.testing import isolated_ros, spinning
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-PATHS = {"robot_config": CONFIG / "robots" / "panda.yaml", "task_config": CONFIG / "tasks" / "push_t.yaml"}
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 PERIOD_NS = round(ROBOT.control_period * 1e9)
 TELEOP, POLICY = int(CommandSource.TELEOP), int(CommandSource.POLICY)
@@ -40,7 +43,9 @@ def version(tmp_path_factory) -> Path:
     size = ObservationSize(n_obs=TASK.observation.n_obs, n_points=N_POINTS, proprio_dim=3)
     policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2)))
     folder = tmp_path_factory.mktemp("versions") / "random_1"
-    write_version(folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={})
+    write_version(
+        folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={}
+    )
     return folder
 
 
@@ -65,8 +70,14 @@ class Robot(Node):
     def observe(self, step: int, cloud: np.ndarray | None = None) -> None:
         stamp = step * PERIOD_NS
         self.clock.publish(Clock(clock=time_message(stamp)))
-        points = self.rng.uniform([0.3, -0.2, 0.01], [0.7, 0.2, 0.05], (N_POINTS, 3)) if cloud is None else cloud
-        self.joints.publish(joint_state_message(ROBOT.joints, np.array(ROBOT.home), np.zeros(7), stamp))
+        points = (
+            self.rng.uniform([0.3, -0.2, 0.01], [0.7, 0.2, 0.05], (N_POINTS, 3))
+            if cloud is None
+            else cloud
+        )
+        self.joints.publish(
+            joint_state_message(ROBOT.joints, np.array(ROBOT.home), np.zeros(7), stamp)
+        )
         self.clouds.publish(cloud_message(points, stamp, ROBOT.base_frame))
 
     def command(self, source: int) -> None:
@@ -108,10 +119,20 @@ def test_a_decision_every_chunk_with_its_record(rig):
     spin_until(lambda: False, 0.2)
     drive(rig, 17)
     assert spin_until(lambda: len(robot.records) == 3 and len(robot.chunks) == 3)
-    assert [messages.stamp_ns(c.header.stamp) for c in robot.chunks] == [s * PERIOD_NS for s in (1, 9, 17)]
+    assert [messages.stamp_ns(c.header.stamp) for c in robot.chunks] == [
+        s * PERIOD_NS for s in (1, 9, 17)
+    ]
     record, chunk = robot.records[1], robot.chunks[1]
-    assert [messages.stamp_ns(s) for s in record.observation_stamps] == [8 * PERIOD_NS, 9 * PERIOD_NS]
-    assert (record.policy_version, record.sampler, record.n_chunk, record.d_a) == ("random_1", "one_step", 8, 2)
+    assert [messages.stamp_ns(s) for s in record.observation_stamps] == [
+        8 * PERIOD_NS,
+        9 * PERIOD_NS,
+    ]
+    assert (record.policy_version, record.sampler, record.n_chunk, record.d_a) == (
+        "random_1",
+        "one_step",
+        8,
+        2,
+    )
     assert len(record.latents) == 2 * 8 * 2
     assert np.isfinite(np.array(chunk.actions).reshape(8, 2)).all()
     assert np.abs(record.actions).max() <= 1.0
@@ -138,7 +159,12 @@ def test_the_same_observations_give_the_same_decision(version):
         with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, policy=version):
             robot = Robot()
             with spinning(PolicyNode(), robot) as spin_until:
-                assert spin_until(lambda: robot.clouds.get_subscription_count() and robot.count_publishers("policy/decision"))
+                assert spin_until(
+                    lambda: (
+                        robot.clouds.get_subscription_count()
+                        and robot.count_publishers("policy/decision")
+                    )
+                )
                 robot.command(POLICY)
                 spin_until(lambda: False, 0.3)
                 drive((robot, spin_until), 1, first=first)
@@ -155,7 +181,9 @@ def test_a_malformed_cloud_is_refused_counted_and_the_next_good_one_is_used(rig,
     spin_until(lambda: False, 0.2)
     message = cloud_message(np.full((N_POINTS, 3), 0.4, np.float32), PERIOD_NS, ROBOT.base_frame)
     if kind == "nan":
-        message = cloud_message(np.full((N_POINTS, 3), np.nan, np.float32), PERIOD_NS, ROBOT.base_frame)
+        message = cloud_message(
+            np.full((N_POINTS, 3), np.nan, np.float32), PERIOD_NS, ROBOT.base_frame
+        )
     elif kind == "count":
         message = cloud_message(np.full((5, 3), 0.4, np.float32), PERIOD_NS, ROBOT.base_frame)
     elif kind == "frame":
@@ -163,7 +191,9 @@ def test_a_malformed_cloud_is_refused_counted_and_the_next_good_one_is_used(rig,
     else:
         message.fields = message.fields[:2]
     robot.clock.publish(Clock(clock=time_message(PERIOD_NS)))
-    robot.joints.publish(joint_state_message(ROBOT.joints, np.array(ROBOT.home), np.zeros(7), PERIOD_NS))
+    robot.joints.publish(
+        joint_state_message(ROBOT.joints, np.array(ROBOT.home), np.zeros(7), PERIOD_NS)
+    )
     robot.clouds.publish(message)
     assert spin_until(lambda: bool(robot.status) and robot.status[-1].refused >= 1)
     assert not robot.chunks
@@ -188,7 +218,16 @@ def test_a_version_that_is_refused_leaves_the_one_in_use(rig, tmp_path):
 def test_a_version_for_another_task_is_refused_naming_both(rig, version, tmp_path):
     policy, _ = load_version(version)
     other = TASK.model_copy(update={"name": "pour"})
-    write_version(tmp_path / "pour_1", policy, task=other, robot=ROBOT, parents=(), bags=(), metrics={}, training={})
+    write_version(
+        tmp_path / "pour_1",
+        policy,
+        task=other,
+        robot=ROBOT,
+        parents=(),
+        bags=(),
+        metrics={},
+        training={},
+    )
     robot, spin_until = rig
     future = robot.load.call_async(LoadPolicy.Request(path=str(tmp_path / "pour_1")))
     assert spin_until(future.done)

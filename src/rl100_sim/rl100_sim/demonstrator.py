@@ -54,18 +54,23 @@ class Temper:
     """Probability of a hesitation per control period."""
     contact_bias: float
     """Standard deviation of the error in the cost of a contact [s]."""
+    patience: int | None
+    """Control periods after which the person gives up and lets go of the controls; None: never."""
 
 
 def draw_temper(skill: float, rng: np.random.Generator) -> Temper:
     """Temper of one episode: its level is uniform within +-0.3 of 1 - skill, cut to [0, 1]."""
     level = float(np.clip(1.0 - skill + rng.uniform(-0.3, 0.3), 0.0, 1.0))
+    gives_up = rng.random() < 0.2 * level
+    patience = int(rng.integers(10, 60))
     return Temper(
         level=level,
-        walking_speed=0.15 - 0.05 * level,
-        pushing_speed=0.08 - 0.03 * level,
-        tremor=0.09 * level,
-        pause_rate=0.03 * level,
-        contact_bias=0.5 * level,
+        walking_speed=0.15 - 0.03 * level,
+        pushing_speed=0.08 - 0.02 * level,
+        tremor=0.04 * level,
+        pause_rate=0.02 * level,
+        contact_bias=0.2 * level,
+        patience=patience if gives_up else None,
     )
 
 
@@ -111,6 +116,7 @@ class ScriptedPusher:
         self._bias = self.temper.contact_bias * rng.standard_normal(len(self._contacts))
         self._tremor = np.zeros(2)
         self._pause = 0
+        self._periods = 0
         self._contact: int | None = None
 
     def act(self, object_pose: Floats, goal_pose: Floats, tool_position: Floats) -> Floats:
@@ -181,7 +187,10 @@ class ScriptedPusher:
         )
 
     def _imperfect(self, velocity: Floats) -> Floats:
-        """Add tremor and hesitations."""
+        """Add tremor, hesitations and giving up."""
+        self._periods += 1
+        if self.temper.patience is not None and self._periods > self.temper.patience:
+            return np.zeros(2)
         spread = self.temper.tremor * np.sqrt(1.0 - _NOISE_MEMORY**2)
         self._tremor = _NOISE_MEMORY * self._tremor + spread * self._rng.standard_normal(2)
         starts = self._rng.random() < self.temper.pause_rate

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
-from rl100_msgs.msg import GateCommand, SimGroundTruth
-from rl100_msgs.srv import ResetSim, SetCommandSource
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
 
+from rl100_msgs.msg import GateCommand, SimGroundTruth
+from rl100_msgs.srv import ResetSim, SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.nodes.command_gate import CommandGateNode
@@ -84,7 +84,7 @@ def drive(seed: int, limit: int) -> Person:
         with spinning(SimRobotNode(), CommandGateNode(), person) as spin_until:
             connected = lambda: (
                 person.twists.get_subscription_count() and person.count_publishers("gate/command")
-            )  # noqa: E731
+            )
             assert spin_until(connected)
             call(spin_until, person.reset, ResetSim.Request(seed=seed))
             person.pusher.reset(np.random.default_rng(seed))

@@ -16,20 +16,34 @@ from rich.table import Table
 
 from rl100_policy.core.errors import Rl100Error
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="RL-100 for ROS 2.", pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    help="RL-100 for ROS 2.",
+    pretty_exceptions_enable=False,
+)
 console = Console()
 
-GraphOption = Annotated[list[str] | None, typer.Argument(help="launch arguments as name:=value, see robot.launch.py --show-args")]
+GraphOption = Annotated[
+    list[str] | None,
+    typer.Argument(help="launch arguments as name:=value, see robot.launch.py --show-args"),
+]
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option(help="folder for bags, policy version, pictures and report.json")] = Path("runs/demo"),
+    output: Annotated[
+        Path, typer.Option(help="folder for bags, policy version, pictures and report.json")
+    ] = Path("runs/demo"),
     episodes: Annotated[int, typer.Option(help="demonstrations to record", min=4)] = 200,
     trials: Annotated[int, typer.Option(help="evaluation episodes per policy", min=1)] = 50,
-    skill: Annotated[float, typer.Option(help="skill of the scripted operator", min=0.0, max=1.0)] = 0.5,
+    skill: Annotated[
+        float, typer.Option(help="skill of the scripted operator", min=0.0, max=1.0)
+    ] = 0.5,
     seed: Annotated[int, typer.Option(help="seed of demonstrations and training")] = 0,
-    override: Annotated[list[str] | None, typer.Option("--set", help="training setting key=value")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="training setting key=value")
+    ] = None,
 ) -> None:
     """Run the main job on the simulated robot: demonstrate, record, train, drive; ends with a table and pictures."""
     from rl100_bringup.demo import DemoSettings, run_demo
@@ -50,7 +64,9 @@ def up(arguments: GraphOption = None) -> None:
     with RunningGraph(nodes, log) as graph:
         table = Table("node", "package", "pid", "log")
         for process in graph.processes:
-            table.add_row(process.node.name, process.node.package, str(process.pid), str(process.log))
+            table.add_row(
+                process.node.name, process.node.package, str(process.pid), str(process.log)
+            )
         console.print(table)
         console.print("running; Ctrl-C stops all nodes")
         try:
@@ -67,7 +83,9 @@ def train(
     output: Annotated[Path, typer.Option(help="folder of the run; give it again to resume")],
     robot: Annotated[str, typer.Option(help="robot description")] = "panda",
     task: Annotated[str, typer.Option(help="task description")] = "push_t",
-    override: Annotated[list[str] | None, typer.Option("--set", help="setting key=value, e.g. imitation.steps=500")] = None,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="setting key=value, e.g. imitation.steps=500")
+    ] = None,
 ) -> None:
     """Train a policy version (imitation, then the one-step student) straight from a folder of bags."""
     from rl100_bringup.training import train_from_bags
@@ -79,7 +97,9 @@ def train(
 @app.command(name="eval")
 def evaluate(
     policy: Annotated[Path, typer.Argument(help="folder of the policy version")],
-    output: Annotated[Path, typer.Option(help="folder for bags and report.json")] = Path("runs/eval"),
+    output: Annotated[Path, typer.Option(help="folder for bags and report.json")] = Path(
+        "runs/eval"
+    ),
     trials: Annotated[int, typer.Option(help="episodes per sampler", min=1)] = 50,
     sampler: Annotated[list[str] | None, typer.Option(help="ddim, one_step; default both")] = None,
     first_seed: Annotated[int, typer.Option(help="seed of the first episode")] = 100_000,
@@ -90,7 +110,16 @@ def evaluate(
     from rl100_bringup.demo import evaluate_version
     from rl100_bringup.report import tables
 
-    report = evaluate_version(policy, output, trials, tuple(sampler or ("ddim", "one_step")), first_seed, robot, task, console)
+    report = evaluate_version(
+        policy,
+        output,
+        trials,
+        tuple(sampler or ("ddim", "one_step")),
+        first_seed,
+        robot,
+        task,
+        console,
+    )
     for table in tables(report):
         console.print(table)
     console.print(f"report: {report.write(output)}")
@@ -101,7 +130,9 @@ def bags(
     folder: Annotated[Path, typer.Argument(help="folder of episode bags")],
     *,
     recover: Annotated[bool, typer.Option("--recover", help="repair what a crash left")] = False,
-    check: Annotated[bool, typer.Option("--check", help="read every message and name what is wrong")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="read every message and name what is wrong")
+    ] = False,
 ) -> None:
     """List recorded episodes; check them; repair what a crash left."""
     from rl100_bringup.cli.bags import check_bags, list_bags, recover_bags
@@ -114,7 +145,14 @@ def bags(
 
 
 @app.command()
-def doctor(folder: Annotated[Path | None, typer.Option("--bags", help="also check this folder of bags and recover what a crash left")] = None) -> None:
+def doctor(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--bags", help="also check this folder of bags and recover what a crash left"
+        ),
+    ] = None,
+) -> None:
     """Check this machine and this checkout; say what to do about each finding."""
     from rl100_bringup.cli.bags import recover_bags
     from rl100_bringup.doctor import Machine, Status, as_table, examine, worst

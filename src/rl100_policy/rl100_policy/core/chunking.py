@@ -33,8 +33,14 @@ class Chunk:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be executed."""
-        if self.actions.ndim != 2 or self.actions.shape[1] != len(self.names) or len(self.actions) == 0:
-            raise ActionError(f"expected actions [n_chunk > 0, {len(self.names)}], got {self.actions.shape}")
+        if (
+            self.actions.ndim != 2
+            or self.actions.shape[1] != len(self.names)
+            or len(self.actions) == 0
+        ):
+            raise ActionError(
+                f"expected actions [n_chunk > 0, {len(self.names)}], got {self.actions.shape}"
+            )
         if not np.isfinite(self.actions).all():
             raise ActionError("chunk holds NaN or infinite actions; it is not executed")
         if self.period_ns <= 0:
@@ -64,7 +70,9 @@ class Chunk:
                 "is this policy made for this task?"
             )
         if self.period_ns != period_ns:
-            raise ActionError(f"expected an action period of {period_ns} ns, got {self.period_ns} ns")
+            raise ActionError(
+                f"expected an action period of {period_ns} ns, got {self.period_ns} ns"
+            )
 
     @property
     def end_ns(self) -> int:

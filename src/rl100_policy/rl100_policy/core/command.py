@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command gate: turns a requested action into a joint command that breaks no limit, or holds.
 
-Everything that moves the arm passes here: the node, the simulator's environment and the tests use this one class.
+Everything that moves the arm passes here: the node, the simulator's environment and the tests use
+this one class.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y"
 _IK_TOLERANCE = 1e-3
 """Pose error of the inverse kinematics [m, rad] above which the arm holds."""
 _TRACKING_TOLERANCE = 0.05
-"""Largest distance of the measured tool from its target [m]; beyond it the target restarts at the measured pose."""
+"""Largest distance of the measured tool from its target [m]; beyond it the target restarts at the
+measured pose."""
 
 
 class CommandSource(IntEnum):
@@ -51,7 +53,13 @@ class GateFlag(IntFlag):
     HELD_IK = 512
 
 
-HELD = GateFlag.HELD_NON_FINITE | GateFlag.HELD_STALE | GateFlag.HELD_MALFORMED | GateFlag.HELD_ESTOP | GateFlag.HELD_IK
+HELD = (
+    GateFlag.HELD_NON_FINITE
+    | GateFlag.HELD_STALE
+    | GateFlag.HELD_MALFORMED
+    | GateFlag.HELD_ESTOP
+    | GateFlag.HELD_IK
+)
 CLIPPED = (
     GateFlag.CLIPPED_ACTION
     | GateFlag.CLIPPED_WORKSPACE
@@ -75,17 +83,23 @@ class GateResult:
 class CommandGate:
     """Limits and differential inverse kinematics between a requested action and the joint command.
 
-    Holds a target pose of the tool, which every action moves; uncommanded components stay where they were at ``reset``.
+    Holds a target pose of the tool, which every action moves; uncommanded components stay where
+    they were at ``reset``.
     """
 
-    def __init__(self, robot: RobotConfig, task: TaskConfig, kinematics: ArmKinematics | None = None) -> None:
+    def __init__(
+        self, robot: RobotConfig, task: TaskConfig, kinematics: ArmKinematics | None = None
+    ) -> None:
         """Build for one arm and task; ``reset`` must be called before the first ``step``."""
         self.kinematics = kinematics or ArmKinematics(robot)
         self._period = robot.control_period
         self._action = task.action
         self._components = [TWIST_COMPONENTS.index(name) for name in task.action.names]
         self._low, self._high = np.array(task.action.low), np.array(task.action.high)
-        self._box_low, self._box_high = np.array(task.tool_workspace.low), np.array(task.tool_workspace.high)
+        self._box_low, self._box_high = (
+            np.array(task.tool_workspace.low),
+            np.array(task.tool_workspace.high),
+        )
         self._target = np.eye(4)
         self._command = np.array(robot.home)
         self._velocity = np.zeros(len(robot.joints))
@@ -105,7 +119,11 @@ class CommandGate:
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within the acceleration limits and stay; the request, if any, is not executed."""
         command, velocity, flags = self._limit_joints(self._command)
-        return self._commit(command, velocity, reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE))
+        return self._commit(
+            command,
+            velocity,
+            reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE),
+        )
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
         """Answer one control period.
@@ -115,7 +133,8 @@ class CommandGate:
             q_measured: Measured joint positions, [n], rad.
 
         Returns:
-            A joint command that keeps every limit; the executed action is computed from it by forward kinematics.
+            A joint command that keeps every limit; the executed action is computed from it by
+            forward kinematics.
         """
         if action is None:
             return self.hold(GateFlag.HELD_STALE)
@@ -157,10 +176,15 @@ class CommandGate:
     def _limit_joints(self, wanted: Floats) -> tuple[Floats, Floats, GateFlag]:
         """Nearest joint positions reachable in one period within position, velocity and acceleration limits.
 
-        The joint path is scaled as a whole, so that the tool keeps its direction when a limit slows it down.
+        The joint path is scaled as a whole, so that the tool keeps its direction when a limit
+        slows it down.
         """
         arm, flags = self.kinematics, GateFlag.NONE
-        bounded = np.clip(wanted, np.minimum(arm.position_lower, self._command), np.maximum(arm.position_upper, self._command))
+        bounded = np.clip(
+            wanted,
+            np.minimum(arm.position_lower, self._command),
+            np.maximum(arm.position_upper, self._command),
+        )
         if (bounded != wanted).any():
             flags |= GateFlag.CLIPPED_POSITION
         velocity = (bounded - self._command) / self._period
@@ -170,7 +194,10 @@ class CommandGate:
         change = velocity - self._velocity
         excess = float(np.max(np.abs(change) / (arm.acceleration_limits * self._period)))
         if excess > 1.0:
-            velocity, flags = self._velocity + change / excess, flags | GateFlag.CLIPPED_ACCELERATION
+            velocity, flags = (
+                self._velocity + change / excess,
+                flags | GateFlag.CLIPPED_ACCELERATION,
+            )
         command = np.clip(
             self._command + velocity * self._period,
             np.minimum(arm.position_lower, self._command),

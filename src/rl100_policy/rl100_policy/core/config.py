@@ -96,7 +96,9 @@ class RobotConfig(_Frozen):
         for key in ("home", "acceleration_limits"):
             found = len(getattr(self, key))
             if found != len(self.joints):
-                raise ValueError(f"{key} needs {len(self.joints)} values, one per entry of joints, but has {found}")
+                raise ValueError(
+                    f"{key} needs {len(self.joints)} values, one per entry of joints, but has {found}"
+                )
         return self
 
     def camera(self, name: str | None = None) -> CameraConfig:
@@ -104,7 +106,9 @@ class RobotConfig(_Frozen):
         for camera in self.cameras:
             if name is None or camera.name == name:
                 return camera
-        raise ConfigError(f"robot {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}")
+        raise ConfigError(
+            f"robot {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}"
+        )
 
 
 class WorkspaceBox(_Frozen):
@@ -125,7 +129,9 @@ class ActionConfig(_Frozen):
 
     space: Literal["ee_twist"] = "ee_twist"
     """``ee_twist``: velocity of the tool in the base frame over one control period."""
-    names: tuple[Literal["linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z"], ...]
+    names: tuple[
+        Literal["linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z"], ...
+    ]
     """Commanded components; the others are held where they were when a source took command."""
     low: tuple[float, ...]
     high: tuple[float, ...]
@@ -134,7 +140,9 @@ class ActionConfig(_Frozen):
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
         if not len(self.names) == len(self.low) == len(self.high):
-            raise ValueError(f"names, low and high need equal lengths, got {self.names}, {self.low}, {self.high}")
+            raise ValueError(
+                f"names, low and high need equal lengths, got {self.names}, {self.low}, {self.high}"
+            )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low {self.low} must be below high {self.high}")
         return self
@@ -153,7 +161,8 @@ class ObservationConfig(_Frozen):
     n_points: Annotated[int, Field(ge=8)] = 128
     """Points per cloud after farthest-point sampling."""
     min_points: Annotated[int, Field(ge=1)] = 24
-    """Fewer points than this after the crop is an error; between this and n_points the cloud is tiled."""
+    """Fewer points than this after the crop is an error; between this and n_points the cloud is
+    tiled."""
     proprio: tuple[Literal["tool_position", "joint_positions"], ...] = ("tool_position",)
     """What is appended as proprioception; the tool position [m] always comes first."""
 
@@ -192,7 +201,9 @@ def _load(kind: type[_Config], path: Path) -> _Config:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise ConfigError(f"cannot read {kind.__name__} from {path}: {error.strerror}; give an existing YAML file") from error
+        raise ConfigError(
+            f"cannot read {kind.__name__} from {path}: {error.strerror}; give an existing YAML file"
+        ) from error
     try:
         return kind.model_validate(yaml.safe_load(text))
     except (ValidationError, yaml.YAMLError) as error:
@@ -203,7 +214,8 @@ def load_robot(path: str | Path) -> RobotConfig:
     """Read a robot description.
 
     Raises:
-        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the key.
+        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the
+            key.
     """
     return _load(RobotConfig, Path(path))
 
@@ -212,7 +224,8 @@ def load_task(path: str | Path) -> TaskConfig:
     """Read a task description.
 
     Raises:
-        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the key.
+        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the
+            key.
     """
     return _load(TaskConfig, Path(path))
 

@@ -14,7 +14,8 @@ from rl100_policy.core.geometry import pose_from_xyz_rpy
 Floats = NDArray[np.float64]
 
 _DAMPING = 1e-4
-"""Levenberg damping of the pose Jacobian, square of a length [m^2]: keeps joint steps finite near singularities."""
+"""Levenberg damping of the pose Jacobian, square of a length [m^2]: keeps joint steps finite near
+singularities."""
 _MAX_ITERATIONS = 20
 _CONVERGED = 1e-6
 """Pose error, norm of the 6-D logarithm [m, rad], at which the iteration stops."""
@@ -23,15 +24,16 @@ _CONVERGED = 1e-6
 class ArmKinematics:
     """Kinematics of the commanded joints of one arm and its tool tip.
 
-    Joint vectors are in the order of ``RobotConfig.joints``; poses are of the tool frame in the base frame.
-    Not thread-safe: pinocchio keeps its workspace in ``_data``.
+    Joint vectors are in the order of ``RobotConfig.joints``; poses are of the tool frame in the
+    base frame. Not thread-safe: pinocchio keeps its workspace in ``_data``.
     """
 
     def __init__(self, robot: RobotConfig) -> None:
         """Read the URDF and lock the joints that are not commanded.
 
         Raises:
-            ConfigError: If the URDF lacks a joint or link named in the robot description, or a joint is neither commanded nor locked.
+            ConfigError: If the URDF lacks a joint or link named in the robot description, or a
+                joint is neither commanded nor locked.
         """
         self.robot = robot
         full = pin.buildModelFromUrdf(str(resolve_uri(robot.urdf)))
@@ -43,24 +45,36 @@ class ArmKinematics:
         locked = [full.getJointId(name) for name in robot.locked_joints]
         self._model = pin.buildReducedModel(full, locked, configuration)
         self._data = self._model.createData()
-        self._order = np.array([self._model.joints[self._model.getJointId(name)].idx_q for name in robot.joints])
+        self._order = np.array(
+            [self._model.joints[self._model.getJointId(name)].idx_q for name in robot.joints]
+        )
         self._tool = self._add_tool_frame(robot)
         self._base = self._frame(robot.base_frame)
         self._t_base_root = self._base_in_root().inverse()
-        self.position_lower: Floats = self._model.lowerPositionLimit[self._order] + robot.position_margin
-        self.position_upper: Floats = self._model.upperPositionLimit[self._order] - robot.position_margin
-        self.velocity_limits: Floats = self._model.velocityLimit[self._order] * robot.velocity_scale
+        self.position_lower: Floats = (
+            self._model.lowerPositionLimit[self._order] + robot.position_margin
+        )
+        self.position_upper: Floats = (
+            self._model.upperPositionLimit[self._order] - robot.position_margin
+        )
+        self.velocity_limits: Floats = (
+            self._model.velocityLimit[self._order] * robot.velocity_scale
+        )
         self.acceleration_limits: Floats = np.array(robot.acceleration_limits)
 
     def _frame(self, name: str) -> int:
         if not self._model.existFrame(name):
-            raise ConfigError(f"link {name!r} of robot {self.robot.name!r} is not in its URDF {self.robot.urdf}")
+            raise ConfigError(
+                f"link {name!r} of robot {self.robot.name!r} is not in its URDF {self.robot.urdf}"
+            )
         return int(self._model.getFrameId(name))
 
     def _add_tool_frame(self, robot: RobotConfig) -> int:
         parent = self._model.frames[self._frame(robot.tool.parent)]
         tip = pin.SE3(pose_from_xyz_rpy(robot.tool.xyz, robot.tool.rpy))
-        frame = pin.Frame("rl100_tool", parent.parentJoint, parent.placement * tip, pin.FrameType.OP_FRAME)
+        frame = pin.Frame(
+            "rl100_tool", parent.parentJoint, parent.placement * tip, pin.FrameType.OP_FRAME
+        )
         index = int(self._model.addFrame(frame))
         self._data = self._model.createData()
         return index
@@ -87,14 +101,16 @@ class ArmKinematics:
     def solve(self, target: Floats, q_start: Floats) -> tuple[Floats, float]:
         """Joint positions near q_start whose tool pose is the target: damped least squares, iterated to convergence.
 
-        dq = J^T (J J^T + lambda I)^-1 log(T^-1 T_target); of all solutions of a redundant arm the one that moves least.
+        dq = J^T (J J^T + lambda I)^-1 log(T^-1 T_target); of all solutions of a redundant arm the
+        one that moves least.
 
         Args:
             target: Tool frame in the base frame, [4, 4].
             q_start: Joint positions to start from, [n], rad.
 
         Returns:
-            Joint positions [n], kept within the position limits, and the remaining pose error (norm of the 6-D logarithm, m and rad).
+            Joint positions [n], kept within the position limits, and the remaining pose error
+            (norm of the 6-D logarithm, m and rad).
         """
         goal = self._t_base_root.inverse() * pin.SE3(target)
         q = np.array(q_start, dtype=float)
@@ -108,17 +124,27 @@ class ArmKinematics:
             residual = float(np.linalg.norm(error))
             if residual < _CONVERGED:
                 return q, residual
-            jacobian = pin.getFrameJacobian(self._model, self._data, self._tool, pin.LOCAL)[:, self._order]
-            step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + _DAMPING * np.eye(6), error)
+            jacobian = pin.getFrameJacobian(self._model, self._data, self._tool, pin.LOCAL)[
+                :, self._order
+            ]
+            step = jacobian.T @ np.linalg.solve(
+                jacobian @ jacobian.T + _DAMPING * np.eye(6), error
+            )
             q = np.clip(q + step, lower, upper)
-        return q, float(np.linalg.norm(pin.log6(pin.SE3(self.tool_pose(q)).inverse() * pin.SE3(target)).vector))
+        return q, float(
+            np.linalg.norm(pin.log6(pin.SE3(self.tool_pose(q)).inverse() * pin.SE3(target)).vector)
+        )
 
 
 def _check_joints(robot: RobotConfig, names: list[str]) -> None:
     """Every URDF joint is either commanded or locked, and every name exists."""
     missing = [name for name in (*robot.joints, *robot.locked_joints) if name not in names]
     if missing:
-        raise ConfigError(f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {names}")
+        raise ConfigError(
+            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {names}"
+        )
     free = [name for name in names if name not in robot.joints and name not in robot.locked_joints]
     if free:
-        raise ConfigError(f"URDF joints {free} are neither in joints nor in locked_joints of robot {robot.name!r}")
+        raise ConfigError(
+            f"URDF joints {free} are neither in joints nor in locked_joints of robot {robot.name!r}"
+        )

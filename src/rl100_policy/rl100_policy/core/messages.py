@@ -14,11 +14,15 @@ from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_quaternion
 from rl100_policy.core.point_cloud import Intrinsics
 
-_DEPTH_ENCODINGS = {"16UC1": (np.uint16, 0.001), "mono16": (np.uint16, 0.001), "32FC1": (np.float32, 1.0)}
+_DEPTH_ENCODINGS = {
+    "16UC1": (np.uint16, 0.001),
+    "mono16": (np.uint16, 0.001),
+    "32FC1": (np.float32, 1.0),
+}
 """Encoding to data type and metres per unit (REP-118)."""
 
 
-def stamp_ns(stamp: Any) -> int:  # noqa: ANN401 - builtin_interfaces/Time of either library
+def stamp_ns(stamp: Any) -> int:
     """Nanoseconds of a builtin_interfaces/Time or Duration."""
     return int(stamp.sec) * 1_000_000_000 + int(stamp.nanosec)
 
@@ -40,11 +44,12 @@ def peek_stamp_ns(data: bytes) -> int | None:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
-def depth_image(message: Any) -> NDArray[np.float32]:  # noqa: ANN401 - sensor_msgs/Image of either library
+def depth_image(message: Any) -> NDArray[np.float32]:
     """Depth along the optical axis, [H, W], m, from a sensor_msgs/Image.
 
     Raises:
-        ObservationError: If the encoding is not a depth encoding or the data are shorter than the size says.
+        ObservationError: If the encoding is not a depth encoding or the data are shorter than the
+            size says.
     """
     if message.encoding not in _DEPTH_ENCODINGS:
         raise ObservationError(
@@ -54,17 +59,23 @@ def depth_image(message: Any) -> NDArray[np.float32]:  # noqa: ANN401 - sensor_m
     kind, scale = _DEPTH_ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
     row = message.width * dtype.itemsize
-    if message.step < row or len(message.data) != message.step * message.height or message.height == 0:
+    if (
+        message.step < row
+        or len(message.data) != message.step * message.height
+        or message.height == 0
+    ):
         raise ObservationError(
             f"depth image {message.width}x{message.height} {message.encoding} with step {message.step} "
             f"needs {message.step * message.height} bytes and rows of at least {row}, got {len(message.data)}"
         )
-    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)[:, :row]
+    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)[
+        :, :row
+    ]
     values = np.ascontiguousarray(rows).view(dtype)
     return values.astype(np.float32) * np.float32(scale)
 
 
-def intrinsics(message: Any) -> Intrinsics:  # noqa: ANN401 - sensor_msgs/CameraInfo of either library
+def intrinsics(message: Any) -> Intrinsics:
     """Pinhole intrinsics from a sensor_msgs/CameraInfo of a rectified image.
 
     Raises:
@@ -76,7 +87,7 @@ def intrinsics(message: Any) -> Intrinsics:  # noqa: ANN401 - sensor_msgs/Camera
     )
 
 
-def transform_matrix(message: Any) -> NDArray[np.float64]:  # noqa: ANN401 - geometry_msgs/Transform of either library
+def transform_matrix(message: Any) -> NDArray[np.float64]:
     """Homogeneous transform, [4, 4], from a geometry_msgs/Transform.
 
     Raises:
@@ -85,11 +96,13 @@ def transform_matrix(message: Any) -> NDArray[np.float64]:  # noqa: ANN401 - geo
     t, r = message.translation, message.rotation
     values = np.array([t.x, t.y, t.z, r.x, r.y, r.z, r.w])
     if not np.isfinite(values).all() or np.linalg.norm(values[3:]) < 1e-6:
-        raise ObservationError(f"expected a finite translation and a unit quaternion, got {values.tolist()}")
+        raise ObservationError(
+            f"expected a finite translation and a unit quaternion, got {values.tolist()}"
+        )
     return pose_from_xyz_quaternion(values[:3], values[3:])
 
 
-def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]:  # noqa: ANN401 - sensor_msgs/JointState of either library
+def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]:
     """Positions of the named joints, [n], rad, in the order of ``names``, from a sensor_msgs/JointState.
 
     Raises:
@@ -97,7 +110,9 @@ def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]: 
     """
     found = list(message.name)
     if len(found) != len(message.position):
-        raise ObservationError(f"joint state has {len(found)} names but {len(message.position)} positions")
+        raise ObservationError(
+            f"joint state has {len(found)} names but {len(message.position)} positions"
+        )
     missing = [name for name in names if name not in found]
     if missing:
         raise ObservationError(f"joint state lacks {missing}; it has {found}")
@@ -107,22 +122,35 @@ def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]: 
     return positions
 
 
-def cloud_points(message: Any) -> NDArray[np.float32]:  # noqa: ANN401 - sensor_msgs/PointCloud2 of either library
+def cloud_points(message: Any) -> NDArray[np.float32]:
     """Points, [N, 3], float32, m, from a sensor_msgs/PointCloud2 with float32 fields x, y, z.
 
     Raises:
-        ObservationError: If a field is missing or not float32, or the data are shorter than the size says.
+        ObservationError: If a field is missing or not float32, or the data are shorter than the
+            size says.
     """
-    offsets = {field.name: field.offset for field in message.fields if field.datatype == 7 and field.count == 1}
+    offsets = {
+        field.name: field.offset
+        for field in message.fields
+        if field.datatype == 7 and field.count == 1
+    }
     if not {"x", "y", "z"} <= offsets.keys():
-        raise ObservationError(f"expected float32 fields x, y, z, got {[field.name for field in message.fields]}")
+        raise ObservationError(
+            f"expected float32 fields x, y, z, got {[field.name for field in message.fields]}"
+        )
     count = message.width * message.height
     if message.point_step <= 0 or len(message.data) < count * message.point_step:
-        raise ObservationError(f"{count} points of {message.point_step} bytes need more than {len(message.data)} bytes")
+        raise ObservationError(
+            f"{count} points of {message.point_step} bytes need more than {len(message.data)} bytes"
+        )
     order = ">" if message.is_bigendian else "<"
     layout = np.dtype(
-        {"names": ["x", "y", "z"], "formats": [f"{order}f4"] * 3, "offsets": [offsets[a] for a in "xyz"],
-         "itemsize": message.point_step}
+        {
+            "names": ["x", "y", "z"],
+            "formats": [f"{order}f4"] * 3,
+            "offsets": [offsets[a] for a in "xyz"],
+            "itemsize": message.point_step,
+        }
     )
     raw = np.frombuffer(message.data, dtype=np.uint8)[: count * message.point_step]
     records = np.ascontiguousarray(raw).view(layout)

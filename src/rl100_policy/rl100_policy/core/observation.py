@@ -35,7 +35,9 @@ class Frame:
 
 
 def proprioception(
-    config: ObservationConfig, q: NDArray[np.float64], tool_position: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+    config: ObservationConfig,
+    q: NDArray[np.float64],
+    tool_position: Callable[[NDArray[np.float64]], NDArray[np.float64]],
 ) -> Floats:
     """Proprioception vector from joint positions.
 
@@ -70,16 +72,21 @@ class ObservationWindow:
         """Add the next frame; a gap of more than one and a half periods, or a clock set back, begins a new window.
 
         Raises:
-            ObservationError: If the frame is not newer than the newest one, or holds values that are not finite.
+            ObservationError: If the frame is not newer than the newest one, or holds values that
+                are not finite.
         """
         if not (np.isfinite(frame.cloud).all() and np.isfinite(frame.proprio).all()):
-            raise ObservationError(f"frame of {frame.stamp_ns} ns holds NaN or infinity; it is not used")
+            raise ObservationError(
+                f"frame of {frame.stamp_ns} ns holds NaN or infinity; it is not used"
+            )
         if self._frames:
             gap = frame.stamp_ns - self._frames[-1].stamp_ns
             if gap < -_SET_BACK_PERIODS * self._period_ns:
                 self._frames.clear()
             elif gap <= 0:
-                raise ObservationError(f"frame of {frame.stamp_ns} ns is not newer than the last ({-gap} ns older)")
+                raise ObservationError(
+                    f"frame of {frame.stamp_ns} ns is not newer than the last ({-gap} ns older)"
+                )
             elif 2 * gap > 3 * self._period_ns:
                 self._frames.clear()
         self._frames.append(frame)
@@ -104,7 +111,8 @@ class ObservationWindow:
 class FrameAssembler:
     """Joins clouds and joint states of the same time into frames, in the order of the clouds.
 
-    A cloud waits for a joint state that is near enough; one that can no longer get any is given up.
+    A cloud waits for a joint state that is near enough; one that can no longer get any is given
+    up.
     """
 
     def __init__(
@@ -120,7 +128,8 @@ class FrameAssembler:
         Args:
             config: What a frame holds.
             tool_position: Forward kinematics, [n] -> [3], m, base frame.
-            period_ns: Control period; a cloud this much older than the newest joint state is given up.
+            period_ns: Control period; a cloud this much older than the newest joint state is given
+                up.
             tolerance_ns: How far apart cloud and joint state may be; 0 asks for equal stamps.
         """
         self._config, self._tool_position = config, tool_position
@@ -149,7 +158,9 @@ class FrameAssembler:
             stamp_ns, cloud = self._clouds[0]
             q = nearest(self._joints, stamp_ns, tolerance_ns=self._tolerance_ns)
             if q is not None:
-                frames.append(Frame(stamp_ns, cloud, proprioception(self._config, q, self._tool_position)))
+                frames.append(
+                    Frame(stamp_ns, cloud, proprioception(self._config, q, self._tool_position))
+                )
             elif self._joints and self._joints[-1][0] > stamp_ns + self._period_ns:
                 self.given_up += 1
             else:
@@ -160,4 +171,6 @@ class FrameAssembler:
 
 def stack(frames: list[Frame]) -> tuple[Floats, Floats]:
     """Arrays of a window: clouds [n_obs, N, 3] and proprioception [n_obs, d_q]."""
-    return np.stack([frame.cloud for frame in frames]), np.stack([frame.proprio for frame in frames])
+    return np.stack([frame.cloud for frame in frames]), np.stack(
+        [frame.proprio for frame in frames]
+    )

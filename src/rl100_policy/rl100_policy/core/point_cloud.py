@@ -15,7 +15,8 @@ from rl100_policy.core.errors import ObservationError
 Floats = NDArray[np.float32]
 
 BUCKET_THRESHOLD = 4096
-"""Above this many points the bucketed kd-tree form of farthest-point sampling is faster than the plain one."""
+"""Above this many points the bucketed kd-tree form of farthest-point sampling is faster than the
+plain one."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,9 @@ class Intrinsics:
         """Refuse what cannot be a camera."""
         finite = np.isfinite([self.fx, self.fy, self.cx, self.cy]).all()
         if not finite or self.fx <= 0 or self.fy <= 0 or self.width <= 0 or self.height <= 0:
-            raise ObservationError(f"expected finite intrinsics with positive focal lengths and size, got {self}")
+            raise ObservationError(
+                f"expected finite intrinsics with positive focal lengths and size, got {self}"
+            )
 
 
 def deproject(depth_m: Floats, intrinsics: Intrinsics) -> Floats:
@@ -54,8 +57,12 @@ def deproject(depth_m: Floats, intrinsics: Intrinsics) -> Floats:
             f"depth image is {depth_m.shape[1]}x{depth_m.shape[0]} but CameraInfo says "
             f"{intrinsics.width}x{intrinsics.height}; check that both topics come from one camera"
         )
-    u = (np.arange(intrinsics.width, dtype=np.float32) - np.float32(intrinsics.cx)) / np.float32(intrinsics.fx)
-    v = (np.arange(intrinsics.height, dtype=np.float32) - np.float32(intrinsics.cy)) / np.float32(intrinsics.fy)
+    u = (np.arange(intrinsics.width, dtype=np.float32) - np.float32(intrinsics.cx)) / np.float32(
+        intrinsics.fx
+    )
+    v = (np.arange(intrinsics.height, dtype=np.float32) - np.float32(intrinsics.cy)) / np.float32(
+        intrinsics.fy
+    )
     points = np.empty((*depth_m.shape, 3), dtype=np.float32)
     np.multiply(depth_m, u[None, :], out=points[..., 0])
     np.multiply(depth_m, v[:, None], out=points[..., 1])
@@ -73,9 +80,14 @@ def transform(points: Floats, t_target_source: NDArray[np.float64]) -> Floats:
     Returns:
         [N, 3], m, target frame.
     """
-    rotation, translation = t_target_source[:3, :3].astype(np.float32), t_target_source[:3, 3].astype(np.float32)
+    rotation, translation = (
+        t_target_source[:3, :3].astype(np.float32),
+        t_target_source[:3, 3].astype(np.float32),
+    )
     moved = np.empty_like(points)
-    for axis in range(3):  # three matrix-vector products: far faster than one product with a 3 x 3 matrix
+    for axis in range(
+        3
+    ):  # three matrix-vector products: far faster than one product with a 3 x 3 matrix
         np.add(points @ rotation[axis], translation[axis], out=moved[:, axis])
     return moved
 
@@ -130,7 +142,11 @@ def sample_cloud(points: Floats, n_points: int, min_points: int) -> Floats:
         ObservationError: If M < min_points; names both and what to check.
     """
     if len(points) < min_points:
-        what = "the crop is empty" if len(points) == 0 else f"only {len(points)} points are left after the crop"
+        what = (
+            "the crop is empty"
+            if len(points) == 0
+            else f"only {len(points)} points are left after the crop"
+        )
         raise ObservationError(
             f"{what}, at least {min_points} are needed; check the crop box, the camera extrinsics and that the view is free"
         )

@@ -45,11 +45,13 @@ class Decided:
     inference_s: float
 
 
-def decision_seed(noise_seed: int, clouds: NDArray[np.float32], proprio: NDArray[np.float32]) -> int:
+def decision_seed(
+    noise_seed: int, clouds: NDArray[np.float32], proprio: NDArray[np.float32]
+) -> int:
     """Seed of the generator of one decision, 63 bits: a function of the policy's seed and the observation alone.
 
-    So the same version sees the same episode the same way, whenever it runs and whatever ran before; and two samplers that see the same
-    observation start from the same noise.
+    So the same version sees the same episode the same way, whenever it runs and whatever ran
+    before; and two samplers that see the same observation start from the same noise.
     """
     digest = hashlib.blake2b(digest_size=8)
     for part in (np.int64(noise_seed), clouds, proprio):
@@ -61,7 +63,13 @@ class PolicyRunner:
     """One version, one sampler. Not thread-safe; called from one worker thread."""
 
     def __init__(
-        self, policy: DiffusionPolicy, version: str, *, sampler: Sampler, deterministic: bool, noise_seed: int
+        self,
+        policy: DiffusionPolicy,
+        version: str,
+        *,
+        sampler: Sampler,
+        deterministic: bool,
+        noise_seed: int,
     ) -> None:
         """Hold a policy that is already in evaluation mode."""
         self._policy = policy
@@ -70,12 +78,20 @@ class PolicyRunner:
 
     @classmethod
     def load(
-        cls, path: Path, *, task: TaskConfig, robot: RobotConfig, sampler: str, deterministic: bool, noise_seed: int
+        cls,
+        path: Path,
+        *,
+        task: TaskConfig,
+        robot: RobotConfig,
+        sampler: str,
+        deterministic: bool,
+        noise_seed: int,
     ) -> Self:
         """Load a version and check that it was made for this task and robot.
 
         Raises:
-            PolicyVersionError: If it is damaged, was made for something else, or the sampler is unknown.
+            PolicyVersionError: If it is damaged, was made for something else, or the sampler is
+                unknown.
         """
         if sampler not in ("ddim", "one_step"):
             raise PolicyVersionError(f"expected sampler 'ddim' or 'one_step', got {sampler!r}")
@@ -83,7 +99,9 @@ class PolicyRunner:
         _require_match(manifest, task, robot)
         policy.eval()
         name = cast(Sampler, sampler)
-        return cls(policy, manifest.name, sampler=name, deterministic=deterministic, noise_seed=noise_seed)
+        return cls(
+            policy, manifest.name, sampler=name, deterministic=deterministic, noise_seed=noise_seed
+        )
 
     @property
     def n_chunk(self) -> int:
@@ -93,7 +111,11 @@ class PolicyRunner:
     def warm_up(self) -> None:
         """Decide a few times on an empty scene, so that the first real decision is not slower than the others."""
         observation = self._policy.config.observation
-        frame = Frame(0, np.zeros((observation.n_points, 3), np.float32), np.zeros(observation.proprio_dim, np.float32))
+        frame = Frame(
+            0,
+            np.zeros((observation.n_points, 3), np.float32),
+            np.zeros(observation.proprio_dim, np.float32),
+        )
         for _ in range(_WARM_UP_DECISIONS):
             self.decide([frame] * observation.n_obs)
 
@@ -116,7 +138,9 @@ class PolicyRunner:
         actions = decision.actions[0].numpy().astype(np.float64)
         inference_s = time.perf_counter() - begun
         if not np.isfinite(actions).all():
-            raise ObservationError(f"version {self.version} decided NaN or infinity; the decision is dropped")
+            raise ObservationError(
+                f"version {self.version} decided NaN or infinity; the decision is dropped"
+            )
         return Decided(
             version=self.version,
             sampler=self.sampler,
@@ -142,10 +166,14 @@ def _require_match(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> 
     for key in ("observation", "action", "crop"):
         made_for, given = getattr(manifest.task, key), getattr(task, key)
         if made_for != given:
-            raise PolicyVersionError(f"version {manifest.name} was trained with {key} {made_for}, the task now has {given}")
+            raise PolicyVersionError(
+                f"version {manifest.name} was trained with {key} {made_for}, the task now has {given}"
+            )
     if (manifest.robot.joints, manifest.robot.tool, manifest.robot.control_period) != (
         robot.joints,
         robot.tool,
         robot.control_period,
     ):
-        raise PolicyVersionError(f"version {manifest.name} was trained with other joints, tool or control period of {robot.name!r}")
+        raise PolicyVersionError(
+            f"version {manifest.name} was trained with other joints, tool or control period of {robot.name!r}"
+        )

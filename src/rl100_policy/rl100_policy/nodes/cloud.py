@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cloud node: depth image to the point cloud the policy sees, next to the camera.
 
-In: depth Image and its CameraInfo (SENSOR), ``camera/extrinsics`` TransformStamped (LATCHED), or a PointCloud2 in place of
-the image. Out: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame, stamp of the image;
-``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks.
+In: depth Image and its CameraInfo (SENSOR), ``camera/extrinsics`` TransformStamped (LATCHED), or a
+PointCloud2 in place of the image. Out: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in
+the base frame, stamp of the image; ``/diagnostics`` at 1 Hz. One callback group, single-threaded;
+no callback blocks.
 
-The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be used (wrong encoding or size,
-too few points, a stamp seen before, no camera known before the next frame) is dropped, counted by reason, shown in ``/diagnostics`` and warned about at most every two seconds. Without clouds the policy cannot decide and the
-gate holds the arm.
+The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be
+used (wrong encoding or size, too few points, a stamp seen before, no camera known before the next
+frame) is dropped, counted by reason, shown in ``/diagnostics`` and warned about at most every two
+seconds. Without clouds the policy cannot decide and the gate holds the arm.
 """
 
 from __future__ import annotations
@@ -30,7 +32,13 @@ from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
-from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, depth_to_cloud, sample_cloud, transform
+from rl100_policy.core.point_cloud import (
+    Intrinsics,
+    crop_to_box,
+    depth_to_cloud,
+    sample_cloud,
+    transform,
+)
 from rl100_policy.ros.conversions import cloud_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
@@ -47,7 +55,9 @@ class CloudParameters:
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
     camera: str = parameter("", "name of the camera in the robot description; empty: the first")
-    input: str = parameter("depth", "what the camera delivers: depth (Image + CameraInfo) or points (PointCloud2)")
+    input: str = parameter(
+        "depth", "what the camera delivers: depth (Image + CameraInfo) or points (PointCloud2)"
+    )
     points_topic: str = parameter("camera/depth/points", "PointCloud2 topic when input is points")
     lockstep: bool = parameter(False, "process every frame instead of the newest only")
 
@@ -59,7 +69,10 @@ class CloudNode(Node):
         """Read parameters and subscribe."""
         super().__init__("cloud")
         self._settings = read_parameters(self, CloudParameters)
-        robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
+        robot, self._task = (
+            load_robot(self._settings.robot_config),
+            load_task(self._settings.task_config),
+        )
         self._base_frame = robot.base_frame
         self._camera = robot.camera(self._settings.camera or None)
         self._t_base_camera: NDArray[np.float64] | None = None
@@ -77,12 +90,19 @@ class CloudNode(Node):
             info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
             self.create_subscription(CameraInfo, info, self._on_info, qos)
         else:
-            self.create_subscription(PointCloud2, self._settings.points_topic, self._on_points, qos)
-        self.create_subscription(TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED)
+            self.create_subscription(
+                PointCloud2, self._settings.points_topic, self._on_points, qos
+            )
+        self.create_subscription(
+            TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
+        )
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_extrinsics(self, message: TransformStamped) -> None:
-        if message.header.frame_id != self._base_frame or message.child_frame_id != self._camera.optical_frame:
+        if (
+            message.header.frame_id != self._base_frame
+            or message.child_frame_id != self._camera.optical_frame
+        ):
             return
         try:
             self._t_base_camera = messages.transform_matrix(message.transform)
@@ -92,7 +112,9 @@ class CloudNode(Node):
         configured = pose_from_xyz_rpy(self._camera.xyz, self._camera.rpy)
         off = float(np.linalg.norm(self._t_base_camera[:3, 3] - configured[:3, 3]))
         if off > _EXTRINSICS_TOLERANCE_M:
-            self.get_logger().warning(f"camera is {off:.3f} m from where the robot description has it; the published pose is used")
+            self.get_logger().warning(
+                f"camera is {off:.3f} m from where the robot description has it; the published pose is used"
+            )
         self._take_early()
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -116,7 +138,9 @@ class CloudNode(Node):
                 replaced, self._early = self._early, message
                 if replaced is not None:
                     missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
-                    raise ObservationError(f"no {missing} has arrived yet; a newer frame took its place")
+                    raise ObservationError(
+                        f"no {missing} has arrived yet; a newer frame took its place"
+                    )
                 return
             points = depth_to_cloud(
                 messages.depth_image(message),
@@ -137,7 +161,10 @@ class CloudNode(Node):
         try:
             points = messages.cloud_points(message)
             if message.header.frame_id != self._base_frame:
-                if message.header.frame_id != self._camera.optical_frame or self._t_base_camera is None:
+                if (
+                    message.header.frame_id != self._camera.optical_frame
+                    or self._t_base_camera is None
+                ):
                     raise ObservationError(
                         f"points are in frame {message.header.frame_id!r}; expected {self._base_frame!r}, or "
                         f"{self._camera.optical_frame!r} together with camera/extrinsics"
@@ -170,8 +197,14 @@ class CloudNode(Node):
         status.level = DiagnosticStatus.WARN if dropped else DiagnosticStatus.OK
         status.message = f"{self._published} clouds, {dropped} frames dropped"
         mean_ms = 1e3 * self._work_s / max(1, self._published + dropped)
-        status.values = [KeyValue(key="published", value=str(self._published)), KeyValue(key="mean_ms", value=f"{mean_ms:.2f}")]
-        status.values += [KeyValue(key=f"dropped: {key}", value=str(count)) for key, count in self._dropped.items()]
+        status.values = [
+            KeyValue(key="published", value=str(self._published)),
+            KeyValue(key="mean_ms", value=f"{mean_ms:.2f}"),
+        ]
+        status.values += [
+            KeyValue(key=f"dropped: {key}", value=str(count))
+            for key, count in self._dropped.items()
+        ]
         array = DiagnosticArray(status=[status])
         array.header.stamp = self.get_clock().now().to_msg()
         self._diagnostics.publish(array)

@@ -1,15 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command gate node: the only node that commands the arm.
 
-In: ``joint_states`` JointState (SENSOR), ``teleop/delta_twist_cmds`` TwistStamped and ``policy/action_chunk`` ActionChunk
-(COMMAND). Out: the robot's command topic, JointTrajectory (COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status``
-GateStatus (LATCHED, on change and at 2 Hz). Services: ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and
+In: ``joint_states`` JointState (SENSOR), ``teleop/delta_twist_cmds`` TwistStamped and
+``policy/action_chunk`` ActionChunk (COMMAND). Out: the robot's command topic, JointTrajectory
+(COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status`` GateStatus (LATCHED, on change and
+at 2 Hz). Services: ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and
 ``gate/release`` Trigger. One callback group, single-threaded; no callback blocks.
 
-Every control period is begun by a joint state. In real time it is answered at once with the action due at that time, or by a
-hold. In lockstep the answer waits for the action that carries the joint state's stamp; the simulated robot bounds the wait.
-Whatever is malformed, stale or not finite is refused, counted, and holds the arm. Without joint states nothing is commanded,
-and the controller holds its last position.
+Every control period is begun by a joint state. In real time it is answered at once with the action
+due at that time, or by a hold. In lockstep the answer waits for the action that carries the joint
+state's stamp; the simulated robot bounds the wait. Whatever is malformed, stale or not finite is
+refused, counted, and holds the arm. Without joint states nothing is commanded, and the controller
+holds its last position.
 """
 
 from __future__ import annotations
@@ -24,18 +26,30 @@ from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
-from rl100_msgs.srv import SetCommandSource
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import ChunkSchedule
-from rl100_policy.core.command import CLIPPED, HELD, CommandGate, CommandSource, GateFlag, GateResult
+from rl100_policy.core.command import (
+    CLIPPED,
+    HELD,
+    CommandGate,
+    CommandSource,
+    GateFlag,
+    GateResult,
+)
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
-from rl100_policy.ros.conversions import chunk_from_message, header, trajectory_message, twist_components
+from rl100_policy.ros.conversions import (
+    chunk_from_message,
+    header,
+    trajectory_message,
+    twist_components,
+)
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
@@ -50,7 +64,9 @@ class GateParameters:
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
     lockstep: bool = parameter(False, "wait for the action that carries the joint state's stamp")
-    teleop_timeout: float = parameter(0.25, "a teleop command older than this is stale [s], real time only", low=0.01, high=2.0)
+    teleop_timeout: float = parameter(
+        0.25, "a teleop command older than this is stale [s], real time only", low=0.01, high=2.0
+    )
 
 
 class CommandGateNode(Node):
@@ -60,7 +76,10 @@ class CommandGateNode(Node):
         """Read parameters, subscribe, offer the services."""
         super().__init__("command_gate")
         self._settings = read_parameters(self, GateParameters)
-        self._robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
+        self._robot, self._task = (
+            load_robot(self._settings.robot_config),
+            load_task(self._settings.task_config),
+        )
         self._gate = CommandGate(self._robot, self._task)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
@@ -103,7 +122,9 @@ class CommandGateNode(Node):
     def _on_twist(self, message: TwistStamped) -> None:
         twist = twist_components(message, self._task.action.names)
         if message.header.frame_id not in ("", self._robot.base_frame):
-            self._refuse(f"teleop command in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}")
+            self._refuse(
+                f"teleop command in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}"
+            )
             return
         self._twist = (messages.stamp_ns(message.header.stamp), twist)
         self._answer()
@@ -113,7 +134,9 @@ class CommandGateNode(Node):
             chunk = chunk_from_message(message)
             chunk.check(self._task.action, self._period_ns)
             if message.header.frame_id != self._robot.base_frame:
-                raise ActionError(f"chunk in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}")
+                raise ActionError(
+                    f"chunk in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}"
+                )
             self._schedule.push(chunk)
         except ActionError as error:
             self._refuse(str(error))
@@ -154,14 +177,25 @@ class CommandGateNode(Node):
             return (self._twist[1], "") if age <= limit else (None, "")
         return None, ""
 
-    def _publish(self, stamp: int, received: float, action: Floats | None, version: str, result: GateResult) -> None:
-        command = trajectory_message(self._robot.joints, result.joint_command, stamp, self._robot.control_period)
+    def _publish(
+        self, stamp: int, received: float, action: Floats | None, version: str, result: GateResult
+    ) -> None:
+        command = trajectory_message(
+            self._robot.joints, result.joint_command, stamp, self._robot.control_period
+        )
         self._commands.publish(command)
-        record = GateCommand(header=header(stamp, self._robot.base_frame), source=int(self._source), policy_version=version)
+        record = GateCommand(
+            header=header(stamp, self._robot.base_frame),
+            source=int(self._source),
+            policy_version=version,
+        )
         record.action_space, record.names = self._task.action.space, list(self._task.action.names)
         record.requested = [] if action is None else action.tolist()
         record.executed = result.executed.tolist()
-        record.joint_names, record.joint_command = list(self._robot.joints), result.joint_command.tolist()
+        record.joint_names, record.joint_command = (
+            list(self._robot.joints),
+            result.joint_command.tolist(),
+        )
         record.flags, record.latency_s = int(result.flags), time.perf_counter() - received
         self._records.publish(record)
         self._counts["periods"] += 1
@@ -173,7 +207,9 @@ class CommandGateNode(Node):
 
     def _restart_clock(self, stamp: int) -> None:
         """Time has jumped back: nothing received before it is due any more."""
-        self.get_logger().warning(f"joint state clock jumped back to {stamp} ns; actions are forgotten")
+        self.get_logger().warning(
+            f"joint state clock jumped back to {stamp} ns; actions are forgotten"
+        )
         self._answered_ns, self._twist = -1, None
         self._schedule.clear()
         self._fresh = True
@@ -191,7 +227,10 @@ class CommandGateNode(Node):
         try:
             source = CommandSource(request.source)
         except ValueError:
-            response.success, response.message = False, f"no command source {request.source}; 0 hold, 1 teleop, 2 policy"
+            response.success, response.message = (
+                False,
+                f"no command source {request.source}; 0 hold, 1 teleop, 2 policy",
+            )
             return response
         self._source, self._fresh, self._twist = source, True, None
         self._schedule.clear()
@@ -204,7 +243,10 @@ class CommandGateNode(Node):
         self._estop = True
         self._publish_status()
         self._answer()
-        response.success, response.message = True, "emergency stop latched: call gate/release to go on"
+        response.success, response.message = (
+            True,
+            "emergency stop latched: call gate/release to go on",
+        )
         return response
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
@@ -214,7 +256,9 @@ class CommandGateNode(Node):
         return response
 
     def _publish_status(self) -> None:
-        status = GateStatus(source=int(self._source), estop=self._estop, last_reason=self._reason, **self._counts)
+        status = GateStatus(
+            source=int(self._source), estop=self._estop, last_reason=self._reason, **self._counts
+        )
         status.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)
 

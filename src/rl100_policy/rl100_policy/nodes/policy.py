@@ -1,22 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy node: from observations to chunks of actions, on one worker thread.
 
-In: ``policy/cloud`` PointCloud2 and ``joint_states`` JointState (SENSOR), ``gate/status`` GateStatus (LATCHED): the policy
-decides only while it is in command, or always in shadow mode. Out: ``policy/action_chunk`` ActionChunk (COMMAND),
-``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz).
-Service: ``policy/load`` LoadPolicy.
+In: ``policy/cloud`` PointCloud2 and ``joint_states`` JointState (SENSOR), ``gate/status``
+GateStatus (LATCHED): the policy decides only while it is in command, or always in shadow mode.
+Out: ``policy/action_chunk`` ActionChunk (COMMAND), ``policy/decision`` DecisionRecord (EVENT),
+``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz). Service: ``policy/load``
+LoadPolicy.
 
-Threads: the executor converts messages; one worker thread owns the network and takes the newest window from a
-slot of one. ``policy/load`` reads, checks and warms up a version on the executor thread, beside the one in use, while observations wait
-(some tenths of a second: call it while the arm holds); a version that is refused leaves the one in use. An observation that is malformed, not finite or out of order is refused and counted; without
-a decision the gate holds the arm.
+Threads: the executor converts messages; one worker thread owns the network and takes the newest
+window from a slot of one. ``policy/load`` reads, checks and warms up a version on the executor
+thread, beside the one in use, while observations wait (some tenths of a second: call it while the
+arm holds); a version that is refused leaves the one in use. An observation that is malformed, not
+finite or out of order is refused and counted; without a decision the gate holds the arm.
 """
 
 from __future__ import annotations
 
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +27,10 @@ import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
-from rl100_msgs.srv import LoadPolicy
 from sensor_msgs.msg import JointState, PointCloud2
 
+from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
+from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.command import CommandSource
@@ -55,11 +56,22 @@ class PolicyParameters:
     task_config: str = parameter("", "path of the task description (YAML)")
     policy: str = parameter("", "folder of the policy version to load at start; empty: none")
     sampler: str = parameter("one_step", "one_step (consistency student) or ddim (teacher)")
-    deterministic: bool = parameter(True, "take the mean of every denoising transition after the first noise")
-    noise_seed: int = parameter(0, "seed of the policy's noise; each decision mixes in its observation", low=0, high=2**31)
+    deterministic: bool = parameter(
+        True, "take the mean of every denoising transition after the first noise"
+    )
+    noise_seed: int = parameter(
+        0, "seed of the policy's noise; each decision mixes in its observation", low=0, high=2**31
+    )
     lockstep: bool = parameter(False, "the simulated clock waits for this node")
-    execute: int = parameter(0, "actions of a chunk executed before the next decision; 0: all in lockstep, else all but one", low=0, high=64)
-    shadow: bool = parameter(False, "decide also while the policy is not in command; the gate ignores it")
+    execute: int = parameter(
+        0,
+        "actions of a chunk executed before the next decision; 0: all in lockstep, else all but one",
+        low=0,
+        high=64,
+    )
+    shadow: bool = parameter(
+        False, "decide also while the policy is not in command; the gate ignores it"
+    )
     torch_threads: int = parameter(1, "threads of one inference", low=1, high=64)
 
 
@@ -71,7 +83,10 @@ class PolicyNode(Node):
         super().__init__("policy")
         self._settings = read_parameters(self, PolicyParameters)
         torch.set_num_threads(self._settings.torch_threads)
-        self._robot, self._task = load_robot(self._settings.robot_config), load_task(self._settings.task_config)
+        self._robot, self._task = (
+            load_robot(self._settings.robot_config),
+            load_task(self._settings.task_config),
+        )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._window = ObservationWindow(self._task.observation.n_obs, self._period_ns)
         self._assembler = FrameAssembler(
@@ -158,7 +173,12 @@ class PolicyNode(Node):
         if age_ns > 2 * self._period_ns:
             return  # a frame from before: the next one decides
         spacing = self._executed(runner) * self._period_ns
-        if 0 <= self._last_decision_ns <= newest < self._last_decision_ns + spacing - self._period_ns // 2:
+        if (
+            0
+            <= self._last_decision_ns
+            <= newest
+            < self._last_decision_ns + spacing - self._period_ns // 2
+        ):
             return
         self._last_decision_ns = newest
         with self._wake:
@@ -196,18 +216,29 @@ class PolicyNode(Node):
         frame_id, stamp = self._robot.base_frame, frames[-1].stamp_ns
         missed = decided.inference_s * 1e9 > self._period_ns
         chunk = Chunk(
-            stamp, self._period_ns, self._task.action.space, self._task.action.names, decided.actions, decided.version
+            stamp,
+            self._period_ns,
+            self._task.action.space,
+            self._task.action.names,
+            decided.actions,
+            decided.version,
         )
         self._chunks.publish(chunk_message(chunk, frame_id))
         n_chunk, d_a = decided.actions.shape
-        record = DecisionRecord(header=header(stamp, frame_id), policy_version=decided.version, sampler=decided.sampler)
+        record = DecisionRecord(
+            header=header(stamp, frame_id), policy_version=decided.version, sampler=decided.sampler
+        )
         record.observation_stamps = [time_message(frame.stamp_ns) for frame in frames]
         record.deterministic, record.noise_seed = decided.deterministic, decided.noise_seed
         record.n_chunk, record.d_a = n_chunk, d_a
         record.timesteps, record.sigmas = decided.timesteps, decided.sigmas
         record.latents, record.log_probs = decided.latents, decided.log_probs
         record.actions, record.value = decided.normalised, float("nan")
-        record.inference_s, record.observation_age_s, record.deadline_missed = decided.inference_s, age_s, missed
+        record.inference_s, record.observation_age_s, record.deadline_missed = (
+            decided.inference_s,
+            age_s,
+            missed,
+        )
         self._records.publish(record)
         self._inference_s.append(decided.inference_s)
         self._decisions += 1
@@ -216,7 +247,9 @@ class PolicyNode(Node):
 
     # Versions and status
 
-    def _on_load(self, request: LoadPolicy.Request, response: LoadPolicy.Response) -> LoadPolicy.Response:
+    def _on_load(
+        self, request: LoadPolicy.Request, response: LoadPolicy.Response
+    ) -> LoadPolicy.Response:
         response.success = self._load(request.path, request.sampler or self._settings.sampler)
         response.policy_version = self._runner.version if self._runner else ""
         response.message = self._detail
@@ -255,12 +288,20 @@ class PolicyNode(Node):
 
     def _publish_status(self) -> None:
         runner = self._runner
-        status = PolicyStatus(decisions=self._decisions, deadline_misses=self._misses, refused=self._refused + self._assembler.given_up)
+        status = PolicyStatus(
+            decisions=self._decisions,
+            deadline_misses=self._misses,
+            refused=self._refused + self._assembler.given_up,
+        )
         status.header.stamp = self.get_clock().now().to_msg()
         status.state = self._state()
-        status.policy_version, status.sampler = (runner.version, runner.sampler) if runner else ("", "")
+        status.policy_version, status.sampler = (
+            (runner.version, runner.sampler) if runner else ("", "")
+        )
         times = np.array(self._inference_s or [np.nan])
-        status.inference_p50_s, status.inference_p99_s = (float(value) for value in np.percentile(times, [50, 99]))
+        status.inference_p50_s, status.inference_p99_s = (
+            float(value) for value in np.percentile(times, [50, 99])
+        )
         status.detail = self._detail
         self._status.publish(status)
 

@@ -10,11 +10,11 @@ import numpy as np
 from builtin_interfaces.msg import Duration, Time
 from geometry_msgs.msg import TransformStamped, TwistStamped
 from numpy.typing import NDArray
-from rl100_msgs.msg import ActionChunk
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointField
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
+from rl100_msgs.msg import ActionChunk
 from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.command import TWIST_COMPONENTS
 from rl100_policy.core.config import CameraConfig
@@ -23,7 +23,8 @@ from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
 Floats = NDArray[np.float64]
 
 _XYZ_FIELDS = [
-    PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1) for index, name in enumerate("xyz")
+    PointField(name=name, offset=4 * index, datatype=PointField.FLOAT32, count=1)
+    for index, name in enumerate("xyz")
 ]
 
 
@@ -45,7 +46,9 @@ def header(stamp_ns: int, frame_id: str = "") -> Header:
 
 def cloud_message(points: NDArray[np.float32], stamp_ns: int, frame_id: str) -> PointCloud2:
     """PointCloud2 with float32 x, y, z [m] from [N, 3]."""
-    message = PointCloud2(header=header(stamp_ns, frame_id), height=1, width=len(points), fields=_XYZ_FIELDS)
+    message = PointCloud2(
+        header=header(stamp_ns, frame_id), height=1, width=len(points), fields=_XYZ_FIELDS
+    )
     message.point_step, message.row_step = 12, 12 * len(points)
     message.is_dense = True
     message.data = array.array("B", np.ascontiguousarray(points, dtype=np.float32).tobytes())
@@ -55,25 +58,48 @@ def cloud_message(points: NDArray[np.float32], stamp_ns: int, frame_id: str) -> 
 def depth_message(depth_mm: NDArray[np.uint16], stamp_ns: int, frame_id: str) -> Image:
     """Depth image in millimetres, encoding 16UC1, from [H, W]."""
     height, width = depth_mm.shape
-    message = Image(header=header(stamp_ns, frame_id), height=height, width=width, encoding="16UC1", step=2 * width)
+    message = Image(
+        header=header(stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding="16UC1",
+        step=2 * width,
+    )
     message.data = array.array("B", np.ascontiguousarray(depth_mm).tobytes())
     return message
 
 
 def camera_info_message(camera: CameraConfig, stamp_ns: int) -> CameraInfo:
     """CameraInfo of an undistorted pinhole camera."""
-    message = CameraInfo(header=header(stamp_ns, camera.optical_frame), height=camera.height, width=camera.width)
+    message = CameraInfo(
+        header=header(stamp_ns, camera.optical_frame), height=camera.height, width=camera.width
+    )
     message.distortion_model = "plumb_bob"
     message.d = [0.0] * 5
     message.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
     message.r = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
-    message.p = [camera.fx, 0.0, camera.cx, 0.0, 0.0, camera.fy, camera.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+    message.p = [
+        camera.fx,
+        0.0,
+        camera.cx,
+        0.0,
+        0.0,
+        camera.fy,
+        camera.cy,
+        0.0,
+        0.0,
+        0.0,
+        1.0,
+        0.0,
+    ]
     return message
 
 
 def extrinsics_message(camera: CameraConfig, base_frame: str, stamp_ns: int) -> TransformStamped:
     """Pose of the camera's optical frame in the robot base frame."""
-    message = TransformStamped(header=header(stamp_ns, base_frame), child_frame_id=camera.optical_frame)
+    message = TransformStamped(
+        header=header(stamp_ns, base_frame), child_frame_id=camera.optical_frame
+    )
     pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
     translation, rotation = message.transform.translation, message.transform.rotation
     translation.x, translation.y, translation.z = map(float, pose[:3, 3])
@@ -81,20 +107,31 @@ def extrinsics_message(camera: CameraConfig, base_frame: str, stamp_ns: int) -> 
     return message
 
 
-def joint_state_message(names: Sequence[str], positions: Floats, velocities: Floats, stamp_ns: int) -> JointState:
+def joint_state_message(
+    names: Sequence[str], positions: Floats, velocities: Floats, stamp_ns: int
+) -> JointState:
     """JointState with positions [rad] and velocities [rad/s]."""
     return JointState(
-        header=header(stamp_ns), name=list(names), position=positions.tolist(), velocity=velocities.tolist()
+        header=header(stamp_ns),
+        name=list(names),
+        position=positions.tolist(),
+        velocity=velocities.tolist(),
     )
 
 
-def trajectory_message(names: Sequence[str], positions: Floats, stamp_ns: int, period_s: float) -> JointTrajectory:
+def trajectory_message(
+    names: Sequence[str], positions: Floats, stamp_ns: int, period_s: float
+) -> JointTrajectory:
     """Trajectory of one point: be at the positions [rad] one period after the stamp."""
-    point = JointTrajectoryPoint(positions=positions.tolist(), time_from_start=duration_message(period_s))
+    point = JointTrajectoryPoint(
+        positions=positions.tolist(), time_from_start=duration_message(period_s)
+    )
     return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=[point])
 
 
-def twist_message(action: Floats, names: Sequence[str], stamp_ns: int, frame_id: str) -> TwistStamped:
+def twist_message(
+    action: Floats, names: Sequence[str], stamp_ns: int, frame_id: str
+) -> TwistStamped:
     """TwistStamped with the named components [m/s, rad/s] set and zeros elsewhere."""
     message = TwistStamped(header=header(stamp_ns, frame_id))
     for value, name in zip(action, names, strict=True):

@@ -15,7 +15,9 @@ from rl100_policy.core.errors import ConfigError
 _Parameters = TypeVar("_Parameters")
 
 
-def parameter(default: Any, description: str, *, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401 - a dataclass field has any type
+def parameter(
+    default: Any, description: str, *, low: float | None = None, high: float | None = None
+) -> Any:
     """Declare one field: its default, what it means with its unit, and its range if it is a number."""
     metadata = {"description": description, "low": low, "high": high}
     if isinstance(default, list):
@@ -27,20 +29,25 @@ def read_parameters(node: Node, kind: type[_Parameters]) -> _Parameters:
     """Declare every field of a dataclass as a read-only parameter of the node and read it.
 
     Raises:
-        ConfigError: If a value given to the node has the wrong type or is out of range; names parameter and range.
+        ConfigError: If a value given to the node has the wrong type or is out of range; names
+            parameter and range.
     """
     values = {item.name: _read(node, item) for item in fields(kind)}  # type: ignore[arg-type]
     return kind(**values)
 
 
-def _read(node: Node, item: Field[Any]) -> Any:  # noqa: ANN401 - parameters have any type
+def _read(node: Node, item: Field[Any]) -> Any:
     default = item.default if item.default is not MISSING else item.default_factory()  # type: ignore[misc]
     low, high = item.metadata["low"], item.metadata["high"]
     descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=True)
     if low is not None and isinstance(default, float):
-        descriptor.floating_point_range = [FloatingPointRange(from_value=float(low), to_value=float(high or 1e9))]
+        descriptor.floating_point_range = [
+            FloatingPointRange(from_value=float(low), to_value=float(high or 1e9))
+        ]
     elif low is not None and isinstance(default, int):
-        descriptor.integer_range = [IntegerRange(from_value=int(low), to_value=int(high or 2**31), step=1)]
+        descriptor.integer_range = [
+            IntegerRange(from_value=int(low), to_value=int(high or 2**31), step=1)
+        ]
     try:
         return node.declare_parameter(item.name, default, descriptor).value
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:

@@ -10,11 +10,14 @@ import sys
 from collections.abc import Callable, Sequence
 
 import rclpy
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor, SingleThreadedExecutor
+from rclpy.executors import (
+    ExternalShutdownException,
+    MultiThreadedExecutor,
+    SingleThreadedExecutor,
+)
 from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
-
 
 _SHUTDOWN_LIMIT_S = 15
 """Longest end of a process [s]: a recorder may need some of it to bring its bag to disk."""
@@ -25,11 +28,14 @@ def keep_on_this_machine() -> None:
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
-def run_node(create: Callable[[], Node], args: Sequence[str] | None = None, *, threads: int = 1) -> int:
+def run_node(
+    create: Callable[[], Node], args: Sequence[str] | None = None, *, threads: int = 1
+) -> int:
     """Create one node, spin it until the process is asked to stop, destroy it.
 
     Args:
-        create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises is printed, not traced.
+        create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises is
+            printed, not traced.
         args: Command line, ``sys.argv`` if None.
         threads: Executor threads; more than one only for a node whose docstring says why.
 
@@ -64,8 +70,9 @@ def run_node(create: Callable[[], Node], args: Sequence[str] | None = None, *, t
 def _bound_shutdown() -> None:
     """Let the system end this process if its end hangs.
 
-    Seen: the middleware spinning for ever, with the interpreter's lock held, while it removes a participant. No Python code can run
-    then, so the default action of an alarm signal is used. Can go when the middleware no longer does that.
+    Seen: the middleware spinning for ever, with the interpreter's lock held, while it removes a
+    participant. No Python code can run then, so the default action of an alarm signal is used. Can
+    go when the middleware no longer does that.
     """
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_SHUTDOWN_LIMIT_S)

@@ -11,8 +11,8 @@ SENSOR = QoSProfile(
     reliability=ReliabilityPolicy.RELIABLE,
     durability=DurabilityPolicy.VOLATILE,
 )
-"""Published sensor streams. Reliable, so that a recorder or a lockstep graph may ask for every message; a best-effort
-subscription still matches."""
+"""Published sensor streams. Reliable, so that a recorder or a lockstep graph may ask for every
+message; a best-effort subscription still matches."""
 
 SENSOR_LATEST = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
@@ -20,7 +20,8 @@ SENSOR_LATEST = QoSProfile(
     reliability=ReliabilityPolicy.BEST_EFFORT,
     durability=DurabilityPolicy.VOLATILE,
 )
-"""Reading a real sensor in real time: a stale frame is worse than none, and best effort matches every driver."""
+"""Reading a real sensor in real time: a stale frame is worse than none, and best effort matches
+every driver."""
 
 COMMAND = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,

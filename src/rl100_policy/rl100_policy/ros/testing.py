@@ -19,10 +19,13 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
     """Initialise rclpy on a domain id no other test uses now, discovery restricted to this machine.
 
     Args:
-        parameters: Given to every node created inside, as ``-p name:=value`` on the command line would.
+        parameters: Given to every node created inside, as ``-p name:=value`` on the command line
+            would.
     """
     os.environ["ROS_AUTOMATIC_DISCOVERY_RANGE"] = "LOCALHOST"
-    given = [word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")]
+    given = [
+        word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")
+    ]
     with domain_id() as domain:
         rclpy.init(args=["--ros-args", *given] if given else None, domain_id=domain)
         try:

@@ -1,15 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Scripted operator node: plays the person beside the simulated robot.
 
-It looks at the scene (``sim/ground_truth``, as a person would look with the eyes), publishes the same teleop messages a device
-would (``teleop/delta_twist_cmds`` TwistStamped, COMMAND), and uses the same controls as a person: ``episode/start``,
-``episode/stop``, ``gate/set_command_source``, ``policy/load``, and judgements on ``feedback`` (HumanFeedback, EVENT).
+It looks at the scene (``sim/ground_truth``, as a person would look with the eyes), publishes the
+same teleop messages a device would (``teleop/delta_twist_cmds`` TwistStamped, COMMAND), and uses
+the same controls as a person: ``episode/start``, ``episode/stop``, ``gate/set_command_source``,
+``policy/load``, and judgements on ``feedback`` (HumanFeedback, EVENT).
 
-``mode`` demonstrate: it steers the arm, with the imperfections of :mod:`rl100_sim.demonstrator`. ``mode`` supervise: the policy
-steers, it only starts, judges and ends the episodes. Either way success is what the scene shows, never what a policy thinks.
-After ``episodes`` episodes the process ends; exit status 1 if a control failed.
+``mode`` demonstrate: it steers the arm, with the imperfections of :mod:`rl100_sim.demonstrator`.
+``mode`` supervise: the policy steers, it only starts, judges and ends the episodes. Either way
+success is what the scene shows, never what a policy thinks. After ``episodes`` episodes the
+process ends; exit status 1 if a control failed.
 
-Threads: the executor answers ground truth with a twist at once; the main thread walks through the episodes and waits.
+Threads: the executor answers ground truth with a twist at once; the main thread walks through the
+episodes and waits.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ from numpy.typing import NDArray
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
-from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
-from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from std_srvs.srv import SetBool
 
+from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
+from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
@@ -199,7 +202,7 @@ class ScriptedOperatorNode(Node):
         pusher.reset(np.random.default_rng([seed, 1]))
         return pusher
 
-    def _call(self, client: Client, request: Any) -> Any:  # noqa: ANN401 - service types are generated
+    def _call(self, client: Client, request: Any) -> Any:
         """Call a control and wait for its answer (blocks the main thread only)."""
         if not client.wait_for_service(timeout_sec=_SERVICE_TIMEOUT_S):
             raise OperatorError(f"service {client.srv_name} is not there; start its node")
@@ -218,13 +221,13 @@ class ScriptedOperatorNode(Node):
         return response
 
 
-def _planar(pose: Any) -> NDArray[np.float64]:  # noqa: ANN401 - generated message type
+def _planar(pose: Any) -> NDArray[np.float64]:
     """(x, y, yaw) of a pose on the table, m and rad."""
     yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
     return np.array([pose.position.x, pose.position.y, (yaw + np.pi) % (2.0 * np.pi) - np.pi])
 
 
-def _point(point: Any) -> NDArray[np.float64]:  # noqa: ANN401 - generated message type
+def _point(point: Any) -> NDArray[np.float64]:
     return np.array([point.x, point.y, point.z])
 
 

@@ -1,18 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Simulated robot node: publishes and subscribes what a real arm with a depth camera would.
 
-Out: ``/clock``; ``joint_states`` JointState; the camera's depth Image (16UC1) and CameraInfo (SENSOR); ``camera/extrinsics``
-TransformStamped (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT). In: the robot's command topic, JointTrajectory with one
-point one control period ahead (COMMAND). Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool.
-One callback group, single-threaded: a control period of physics (a few milliseconds) runs inside a callback.
+Out: ``/clock``; ``joint_states`` JointState; the camera's depth Image (16UC1) and CameraInfo
+(SENSOR); ``camera/extrinsics`` TransformStamped (LATCHED); ``sim/ground_truth`` SimGroundTruth
+(EVENT). In: the robot's command topic, JointTrajectory with one point one control period ahead
+(COMMAND). Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group,
+single-threaded: a control period of physics (a few milliseconds) runs inside a callback.
 
-Two clocks. Real time: a wall timer steps the world every control period with the newest command. Lockstep: the world steps when
-the command that carries the stamp of the last observation arrives, as fast as the graph goes; if none arrives within
-``lockstep_timeout`` of wall time the arm holds for that period, which is counted and warned about. Every reset moves the clock on
-to the next multiple of ``EPOCH_S``, so that stamps never repeat and the same sequence of resets gives the same stamps.
+Two clocks. Real time: a wall timer steps the world every control period with the newest command.
+Lockstep: the world steps when the command that carries the stamp of the last observation arrives,
+as fast as the graph goes; if none arrives within ``lockstep_timeout`` of wall time the arm holds
+for that period, which is counted and warned about. Every reset moves the clock on to the next
+multiple of ``EPOCH_S``, so that stamps never repeat and the same sequence of resets gives the same
+stamps.
 
-After a reset the world is paused; ``sim/run`` publishes the first observation and lets time pass. When the task ends the
-episode (success or time limit) the last observation is published and the world pauses by itself.
+After a reset the world is paused; ``sim/run`` publishes the first observation and lets time pass.
+When the task ends the episode (success or time limit) the last observation is published and the
+world pauses by itself.
 """
 
 from __future__ import annotations
@@ -25,13 +29,13 @@ import numpy as np
 from geometry_msgs.msg import TransformStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from rl100_msgs.msg import SimGroundTruth
-from rl100_msgs.srv import ResetSim
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
 
+from rl100_msgs.msg import SimGroundTruth
+from rl100_msgs.srv import ResetSim
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
