@@ -26,7 +26,7 @@ from rl100_policy.core.sampler import sample_chain
 class DistillationConfig:
     """Settings of distillation."""
 
-    steps: int = 2000
+    steps: int = 1500
     windows: int = 256
     """Conditions per step, each with its own x_T."""
     copies: int = 3

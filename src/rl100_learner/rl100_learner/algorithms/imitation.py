@@ -25,7 +25,7 @@ from rl100_policy.core.policy import DiffusionPolicy, Encoding
 class ImitationConfig:
     """Settings of imitation learning."""
 
-    steps: int = 3000
+    steps: int = 6000
     windows: int = 128
     """Distinct windows per step."""
     draws: int = 2

@@ -27,8 +27,8 @@ class TrainSettings(BaseModel):
     """Sizes of the networks."""
     n_chunk: Annotated[int, Field(ge=1)] = 8
     """Actions per decision."""
-    episodes: Literal["all", "success"] = "all"
-    """Which episodes to imitate: all of them, or those labelled a success."""
+    episodes: Literal["all", "success"] = "success"
+    """Which episodes to imitate: those labelled a success, or all of them."""
     threads: Annotated[int, Field(ge=1)] = 2
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
     imitation: ImitationConfig = ImitationConfig()

@@ -72,7 +72,7 @@ class ResidualMlpConfig(_Frozen):
     """Residual MLP on the flattened chunk."""
 
     kind: Literal["residual_mlp"] = "residual_mlp"
-    width: Count = 128
+    width: Count = 192
     blocks: Count = 3
     time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 32
 
