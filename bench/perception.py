@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Time from one depth image to a cloud, part by part, on the simulated camera's size and on a real Kinect frame."""
+"""Time from one depth image to a cloud, part by part.
+
+On an image of the simulated camera's size and on a real Kinect frame.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job in small, through real node processes: demonstrate, record, train, drive, report."""
+"""The main job in small, through real node processes.
+
+Demonstrate, record, train, drive, report.
+"""
 
 import json
 

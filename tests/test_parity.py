@@ -39,7 +39,10 @@ STEPS = 30
 
 
 class LivePolicy(Node):
-    """What the policy node does with its inputs, keeping every frame; steers on a circle meanwhile."""
+    """What the policy node does with its inputs, keeping every frame.
+
+    Steers on a circle meanwhile.
+    """
 
     def __init__(self) -> None:
         super().__init__("live_policy")
@@ -57,10 +60,12 @@ class LivePolicy(Node):
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self.steer, EVENT)
         self.create_subscription(EpisodeState, "episode/state", self.state.append, LATCHED)
         self.controls = {
-            "reset": self.create_client(ResetSim, "sim/reset"), "run": self.create_client(SetBool, "sim/run"),
+            "reset": self.create_client(ResetSim, "sim/reset"),
+            "run": self.create_client(SetBool, "sim/run"),
             "source": self.create_client(SetCommandSource, "gate/set_command_source"),
-            "start": self.create_client(StartEpisode, "episode/start"), "stop": self.create_client(StopEpisode, "episode/stop"),
-        }  # fmt: skip
+            "start": self.create_client(StartEpisode, "episode/start"),
+            "stop": self.create_client(StopEpisode, "episode/stop"),
+        }
 
     def on_joints(self, message: JointState) -> None:
         q = messages.joint_positions(message, ROBOT.joints)

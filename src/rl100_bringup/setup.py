@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Installs rl100_bringup: launch files, configuration and the rl100 command."""
 
-from glob import glob
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
 NAME = "rl100_bringup"
+
+
+def files(pattern: str) -> list[str]:
+    """Paths, relative to this folder, of the files that match a pattern."""
+    return sorted(str(path) for path in Path().glob(pattern))
+
 
 setup(
     name=NAME,
@@ -14,10 +20,10 @@ setup(
     data_files=[
         ("share/ament_index/resource_index/packages", [f"resource/{NAME}"]),
         (f"share/{NAME}", ["package.xml"]),
-        (f"share/{NAME}/launch", glob("launch/*.launch.py")),
-        (f"share/{NAME}/rviz", glob("rviz/*.rviz")),
-        (f"share/{NAME}/config/robots", glob("config/robots/*.yaml")),
-        (f"share/{NAME}/config/tasks", glob("config/tasks/*.yaml")),
+        (f"share/{NAME}/launch", files("launch/*.launch.py")),
+        (f"share/{NAME}/rviz", files("rviz/*.rviz")),
+        (f"share/{NAME}/config/robots", files("config/robots/*.yaml")),
+        (f"share/{NAME}/config/tasks", files("config/tasks/*.yaml")),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

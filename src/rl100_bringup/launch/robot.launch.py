@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Starts the graph described by rl100_bringup.graph; `ros2 launch rl100_bringup robot.launch.py --show-args` lists the arguments."""
+"""Starts the graph described by rl100_bringup.graph.
+
+`ros2 launch rl100_bringup robot.launch.py --show-args` lists the arguments.
+"""
 
 from dataclasses import fields
 

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Composition: which nodes run with which configuration, launch files, and the ``rl100`` command. No maths, no messages."""
+"""Composition: which nodes run with which configuration, launch files, the ``rl100`` command.
+
+No maths, no messages.
+"""

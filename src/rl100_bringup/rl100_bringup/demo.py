@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The main job, from teleoperated demonstrations to a policy that drives the arm, all through one running ROS 2 graph."""
+"""The main job: from teleoperated demonstrations to a policy that drives the arm.
+
+All of it goes through one running ROS 2 graph.
+"""
 
 from __future__ import annotations
 
@@ -131,9 +134,15 @@ def _evaluate(
                 display.update(bar, completed=done, note=f"{successes} successes")  # type: ignore[arg-type]
 
             evaluated[sampler] = run_operator(
-                graph, arguments, on_episodes, mode="supervise", episodes=trials, first_seed=first_seed,
-                policy=str(version.resolve()), sampler=sampler,
-            )  # fmt: skip
+                graph,
+                arguments,
+                on_episodes,
+                mode="supervise",
+                episodes=trials,
+                first_seed=first_seed,
+                policy=str(version.resolve()),
+                sampler=sampler,
+            )
     return evaluated
 
 
@@ -170,11 +179,12 @@ def evaluate_version(
 
 def _decisions(bags: Path, episodes: Iterable[IndexEntry]) -> list[tuple[float, bool]]:
     """Inference time [s] and deadline miss of every decision recorded in some episodes."""
-    found = []
-    for entry in episodes:
-        for message in read_messages(bags / entry.folder, ["policy/decision"])["policy/decision"]:
-            found.append((float(message.value.inference_s), bool(message.value.deadline_missed)))
-    return found
+    topic = "policy/decision"
+    return [
+        (float(message.value.inference_s), bool(message.value.deadline_missed))
+        for entry in episodes
+        for message in read_messages(bags / entry.folder, [topic])[topic]
+    ]
 
 
 def _latencies(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Latency]:
@@ -197,7 +207,8 @@ def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
     student_share = student.successes / max(1, len(student.episodes))
     if student_share < 0.5 * operator_share:
         console.print(
-            f"[red]failed:[/red] the one-step student succeeds in {student_share:.0%}, the operator in {operator_share:.0%}"
+            f"[red]failed:[/red] the one-step student succeeds in {student_share:.0%}, "
+            f"the operator in {operator_share:.0%}"
         )
         return 1
     return 0

@@ -1,15 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Progress display of the verbs."""
+"""Progress display of the verbs: bars on a terminal, a line now and then in a log."""
 
 from __future__ import annotations
 
+import time
+from typing import Any
+
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+_LINE_PERIOD_S = 10.0
+"""Where there is no terminal, a task prints at most this often [s]."""
 
 
 def progress_display(console: Console) -> Progress:
     """Bars with a count, the time and a note; each task needs a field ``note``."""
-    return Progress(
+    kind = Progress if console.is_terminal else _LineProgress
+    return kind(
         TextColumn("{task.description:<34}"),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
@@ -17,3 +31,25 @@ def progress_display(console: Console) -> Progress:
         TextColumn("{task.fields[note]}"),
         console=console,
     )
+
+
+class _LineProgress(Progress):
+    """Prints lines while tasks run; without a terminal the bars show only at the end."""
+
+    def __init__(self, *columns: Any, console: Console) -> None:
+        super().__init__(*columns, console=console)
+        self._printed: dict[TaskID, float] = {}
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:
+        """As in rich, and a line when the last one of this task is old enough."""
+        super().update(task_id, **changes)
+        now = time.monotonic()
+        if now - self._printed.setdefault(task_id, now) >= _LINE_PERIOD_S:
+            self._printed[task_id] = now
+            task = self._tasks[task_id]
+            total = "?" if task.total is None else f"{task.total:.0f}"
+            self.console.print(
+                f"{task.description}: {task.completed:.0f}/{total}, {task.elapsed or 0.0:.0f} s "
+                f"{task.fields['note']}",
+                highlight=False,
+            )

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The running graph as data: the one description that the launch files and the ``rl100`` command both start."""
+"""The running graph as data.
+
+It is the one description that the launch files and the ``rl100`` command both start.
+"""
 
 from __future__ import annotations
 
@@ -104,7 +107,8 @@ def config_path(kind: str, name: str) -> Path:
     if not path.is_file():
         shipped = sorted(file.stem for file in folder.glob("*.yaml"))
         raise ConfigError(
-            f"no description {name!r} in {kind}; shipped are {shipped}, or give the path of a YAML file"
+            f"no description {name!r} in {kind}; shipped are {shipped}, "
+            "or give the path of a YAML file"
         )
     return path
 
@@ -118,7 +122,8 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     """
     if arguments.lockstep and not arguments.sim:
         raise ConfigError(
-            "lockstep needs the simulated robot: a real arm does not wait (set sim:=true or lockstep:=false)"
+            "lockstep needs the simulated robot: a real arm does not wait "
+            "(set sim:=true or lockstep:=false)"
         )
     if arguments.sim and not arguments.use_sim_time:
         raise ConfigError(

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Pictures of a run, drawn from what was recorded: the scene with its cloud, an episode's path, the loss curve."""
+"""Pictures of a run, drawn from what was recorded.
+
+The scene with its cloud, an episode's path, the loss curve.
+"""
 
 from __future__ import annotations
 
@@ -123,7 +126,10 @@ def draw_all(
 
 
 def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
-    """First frame of an episode: the depth image, and the scene in the base frame with the cropped cloud and its box."""
+    """First frame of an episode: the depth image, and the scene in the base frame.
+
+    The scene shows the cropped cloud and its box.
+    """
     figure = Figure(figsize=(12, 5), layout="constrained")
     image = figure.add_subplot(1, 2, 1)
     depth = np.where(episode.depth_m[0] > 0, episode.depth_m[0], np.nan)
@@ -209,12 +215,12 @@ def _draw_box(axes: Axes, box: WorkspaceBox) -> None:
 
 def _draw_goal(axes: Axes, task: TaskConfig) -> None:
     """Tolerance around the goal, where the task names one."""
-    goal = task.sim.get("goal_x"), task.sim.get("goal_y")
-    if None not in goal:
+    x, y = task.sim.get("goal_x"), task.sim.get("goal_y")
+    if x is not None and y is not None:
         radius = task.sim.get("position_tolerance", 0.02)
         axes.add_patch(
             Rectangle(
-                (goal[1] - radius, goal[0] - radius),
+                (y - radius, x - radius),
                 2 * radius,
                 2 * radius,
                 fill=False,
@@ -222,4 +228,4 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
                 lw=1.2,
             )
         )
-        axes.plot(goal[1], goal[0], "k+", ms=12, label="goal of the block's centre")
+        axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")

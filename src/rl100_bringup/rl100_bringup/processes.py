@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-in for launch_ros: starts the same node processes from the same description where launch_ros is not installed."""
+"""Stand-in for launch_ros where it is not installed.
+
+Starts the same node processes from the same description.
+"""
 
 from __future__ import annotations
 
@@ -147,8 +150,8 @@ class RunningGraph:
         for process in self._processes:
             if process.returncode is not None:
                 raise NodeDiedError(
-                    f"node {process.node.name!r} ended with status {process.returncode}; the end of {process.log}:\n"
-                    f"{process.log_tail()}"
+                    f"node {process.node.name!r} ended with status {process.returncode}; "
+                    f"the end of {process.log}:\n{process.log_tail()}"
                 )
 
     def run_to_end(
@@ -181,7 +184,8 @@ class RunningGraph:
             process.wait(_STOP_TIMEOUT_S)
         if process.returncode != 0:
             raise NodeDiedError(
-                f"{node.name} failed with status {process.returncode}; the end of {process.log}:\n{process.log_tail()}"
+                f"{node.name} failed with status {process.returncode}; "
+                f"the end of {process.log}:\n{process.log_tail()}"
             )
 
     def stop(self) -> None:

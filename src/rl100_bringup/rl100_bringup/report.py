@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Measured results as ``report.json``: the one form in which every command that measures writes them."""
+"""Measured results as ``report.json``.
+
+It is the one form in which every command that measures writes them.
+"""
 
 from __future__ import annotations
 
@@ -159,13 +162,13 @@ def tables(report: Report) -> list[Table]:
         out.append(training)
     if report.latency_ms:
         table = Table("policy", "p50", "p99", "max", "decisions", title="Inference latency")
-        for policy, row in report.latency_ms.items():
+        for policy, times in report.latency_ms.items():
             table.add_row(
                 policy,
-                f"{row.p50:.2f} ms",
-                f"{row.p99:.2f} ms",
-                f"{row.max:.2f} ms",
-                str(row.decisions),
+                f"{times.p50:.2f} ms",
+                f"{times.p99:.2f} ms",
+                f"{times.max:.2f} ms",
+                str(times.decisions),
             )
         table.caption = f"deadline misses: {report.deadline_misses}"
         out.append(table)
@@ -175,7 +178,8 @@ def tables(report: Report) -> list[Table]:
 def _success_table(stages: Sequence[StageResult]) -> Table:
     table = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
     for stage in stages:
-        share = f"{stage.successes}/{stage.trials} = {100 * stage.successes / max(1, stage.trials):.0f} %"
+        percent = 100 * stage.successes / max(1, stage.trials)
+        share = f"{stage.successes}/{stage.trials} = {percent:.0f} %"
         interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
         table.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
     return table

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a person does with a running graph, as calls: collect demonstrations, evaluate a version."""
+"""What a person does with a running graph, as calls.
+
+Collect demonstrations, evaluate a version.
+"""
 
 from __future__ import annotations
 

@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training from a folder of bags with a progress display; the same as the learner node does on request."""
+"""Training from a folder of bags with a progress display.
+
+The same as the learner node does on request.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from rl100_bringup.display import progress_display
 from rl100_bringup.graph import config_path
@@ -50,7 +54,7 @@ def train_from_bags(
             robot_config,
             lambda done, total: display.update(reading, completed=done, total=total),
         )
-        bars: dict[str, int] = {}
+        bars: dict[str, TaskID] = {}
         begun: dict[str, float] = {}
 
         def on_progress(progress: Progress) -> None:
@@ -61,7 +65,7 @@ def train_from_bags(
                 begun[progress.stage] = sum(result.seconds for result in results.values())
             display.update(
                 bars[progress.stage], completed=progress.step, note=f"loss {progress.loss:.4f}"
-            )  # type: ignore[arg-type]
+            )
             spent = progress.seconds - begun[progress.stage]
             results[progress.stage] = TrainingResult(
                 stage=progress.stage, steps=progress.step, seconds=spent, loss=progress.loss

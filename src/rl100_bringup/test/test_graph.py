@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The graph description: its arguments, and that every node it names exists with the parameters it is given."""
+"""The graph description: its arguments and its nodes.
+
+Every node it names exists, with the parameters it is given.
+"""
 
 import importlib
 from dataclasses import fields

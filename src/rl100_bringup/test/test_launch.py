@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""robot.launch.py starts exactly the nodes of the graph description: with the real launch_ros where it is installed, and otherwise with
-recording fakes of the few classes the file uses."""
+"""robot.launch.py starts exactly the nodes of the graph description.
+
+With the real launch_ros where it is installed, and otherwise with recording fakes of the few
+classes the file uses.
+"""
 
 import importlib.util
 import os
@@ -105,10 +108,13 @@ def test_every_argument_of_the_graph_is_a_documented_launch_argument(faked_launc
 )
 def test_the_launch_file_runs_under_the_real_launch_ros(tmp_path):
     program = (
-        "import sys; from launch import LaunchDescription, LaunchService; from launch.actions import IncludeLaunchDescription;"
+        "import sys; from launch import LaunchDescription, LaunchService;"
+        "from launch.actions import IncludeLaunchDescription;"
         "from launch.launch_description_sources import PythonLaunchDescriptionSource as Source;"
-        "service = LaunchService(); service.include_launch_description(LaunchDescription([IncludeLaunchDescription("
-        f"Source({str(LAUNCH_FILE)!r}), launch_arguments=[('lockstep', 'true'), ('bags', {str(tmp_path)!r})])]));"
+        "service = LaunchService();"
+        "service.include_launch_description(LaunchDescription([IncludeLaunchDescription("
+        f"Source({str(LAUNCH_FILE)!r}),"
+        f"launch_arguments=[('lockstep', 'true'), ('bags', {str(tmp_path)!r})])]));"
         "sys.exit(service.run())"
     )
     environment = os.environ | {

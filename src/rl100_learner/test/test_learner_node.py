@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The learner node: trains from a folder of bags on request, reports, can be cancelled, and says what is wrong."""
+"""The learner node: trains from a folder of bags on request.
+
+It reports, can be cancelled, and says what is wrong.
+"""
 
 from pathlib import Path
 
@@ -26,7 +29,7 @@ PATHS = {
     "task_config": CONFIG / "tasks" / "push_t.yaml",
 }
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
-BRIEF = ["imitation.steps=4", "distillation.steps=2", "log_every=1", "imitation.windows=8"]
+BRIEF = ["episodes=all", "imitation.steps=4", "distillation.steps=2", "log_every=1", "imitation.windows=8"]
 
 
 @pytest.fixture

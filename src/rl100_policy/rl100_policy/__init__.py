@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What runs on the robot: perception, policy, safety and recording; ``core`` is free of ROS, ``nodes`` are thin shells."""
+"""What runs on the robot: perception, policy, safety and recording.
+
+``core`` is free of ROS, ``nodes`` are thin shells.
+"""

@@ -16,9 +16,13 @@ ACTION = ActionConfig(names=("linear.x", "linear.y"), low=(-1, -1), high=(1, 1))
 
 def chunk(stamp=1000, actions=None, **changes):
     values = {
-        "stamp_ns": stamp, "period_ns": PERIOD, "action_space": "ee_twist", "names": ("linear.x", "linear.y"),
-        "actions": np.arange(8.0).reshape(4, 2) if actions is None else np.asarray(actions), "policy_version": "v1",
-    }  # fmt: skip
+        "stamp_ns": stamp,
+        "period_ns": PERIOD,
+        "action_space": "ee_twist",
+        "names": ("linear.x", "linear.y"),
+        "actions": np.arange(8.0).reshape(4, 2) if actions is None else np.asarray(actions),
+        "policy_version": "v1",
+    }
     return Chunk(**(values | changes))
 
 

@@ -37,7 +37,10 @@ CAMERA = ROBOT.camera()
 
 
 def slab(height_m: float = 0.03) -> np.ndarray:
-    """Depth image [mm] of a horizontal plane at a height in the base frame, by intersecting each pixel's ray with it."""
+    """Depth image [mm] of a horizontal plane at a height in the base frame.
+
+    Found by intersecting each pixel's ray with the plane.
+    """
     pose = pose_from_xyz_rpy(CAMERA.xyz, CAMERA.rpy)
     u, v = np.meshgrid(np.arange(CAMERA.width), np.arange(CAMERA.height))
     rays = np.stack(
@@ -91,8 +94,13 @@ def test_a_depth_frame_becomes_the_cloud_of_the_shared_function(rig):
     )
     pose = pose_from_xyz_rpy(CAMERA.xyz, CAMERA.rpy)
     expected = depth_to_cloud(
-        slab().astype(np.float32) * np.float32(0.001), intrinsics, pose, TASK.crop, TASK.observation.n_points, TASK.observation.min_points
-    )  # fmt: skip
+        slab().astype(np.float32) * np.float32(0.001),
+        intrinsics,
+        pose,
+        TASK.crop,
+        TASK.observation.n_points,
+        TASK.observation.min_points,
+    )
     np.testing.assert_allclose(messages.cloud_points(cloud), expected, atol=1e-6)
     np.testing.assert_allclose(messages.cloud_points(cloud)[:, 2], 0.03, atol=1.5e-3)
     assert messages.stamp_ns(cloud.header.stamp) == 5_000_000_007

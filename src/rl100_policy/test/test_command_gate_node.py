@@ -58,9 +58,13 @@ class Bench(Node):
 
     def chunk(self, step: int, actions: np.ndarray, **changes) -> None:
         values = {
-            "stamp_ns": step * PERIOD_NS, "period_ns": PERIOD_NS, "action_space": TASK.action.space,
-            "names": TASK.action.names, "actions": actions, "policy_version": "v7",
-        }  # fmt: skip
+            "stamp_ns": step * PERIOD_NS,
+            "period_ns": PERIOD_NS,
+            "action_space": TASK.action.space,
+            "names": TASK.action.names,
+            "actions": actions,
+            "policy_version": "v7",
+        }
         self.chunks.publish(chunk_message(Chunk(**(values | changes)), ROBOT.base_frame))
 
 
@@ -78,16 +82,22 @@ def _rig(*, lockstep: bool):
     with isolated_ros(**PATHS, lockstep=lockstep):
         bench = Bench()
         with spinning(CommandGateNode(), bench) as spin_until:
-            connected = lambda: (  # noqa: E731
-                bench.joints.get_subscription_count() and bench.chunks.get_subscription_count()
-                and bench.count_publishers("gate/command") and bench.source.service_is_ready() and bool(bench.status)
-            )  # fmt: skip
+
+            def connected():
+                return (
+                    bench.joints.get_subscription_count()
+                    and bench.chunks.get_subscription_count()
+                    and bench.count_publishers("gate/command")
+                    and bench.source.service_is_ready()
+                    and bool(bench.status)
+                )
+
             assert spin_until(connected)
             yield bench, spin_until
 
 
 def call(rig, client, request):
-    bench, spin_until = rig
+    _, spin_until = rig
     future = client.call_async(request)
     assert spin_until(future.done)
     return future.result()

@@ -82,13 +82,13 @@ def test_a_description_that_its_urdf_contradicts_is_refused(tmp_path, path, valu
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(ConfigError, match="nothing.yaml"):
+    with pytest.raises(ConfigError, match=r"nothing\.yaml"):
         load_robot(tmp_path / "nothing.yaml")
 
 
 def test_text_that_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
-    with pytest.raises(ConfigError, match="bad.yaml"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_task(tmp_path / "bad.yaml")
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of nodes: declared with type and range, refused naming the range, and still readable by rclpy afterwards."""
+"""Parameters of nodes: declared with type and range.
+
+They are refused naming the range, and still readable by rclpy afterwards.
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -27,7 +30,7 @@ class Example:
 
     rate: float = parameter(10.0, "rate [Hz]", low=0.5, high=50.0)
     count: int = parameter(3, "how many", low=1, high=9)
-    names: list[str] = parameter(["a"], "names")
+    names: list[str] = parameter(["a"], "names")  # noqa: RUF009 - it returns a dataclass field
 
 
 def read(**given):
@@ -60,10 +63,12 @@ def test_a_wrong_value_is_refused_naming_parameter_and_range(given, message):
 @pytest.mark.parametrize(
     ("create", "kind"),
     [
-        (cloud.CloudNode, cloud.CloudParameters), (command_gate.CommandGateNode, command_gate.GateParameters),
-        (policy.PolicyNode, policy.PolicyParameters), (recorder.RecorderNode, recorder.RecorderParameters),
+        (cloud.CloudNode, cloud.CloudParameters),
+        (command_gate.CommandGateNode, command_gate.GateParameters),
+        (policy.PolicyNode, policy.PolicyParameters),
+        (recorder.RecorderNode, recorder.RecorderParameters),
     ],
-)  # fmt: skip
+)
 def test_every_parameter_of_a_node_can_be_read_and_described_by_ros(create, kind, tmp_path):
     """Regression: an attribute of ours hid rclpy's table of parameters."""
     with isolated_ros(**PATHS, bags=tmp_path):
@@ -79,6 +84,6 @@ def test_every_parameter_of_a_node_can_be_read_and_described_by_ros(create, kind
 def test_a_missing_description_stops_the_node_with_a_clear_error(tmp_path):
     with (
         isolated_ros(robot_config=tmp_path / "none.yaml", task_config=PATHS["task_config"]),
-        pytest.raises(ConfigError, match="none.yaml"),
+        pytest.raises(ConfigError, match=r"none\.yaml"),
     ):
         cloud.CloudNode()

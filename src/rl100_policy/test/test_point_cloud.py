@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From depth images to clouds: geometry against closed forms, and every way a frame can be unusable."""
+"""From depth images to clouds.
+
+Geometry against closed forms, and every way a frame can be unusable.
+"""
 
 import numpy as np
 import pytest
@@ -56,7 +59,7 @@ def test_crop_keeps_the_bounds_and_drops_what_is_not_finite():
 
 
 def test_image_and_camera_info_of_different_size_are_refused_naming_both():
-    with pytest.raises(ObservationError, match="8x5.*8x6"):
+    with pytest.raises(ObservationError, match=r"8x5.*8x6"):
         deproject(np.ones((5, 8), np.float32), CAMERA)
 
 

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The policy node: decides when it is in command, records what it decided, refuses what is malformed, and swaps versions."""
+"""The policy node: decides when it is in command, and records what it decided.
+
+It refuses what is malformed, and swaps versions.
+"""
 
 from pathlib import Path
 
@@ -90,10 +93,15 @@ def rig(request, version):
     with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, policy=version, **given):
         robot = Robot()
         with spinning(PolicyNode(), robot) as spin_until:
-            matched = lambda: (  # noqa: E731
-                all(t.get_subscription_count() for t in (robot.clock, robot.clouds, robot.joints, robot.gate))
-                and robot.count_publishers("policy/decision") and robot.load.service_is_ready()
-            )  # fmt: skip
+            topics = (robot.clock, robot.clouds, robot.joints, robot.gate)
+
+            def matched():
+                return (
+                    all(topic.get_subscription_count() for topic in topics)
+                    and robot.count_publishers("policy/decision")
+                    and robot.load.service_is_ready()
+                )
+
             assert spin_until(matched)
             yield robot, spin_until
 

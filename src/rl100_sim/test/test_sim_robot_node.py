@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The simulated robot in a graph with the command gate: lockstep is deterministic, and it never waits for ever."""
+"""The simulated robot in a graph with the command gate.
+
+Lockstep is deterministic, and it never waits for ever.
+"""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
-from geometry_msgs.msg import TwistStamped
+from geometry_msgs.msg import Pose, TwistStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
@@ -31,8 +34,17 @@ PATHS = {
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 
 
+def planar_pose(pose: Pose) -> np.ndarray:
+    """x [m], y [m] and yaw [rad]."""
+    yaw = 2 * np.arctan2(pose.orientation.z, pose.orientation.w)
+    return np.array([pose.position.x, pose.position.y, yaw])
+
+
 class Person(Node):
-    """Steers by the scripted pusher until ``limit`` periods, and keeps what the robot publishes."""
+    """Steers by the scripted pusher until ``limit`` periods.
+
+    Keeps what the robot publishes.
+    """
 
     def __init__(self, limit: int) -> None:
         super().__init__("person")
@@ -45,9 +57,10 @@ class Person(Node):
         self.joints: list[JointState] = []
         self.records: list[GateCommand] = []
         for kind, topic, kept in (
-            (Image, ROBOT.camera().topic, self.images), (CameraInfo, "camera/depth/camera_info", self.infos),
+            (Image, ROBOT.camera().topic, self.images),
+            (CameraInfo, "camera/depth/camera_info", self.infos),
             (JointState, "joint_states", self.joints),
-        ):  # fmt: skip
+        ):
             self.create_subscription(kind, topic, kept.append, SENSOR)
         self.create_subscription(GateCommand, "gate/command", self.records.append, EVENT)
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self.steer, EVENT)
@@ -59,7 +72,7 @@ class Person(Node):
         self.truth.append(truth)
         if truth.terminated or truth.truncated or truth.step >= self.limit:
             return
-        planar = [np.array([p.position.x, p.position.y, 2 * np.arctan2(p.orientation.z, p.orientation.w)]) for p in (truth.object_pose, truth.goal_pose)]  # fmt: skip
+        planar = [planar_pose(pose) for pose in (truth.object_pose, truth.goal_pose)]
         tool = np.array([truth.tool_position.x, truth.tool_position.y])
         stamp = messages.stamp_ns(truth.header.stamp)
         self.twists.publish(
@@ -82,9 +95,11 @@ def drive(seed: int, limit: int) -> Person:
     with isolated_ros(**PATHS, lockstep=True):
         person = Person(limit)
         with spinning(SimRobotNode(), CommandGateNode(), person) as spin_until:
-            connected = lambda: (
-                person.twists.get_subscription_count() and person.count_publishers("gate/command")
-            )
+
+            def connected():
+                commands = person.count_publishers("gate/command")
+                return person.twists.get_subscription_count() and commands
+
             assert spin_until(connected)
             call(spin_until, person.reset, ResetSim.Request(seed=seed))
             person.pusher.reset(np.random.default_rng(seed))
@@ -103,13 +118,22 @@ def drive(seed: int, limit: int) -> Person:
 def content(person: Person, count: int) -> list[tuple]:
     return [
         (
-            messages.stamp_ns(image.header.stamp), bytes(image.data), tuple(joints.position), tuple(joints.velocity),
-            truth.object_pose.position.x, truth.object_pose.orientation.z, tuple(record.joint_command),
+            messages.stamp_ns(image.header.stamp),
+            bytes(image.data),
+            tuple(joints.position),
+            tuple(joints.velocity),
+            truth.object_pose.position.x,
+            truth.object_pose.orientation.z,
+            tuple(record.joint_command),
         )
         for image, joints, truth, record in zip(
-            person.images[:count], person.joints[:count], person.truth[:count], person.records[:count], strict=True
+            person.images[:count],
+            person.joints[:count],
+            person.truth[:count],
+            person.records[:count],
+            strict=True,
         )
-    ]  # fmt: skip
+    ]
 
 
 def test_the_same_seed_gives_the_same_episode_bit_for_bit():

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import time
 from datetime import UTC, datetime
@@ -45,7 +46,10 @@ def demo(
         list[str] | None, typer.Option("--set", help="training setting key=value")
     ] = None,
 ) -> None:
-    """Run the main job on the simulated robot: demonstrate, record, train, drive; ends with a table and pictures."""
+    """Run the main job on the simulated robot: demonstrate, record, train, drive.
+
+    It ends with a table and pictures.
+    """
     from rl100_bringup.demo import DemoSettings, run_demo
 
     settings = DemoSettings(output, episodes, trials, skill, seed, tuple(override or ()))
@@ -87,7 +91,10 @@ def train(
         list[str] | None, typer.Option("--set", help="setting key=value, e.g. imitation.steps=500")
     ] = None,
 ) -> None:
-    """Train a policy version (imitation, then the one-step student) straight from a folder of bags."""
+    """Train a policy version straight from a folder of bags.
+
+    Imitation first, then the one-step student.
+    """
     from rl100_bringup.training import train_from_bags
 
     version, _ = train_from_bags(bags, output, robot, task, tuple(override or ()), console)
@@ -173,11 +180,17 @@ def _name_value(item: str) -> tuple[str, str]:
 
 def main() -> int:
     """Run the command; errors raised on purpose are printed without a trace."""
+    # Both end the command the orderly way, with the nodes it has started.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         app(standalone_mode=True)
     except Rl100Error as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 1
+    except KeyboardInterrupt:
+        console.print("stopped")
+        return 130
     return 0
 
 

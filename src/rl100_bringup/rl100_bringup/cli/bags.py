@@ -30,7 +30,8 @@ def list_bags(folder: Path, console: Console) -> None:
         console.print(f"damaged: {name}: {reason}", highlight=False)
     for name in index.unfinished:
         console.print(
-            f"unfinished: {name} (being written, or left by a crash: rl100 bags --recover {folder})",
+            f"unfinished: {name} (being written, or left by a crash: "
+            f"rl100 bags --recover {folder})",
             highlight=False,
         )
     total = index.summary()
@@ -44,7 +45,8 @@ def recover_bags(folder: Path, console: Console) -> None:
     """Repair what a crash left and say what was done."""
     for result in recover_all(folder):
         console.print(
-            f"{result.episode_id}: {result.status.value}, {result.messages} messages, {result.path}: {result.detail}",
+            f"{result.episode_id}: {result.status.value}, {result.messages} messages, "
+            f"{result.path}: {result.detail}",
             highlight=False,
         )
 

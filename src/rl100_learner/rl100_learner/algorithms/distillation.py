@@ -74,10 +74,11 @@ def update(
         chain = sample_chain(denoise, policy.schedule, x_start, generator=None, deterministic=True)
     loss = consistency_distillation_loss(policy.one_step(x_start, condition), chain.latents[:, -1])
     state.optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     lr_share = state.optimizer.step(state.step)
     with torch.no_grad():
-        fast = list(policy.student.parameters())
-        torch._foreach_lerp_(list(state.averaged.parameters()), fast, 1 - config.ema)
+        averaged: list[Tensor] = list(state.averaged.parameters())
+        fast: list[Tensor] = list(policy.student.parameters())
+        torch._foreach_lerp_(averaged, fast, 1 - config.ema)
     state.step += 1
     return {"loss": float(loss.detach()), "lr_share": lr_share}

@@ -73,7 +73,7 @@ def update(
         chamfer = _reconstruction_loss(state.policy, encoding, batch.cloud, config.chamfer_points)
     loss = denoising + config.chamfer_weight * chamfer
     state.optimizer.zero_grad()
-    loss.backward()
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     lr_share = state.optimizer.step(state.step)
     _average(state.averaged, state.policy, config.ema)
     state.step += 1

@@ -71,7 +71,9 @@ class Muon(Optimizer):
                     )
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> float | None:
+    def step(  # type: ignore[override]  # one signature for the two overloads of the base class
+        self, closure: Callable[[], float] | None = None
+    ) -> float | None:
         """One update of every parameter that has a gradient."""
         loss = None
         if closure is not None:
@@ -91,7 +93,7 @@ class Muon(Optimizer):
             if "momentum" not in self.state[p]:
                 self.state[p]["momentum"] = torch.zeros_like(p)
         buffers = [self.state[p]["momentum"] for p in params]
-        gradients = [p.grad for p in params]
+        gradients = [p.grad for p in params if p.grad is not None]
         torch._foreach_mul_(buffers, group["momentum"])
         torch._foreach_add_(buffers, gradients)
         nesterov = torch._foreach_add(gradients, buffers, alpha=group["momentum"])
@@ -181,7 +183,8 @@ def split_parameters(networks: Iterable[nn.Module]) -> tuple[list[Tensor], list[
     linear layers with fewer than 16 inputs or whose module is called "output". Convolutions,
     biases and norms go to AdamW.
     """
-    matrices, others = [], []
+    matrices: list[Tensor] = []
+    others: list[Tensor] = []
     for network in networks:
         for name, p in network.named_parameters():
             inner = p.dim() == 2 and p.shape[1] >= 16 and "output" not in name.split(".")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -50,7 +50,7 @@ class Episode:
     def __post_init__(self) -> None:
         """Check the invariants above once, so that nothing downstream has to."""
         n_frames = len(self.actions) + 1
-        shapes = {
+        shapes: dict[str, tuple[NDArray[Any], int, type[np.generic]]] = {
             "clouds": (self.clouds, 3, np.float32),
             "proprio": (self.proprio, 2, np.float32),
             "actions": (self.actions, 2, np.float32),

@@ -21,7 +21,7 @@ class Records:
     def __init__(self, folder: Path, resume_at: int) -> None:
         """Open the files and drop rows after global step ``resume_at``: they will be run again."""
         self._path = folder / METRICS
-        kept = [row for row in read_metrics(folder) if row["global_step"] <= resume_at]
+        kept = [row for row in read_metrics(folder) if int(row["global_step"]) <= resume_at]
         self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(

@@ -176,17 +176,15 @@ class _Run:
         records: Records,
         saved: dict[str, Any] | None,
     ) -> DiffusionPolicy:
-        config, resumed = (
-            self.settings.distillation,
-            saved is not None and saved["stage"] == "distillation",
-        )
-        if resumed:
-            policy.load_state_dict(saved["policy"])
+        config = self.settings.distillation
+        resumed = saved if saved is not None and saved["stage"] == "distillation" else None
+        if resumed is not None:
+            policy.load_state_dict(resumed["policy"])
         state = distillation.init(policy, config)
-        if resumed:
-            state.averaged.load_state_dict(saved["averaged"])
-            state.optimizer.load_state_dict(saved["optimizer"])
-            state.step = saved["step"]
+        if resumed is not None:
+            state.averaged.load_state_dict(resumed["averaged"])
+            state.optimizer.load_state_dict(resumed["optimizer"])
+            state.step = resumed["step"]
         # Its own generator: a resumed run must encode the same point draws again.
         encoding = torch.Generator().manual_seed(self.settings.seed + 1)
         features = encode_frames(

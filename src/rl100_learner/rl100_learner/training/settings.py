@@ -29,7 +29,7 @@ class TrainSettings(BaseModel):
     """Actions per decision."""
     episodes: Literal["all", "success"] = "success"
     """Which episodes to imitate: those labelled a success, or all of them."""
-    threads: Annotated[int, Field(ge=1)] = 2
+    threads: Annotated[int, Field(ge=1)] = 1
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
     imitation: ImitationConfig = ImitationConfig()
     distillation: DistillationConfig = DistillationConfig()

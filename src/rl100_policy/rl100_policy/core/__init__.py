@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer ``core``: pure functions and value types on numpy and torch arrays; imports no ROS and no other layer."""
+"""Layer ``core``: pure functions and value types on numpy and torch arrays.
+
+Imports no ROS and no other layer.
+"""

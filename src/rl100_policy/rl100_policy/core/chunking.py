@@ -17,7 +17,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Chunk:
-    """n_c consecutive actions of one decision; action j is due in [stamp + j period, stamp + (j + 1) period).
+    """n_c consecutive actions of one decision.
+
+    Action j is due in [stamp + j period, stamp + (j + 1) period).
 
     Raises:
         ActionError: If it is empty, not finite, or its period is not positive.
@@ -66,7 +68,8 @@ class Chunk:
         """
         if (self.action_space, self.names) != (action.space, action.names):
             raise ActionError(
-                f"expected {action.space} {list(action.names)}, got {self.action_space} {list(self.names)}; "
+                f"expected {action.space} {list(action.names)}, "
+                f"got {self.action_space} {list(self.names)}; "
                 "is this policy made for this task?"
             )
         if self.period_ns != period_ns:
@@ -86,7 +89,10 @@ class Chunk:
 
 
 class ChunkSchedule:
-    """Which action is due: the newest chunk that covers the time; a newer decision overrides an older one."""
+    """Which action is due: that of the newest chunk that covers the time.
+
+    A newer decision overrides an older one.
+    """
 
     def __init__(self) -> None:
         """Begin without chunks."""
@@ -104,7 +110,8 @@ class ChunkSchedule:
         """
         if self._chunks and chunk.stamp_ns <= self._chunks[-1].stamp_ns:
             raise ActionError(
-                f"chunk of {chunk.stamp_ns} ns is not newer than that of {self._chunks[-1].stamp_ns} ns; it is ignored"
+                f"chunk of {chunk.stamp_ns} ns is not newer than that of "
+                f"{self._chunks[-1].stamp_ns} ns; it is ignored"
             )
         self._chunks = [*self._chunks[-1:], chunk]
 

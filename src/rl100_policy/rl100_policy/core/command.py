@@ -111,7 +111,10 @@ class CommandGate:
         return self._command.copy()
 
     def reset(self, q_measured: Floats) -> None:
-        """Take command at the measured joint positions, [n], rad: the target pose is where the tool is, at rest."""
+        """Take command at the measured joint positions, [n], rad.
+
+        The target pose is where the tool is, at rest.
+        """
         self._command = np.array(q_measured, dtype=float)
         self._velocity = np.zeros_like(self._command)
         self._target = self.kinematics.tool_pose(self._command)
@@ -154,13 +157,19 @@ class CommandGate:
         return self._commit(command, velocity, flags)
 
     def _follow_measured(self, q_measured: Floats) -> None:
-        """Restart at the measured pose when the arm is far from where it was told to be (blocked, pushed, replaced)."""
+        """Restart at the measured pose when the arm is far from where it was told to be.
+
+        That is so when it was blocked, pushed or replaced.
+        """
         lag = self.kinematics.tool_position(q_measured) - self._target[:3, 3]
         if float(np.linalg.norm(lag)) > _TRACKING_TOLERANCE:
             self.reset(q_measured)
 
     def _moved_target(self, action: Floats) -> tuple[Floats, bool]:
-        """Target pose after one period of the action, kept in the workspace box; whether the box cut it."""
+        """Target pose after one period of the action, and whether the workspace box cut it.
+
+        The target is kept in the box.
+        """
         twist = np.zeros(6)
         twist[self._components] = action
         target = self._target.copy()
@@ -174,7 +183,9 @@ class CommandGate:
         return target, bool((target[:3, 3] != wanted).any())
 
     def _limit_joints(self, wanted: Floats) -> tuple[Floats, Floats, GateFlag]:
-        """Nearest joint positions reachable in one period within position, velocity and acceleration limits.
+        """Nearest joint positions reachable in one period within the limits.
+
+        The limits are of position, velocity and acceleration.
 
         The joint path is scaled as a whole, so that the tool keeps its direction when a limit
         slows it down.
@@ -206,7 +217,10 @@ class CommandGate:
         return command, (command - self._command) / self._period, flags
 
     def _commit(self, command: Floats, velocity: Floats, flags: GateFlag) -> GateResult:
-        """Take over command and velocity; the executed action is the tool motion between the two commands."""
+        """Take over command and velocity.
+
+        The executed action is the tool motion between the two commands.
+        """
         before = self._target
         after = self.kinematics.tool_pose(command)
         twist = np.empty(6)
@@ -220,7 +234,10 @@ class CommandGate:
         return GateResult(command.copy(), twist[self._components], flags)
 
     def _commanded_axes(self) -> NDArray[np.bool_]:
-        """Which of x, y, z are commanded; the others keep the target they had, so that no drift builds up."""
+        """Which of x, y, z are commanded.
+
+        The others keep the target they had, so that no drift builds up.
+        """
         return np.array([axis in self._components for axis in range(3)])
 
 

@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Robot and task descriptions: what a site writes down once, read from YAML into frozen, validated objects.
+"""Robot and task descriptions: what a site writes down once.
+
+They are read from YAML into frozen, validated objects.
 
 Units are SI (m, rad, s); poses follow REP-103; frame names follow the URDF.
 """
@@ -43,7 +45,10 @@ class ToolConfig(_Frozen):
 
 
 class CameraConfig(_Frozen):
-    """A depth camera with a fixed pose; the optical frame has z forward, x right, y down (REP-103)."""
+    """A depth camera with a fixed pose.
+
+    The optical frame has z forward, x right, y down (REP-103).
+    """
 
     name: str
     topic: str
@@ -66,7 +71,10 @@ class CameraConfig(_Frozen):
 
 
 class RobotConfig(_Frozen):
-    """An arm: its URDF, the joints that are commanded, how they are commanded, and what must never be exceeded."""
+    """An arm: its URDF and the joints that are commanded.
+
+    Also how they are commanded, and what must never be exceeded.
+    """
 
     name: str
     urdf: str
@@ -97,7 +105,8 @@ class RobotConfig(_Frozen):
             found = len(getattr(self, key))
             if found != len(self.joints):
                 raise ValueError(
-                    f"{key} needs {len(self.joints)} values, one per entry of joints, but has {found}"
+                    f"{key} needs {len(self.joints)} values, one per entry of joints, "
+                    f"but has {found}"
                 )
         return self
 
@@ -141,7 +150,8 @@ class ActionConfig(_Frozen):
     def _bounds_agree(self) -> Self:
         if not len(self.names) == len(self.low) == len(self.high):
             raise ValueError(
-                f"names, low and high need equal lengths, got {self.names}, {self.low}, {self.high}"
+                "names, low and high need equal lengths, "
+                f"got {self.names}, {self.low}, {self.high}"
             )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low {self.low} must be below high {self.high}")
@@ -202,7 +212,8 @@ def _load(kind: type[_Config], path: Path) -> _Config:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"cannot read {kind.__name__} from {path}: {error.strerror}; give an existing YAML file"
+            f"cannot read {kind.__name__} from {path}: {error.strerror}; "
+            "give an existing YAML file"
         ) from error
     try:
         return kind.model_validate(yaml.safe_load(text))

@@ -3,14 +3,16 @@
 
 No dropout: a density must not be random.
 
-Both have the same call: ``network(x [B, n_c, d_a], timestep [B] int64, condition [B, d_c]) -> [B,
-    n_c, d_a]``.
+Both have the same call:
+``network(x [B, n_c, d_a], timestep [B] int64, condition [B, d_c]) -> [B, n_c, d_a]``.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +41,8 @@ class _ResidualBlock(nn.Module):
         self.act = nn.Mish()
 
     def forward(self, h: Tensor) -> Tensor:
-        return h + self.outer(self.act(self.inner(self.act(self.norm(h)))))
+        change: Tensor = self.outer(self.act(self.inner(self.act(self.norm(h)))))
+        return h + change
 
 
 class ResidualMlp(nn.Module):
@@ -64,7 +67,8 @@ class ResidualMlp(nn.Module):
     def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """See the module docstring."""
         h = self.input(torch.cat((x.flatten(1), self.time_table[timestep], condition), dim=-1))
-        return self.output(self.act(self.norm(self.blocks(h)))).view_as(x)
+        flat: Tensor = self.output(self.act(self.norm(self.blocks(h))))
+        return flat.view_as(x)
 
 
 class _ConvBlock(nn.Sequential):
@@ -88,7 +92,8 @@ class _FilmResidual(nn.Module):
 
     def forward(self, h: Tensor, condition: Tensor) -> Tensor:
         scale, shift = self.film(condition).unsqueeze(-1).chunk(2, dim=1)
-        return self.second(self.first(h) * scale + shift) + self.skip(h)
+        sum_of_paths: Tensor = self.second(self.first(h) * scale + shift) + self.skip(h)
+        return sum_of_paths
 
 
 class UNet1d(nn.Module):
@@ -132,17 +137,20 @@ class UNet1d(nn.Module):
             (self.time(sinusoidal_features(timestep, self.time_features)), condition), dim=-1
         )
         h, skips = x.transpose(1, 2), []
-        for level, (first, second) in enumerate(self.down):
+        down = cast("Iterable[Iterable[nn.Module]]", self.down)
+        up = cast("Iterable[Iterable[nn.Module]]", self.up)
+        for level, (first, second) in enumerate(down):
             h = second(first(h, film), film)
             skips.append(h)
             if level < len(self.shrink):
                 h = self.shrink[level](h)
         for block in self.middle:
             h = block(h, film)
-        for (first, second), grow in zip(self.up, self.grow, strict=True):
+        for (first, second), grow in zip(up, self.grow, strict=True):
             h = second(first(torch.cat((h, skips.pop()), dim=1), film), film)
             h = grow(h)
-        return self.output(h).transpose(1, 2)
+        output: Tensor = self.output(h)
+        return output.transpose(1, 2)
 
 
 Denoiser = ResidualMlp | UNet1d

@@ -13,15 +13,23 @@ Floats = NDArray[np.float64]
 
 
 def pose_from_xyz_rpy(xyz: Sequence[float], rpy: Sequence[float]) -> Floats:
-    """Homogeneous transform from a translation [m] and fixed-axis roll, pitch, yaw [rad] (URDF convention), [4, 4]."""
+    """Homogeneous transform, [4, 4], from a translation [m] and roll, pitch, yaw [rad].
+
+    The axes are fixed (URDF convention).
+    """
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_euler("xyz", rpy).as_matrix()
     pose[:3, 3] = xyz
     return pose
 
 
-def pose_from_xyz_quaternion(xyz: Sequence[float], xyzw: Sequence[float]) -> Floats:
-    """Homogeneous transform from a translation [m] and a quaternion (x, y, z, w; normalised here), [4, 4]."""
+def pose_from_xyz_quaternion(
+    xyz: Sequence[float] | Floats, xyzw: Sequence[float] | Floats
+) -> Floats:
+    """Homogeneous transform, [4, 4], from a translation [m] and a quaternion.
+
+    The quaternion is x, y, z, w and is normalised here.
+    """
     pose = np.eye(4)
     pose[:3, :3] = Rotation.from_quat(xyzw).as_matrix()
     pose[:3, 3] = xyz

@@ -99,8 +99,9 @@ class ArmKinematics:
         return self.tool_pose(q)[:3, 3].copy()
 
     def solve(self, target: Floats, q_start: Floats) -> tuple[Floats, float]:
-        """Joint positions near q_start whose tool pose is the target: damped least squares, iterated to convergence.
+        """Joint positions near q_start whose tool pose is the target.
 
+        Damped least squares, iterated to convergence:
         dq = J^T (J J^T + lambda I)^-1 log(T^-1 T_target); of all solutions of a redundant arm the
         one that moves least.
 
@@ -141,10 +142,12 @@ def _check_joints(robot: RobotConfig, names: list[str]) -> None:
     missing = [name for name in (*robot.joints, *robot.locked_joints) if name not in names]
     if missing:
         raise ConfigError(
-            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, which has {names}"
+            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, "
+            f"which has {names}"
         )
     free = [name for name in names if name not in robot.joints and name not in robot.locked_joints]
     if free:
         raise ConfigError(
-            f"URDF joints {free} are neither in joints nor in locked_joints of robot {robot.name!r}"
+            f"URDF joints {free} are neither in joints nor in locked_joints "
+            f"of robot {robot.name!r}"
         )

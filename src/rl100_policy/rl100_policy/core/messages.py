@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading of messages by their fields: the same functions serve live rclpy messages and messages deserialised from bags."""
+"""Reading of messages by their fields.
+
+The same functions serve live rclpy messages and messages deserialised from bags.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,9 @@ def stamp_ns(stamp: Any) -> int:
 
 
 def peek_stamp_ns(data: bytes) -> int | None:
-    """Header stamp of a serialised message whose first field is a std_msgs/Header, without parsing the rest.
+    """Header stamp of a serialised message, without parsing the rest.
+
+    The first field of the message is a std_msgs/Header.
 
     Args:
         data: CDR with its four bytes of encapsulation, as a raw subscription delivers it.
@@ -53,8 +58,8 @@ def depth_image(message: Any) -> NDArray[np.float32]:
     """
     if message.encoding not in _DEPTH_ENCODINGS:
         raise ObservationError(
-            f"expected a depth image ({', '.join(_DEPTH_ENCODINGS)}), got encoding {message.encoding!r}; "
-            "is the topic the depth stream?"
+            f"expected a depth image ({', '.join(_DEPTH_ENCODINGS)}), "
+            f"got encoding {message.encoding!r}; is the topic the depth stream?"
         )
     kind, scale = _DEPTH_ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
@@ -65,8 +70,9 @@ def depth_image(message: Any) -> NDArray[np.float32]:
         or message.height == 0
     ):
         raise ObservationError(
-            f"depth image {message.width}x{message.height} {message.encoding} with step {message.step} "
-            f"needs {message.step * message.height} bytes and rows of at least {row}, got {len(message.data)}"
+            f"depth image {message.width}x{message.height} {message.encoding} "
+            f"with step {message.step} needs {message.step * message.height} bytes "
+            f"and rows of at least {row}, got {len(message.data)}"
         )
     rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)[
         :, :row
@@ -103,7 +109,9 @@ def transform_matrix(message: Any) -> NDArray[np.float64]:
 
 
 def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]:
-    """Positions of the named joints, [n], rad, in the order of ``names``, from a sensor_msgs/JointState.
+    """Positions of the named joints, [n], rad, from a sensor_msgs/JointState.
+
+    They are in the order of ``names``.
 
     Raises:
         ObservationError: If a joint is missing, sizes disagree, or a position is not finite.
@@ -141,7 +149,8 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
     count = message.width * message.height
     if message.point_step <= 0 or len(message.data) < count * message.point_step:
         raise ObservationError(
-            f"{count} points of {message.point_step} bytes need more than {len(message.data)} bytes"
+            f"{count} points of {message.point_step} bytes "
+            f"need more than {len(message.data)} bytes"
         )
     order = ">" if message.is_bigendian else "<"
     layout = np.dtype(
@@ -160,6 +169,9 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
 def nearest(
     samples: Iterable[tuple[int, NDArray[np.float64]]], time_ns: int, *, tolerance_ns: int
 ) -> NDArray[np.float64] | None:
-    """Value of the (stamp, value) sample nearest in time, or None if none is within the tolerance (bound included)."""
+    """Value of the (stamp, value) sample nearest in time.
+
+    None if no sample is within the tolerance (bound included).
+    """
     best = min(samples, key=lambda sample: abs(sample[0] - time_ns), default=None)
     return best[1] if best is not None and abs(best[0] - time_ns) <= tolerance_ns else None

@@ -69,7 +69,9 @@ class ObservationWindow:
         self._frames.clear()
 
     def push(self, frame: Frame) -> None:
-        """Add the next frame; a gap of more than one and a half periods, or a clock set back, begins a new window.
+        """Add the next frame.
+
+        A gap of more than one and a half periods, or a clock set back, begins a new window.
 
         Raises:
             ObservationError: If the frame is not newer than the newest one, or holds values that

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""From a depth image to the point cloud the policy sees: the one path shared by the live node, the learner and the simulator."""
+"""From a depth image to the point cloud the policy sees.
+
+The one path shared by the live node, the learner and the simulator.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ plain one."""
 
 @dataclass(frozen=True)
 class Intrinsics:
-    """Pinhole model without distortion; pixel (u, v) is at its integer centre. All values in pixels."""
+    """Pinhole model without distortion; pixel (u, v) is at its integer centre.
+
+    All values are in pixels.
+    """
 
     width: int
     height: int
@@ -109,8 +115,9 @@ def crop_to_box(points: Floats, box: WorkspaceBox) -> Floats:
 
 
 def farthest_point_sample(points: Floats, n_points: int) -> Floats:
-    """Subset that covers the cloud: each next point is the one farthest from those chosen, starting with the first.
+    """Subset that covers the cloud.
 
+    Each next point is the one farthest from those chosen, starting with the first.
     Deterministic; equal clouds give equal samples.
 
     Args:
@@ -124,7 +131,8 @@ def farthest_point_sample(points: Floats, n_points: int) -> Floats:
         chosen = fpsample.bucket_fps_kdline_sampling(points, n_points, h=5, start_idx=0)
     else:
         chosen = fpsample.fps_sampling(points, n_points, start_idx=0)
-    return points[chosen]
+    sampled: Floats = points[chosen]
+    return sampled
 
 
 def sample_cloud(points: Floats, n_points: int, min_points: int) -> Floats:
@@ -148,11 +156,11 @@ def sample_cloud(points: Floats, n_points: int, min_points: int) -> Floats:
             else f"only {len(points)} points are left after the crop"
         )
         raise ObservationError(
-            f"{what}, at least {min_points} are needed; check the crop box, the camera extrinsics and that the view is free"
+            f"{what}, at least {min_points} are needed; check the crop box, "
+            "the camera extrinsics and that the view is free"
         )
     if len(points) < n_points:
-        points = points[np.arange(n_points) % len(points)]
-        return points
+        return points[np.arange(n_points) % len(points)]
     return farthest_point_sample(points, n_points)
 
 

@@ -3,10 +3,8 @@
 
 Each point is described relative to the middle of the cloud (shape), to the tool (contact) and in
 the base frame (where the goal is). The gradient of a max pool reaches only the points that attain
-a maximum, so training runs the
-network over all points without a graph, then again with a graph on those critical points only:
-    same value, same
-gradient, several times cheaper on a CPU.
+a maximum, so training runs the network over all points without a graph, then again with a graph on
+those critical points only: same value, same gradient, several times cheaper on a CPU.
 """
 
 from __future__ import annotations
@@ -54,7 +52,7 @@ def critical_max_pool(network: PointNetwork, points: Tensor) -> Tensor:
         per_tile = max(1, ROWS_PER_TILE // n_points)
         winners = [
             network(tile.reshape(-1, dim)).view(len(tile), n_points, -1).max(dim=1).indices
-            for tile in points.split(per_tile)
+            for tile in torch.split(points, per_tile)
         ]
         offsets = torch.arange(clouds, device=points.device).unsqueeze(1) * n_points
         rows = torch.cat(winners) + offsets
@@ -139,7 +137,8 @@ class PointEncoder(nn.Module):
         """Description of each cloud, [C, features]; arguments as in :meth:`describe`."""
         points = self.describe(cloud, centre, tool, limits)
         pool = critical_max_pool if torch.is_grad_enabled() else max_pool
-        return self.head(pool(self.points, points))
+        features: Tensor = self.head(pool(self.points, points))
+        return features
 
     def assemble(
         self, pooled: Tensor, centre: Tensor, proprio: Tensor, limits: LimitsNormalizer
@@ -163,4 +162,5 @@ class PointEncoder(nn.Module):
             raise RuntimeError(
                 "this encoder was built without a reconstruction head (reconstruction_points = 0)"
             )
-        return self.decoder(pooled).unflatten(-1, (-1, 3))
+        coordinates: Tensor = self.decoder(pooled)
+        return torch.unflatten(coordinates, -1, (-1, 3))

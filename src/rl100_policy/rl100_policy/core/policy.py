@@ -108,7 +108,7 @@ class DiffusionPolicy(nn.Module):
 
     def epsilon(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Noise eps_hat predicted in ``x`` [B, n_c, d_a] at ``timestep`` [B], for the sampler."""
-        output = self.denoiser(x, timestep, condition)
+        output: Tensor = self.denoiser(x, timestep, condition)
         if self.config.diffusion.preconditioning == "none":
             return output
         abar = self.alpha_bars[timestep].view(-1, 1, 1)
@@ -119,7 +119,8 @@ class DiffusionPolicy(nn.Module):
         last = torch.full(
             (len(x_start),), self.config.diffusion.n_train - 1, device=x_start.device
         )
-        return self.student(x_start, last, condition)
+        chunk: Tensor = self.student(x_start, last, condition)
+        return chunk
 
     @torch.no_grad()
     def decide(
@@ -174,6 +175,8 @@ class DiffusionPolicy(nn.Module):
         x_start = torch.randn(
             (len(condition), size.n_chunk, size.dim), generator=generator, device=self.device
         )
+        timesteps: tuple[int, ...]
+        sigmas: tuple[float, ...]
         if sampler == "one_step":
             latents = torch.stack((x_start, self.one_step(x_start, condition)), dim=1)
             log_probs = latents.new_empty((len(latents), 0))

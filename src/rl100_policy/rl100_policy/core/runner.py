@@ -48,7 +48,9 @@ class Decided:
 def decision_seed(
     noise_seed: int, clouds: NDArray[np.float32], proprio: NDArray[np.float32]
 ) -> int:
-    """Seed of the generator of one decision, 63 bits: a function of the policy's seed and the observation alone.
+    """Seed of the generator of one decision, 63 bits.
+
+    It is a function of the policy's seed and the observation alone.
 
     So the same version sees the same episode the same way, whenever it runs and whatever ran
     before; and two samplers that see the same observation start from the same noise.
@@ -109,7 +111,10 @@ class PolicyRunner:
         return self._policy.config.action.n_chunk
 
     def warm_up(self) -> None:
-        """Decide a few times on an empty scene, so that the first real decision is not slower than the others."""
+        """Decide a few times on an empty scene.
+
+        So the first real decision is not slower than the others.
+        """
         observation = self._policy.config.observation
         frame = Frame(
             0,
@@ -160,14 +165,15 @@ def _require_match(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> 
     """Refuse a version that was trained on other observations or actions than the graph has."""
     if (manifest.task.name, manifest.robot.name) != (task.name, robot.name):
         raise PolicyVersionError(
-            f"version {manifest.name} is for task {manifest.task.name!r} on robot {manifest.robot.name!r}, "
-            f"not for {task.name!r} on {robot.name!r}"
+            f"version {manifest.name} is for task {manifest.task.name!r} "
+            f"on robot {manifest.robot.name!r}, not for {task.name!r} on {robot.name!r}"
         )
     for key in ("observation", "action", "crop"):
         made_for, given = getattr(manifest.task, key), getattr(task, key)
         if made_for != given:
             raise PolicyVersionError(
-                f"version {manifest.name} was trained with {key} {made_for}, the task now has {given}"
+                f"version {manifest.name} was trained with {key} {made_for}, "
+                f"the task now has {given}"
             )
     if (manifest.robot.joints, manifest.robot.tool, manifest.robot.control_period) != (
         robot.joints,
@@ -175,5 +181,6 @@ def _require_match(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> 
         robot.control_period,
     ):
         raise PolicyVersionError(
-            f"version {manifest.name} was trained with other joints, tool or control period of {robot.name!r}"
+            f"version {manifest.name} was trained with other joints, tool "
+            f"or control period of {robot.name!r}"
         )

@@ -113,7 +113,8 @@ class CloudNode(Node):
         off = float(np.linalg.norm(self._t_base_camera[:3, 3] - configured[:3, 3]))
         if off > _EXTRINSICS_TOLERANCE_M:
             self.get_logger().warning(
-                f"camera is {off:.3f} m from where the robot description has it; the published pose is used"
+                f"camera is {off:.3f} m from where the robot description has it; "
+                "the published pose is used"
             )
         self._take_early()
 
@@ -166,7 +167,8 @@ class CloudNode(Node):
                     or self._t_base_camera is None
                 ):
                     raise ObservationError(
-                        f"points are in frame {message.header.frame_id!r}; expected {self._base_frame!r}, or "
+                        f"points are in frame {message.header.frame_id!r}; "
+                        f"expected {self._base_frame!r}, or "
                         f"{self._camera.optical_frame!r} together with camera/extrinsics"
                     )
                 points = transform(points, self._t_base_camera)

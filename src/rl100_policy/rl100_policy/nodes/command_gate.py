@@ -123,7 +123,8 @@ class CommandGateNode(Node):
         twist = twist_components(message, self._task.action.names)
         if message.header.frame_id not in ("", self._robot.base_frame):
             self._refuse(
-                f"teleop command in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}"
+                f"teleop command in frame {message.header.frame_id!r}, "
+                f"expected {self._robot.base_frame!r}"
             )
             return
         self._twist = (messages.stamp_ns(message.header.stamp), twist)
@@ -135,7 +136,8 @@ class CommandGateNode(Node):
             chunk.check(self._task.action, self._period_ns)
             if message.header.frame_id != self._robot.base_frame:
                 raise ActionError(
-                    f"chunk in frame {message.header.frame_id!r}, expected {self._robot.base_frame!r}"
+                    f"chunk in frame {message.header.frame_id!r}, "
+                    f"expected {self._robot.base_frame!r}"
                 )
             self._schedule.push(chunk)
         except ActionError as error:

@@ -65,7 +65,8 @@ class PolicyParameters:
     lockstep: bool = parameter(False, "the simulated clock waits for this node")
     execute: int = parameter(
         0,
-        "actions of a chunk executed before the next decision; 0: all in lockstep, else all but one",
+        "actions of a chunk executed before the next decision; "
+        "0: all in lockstep, else all but one",
         low=0,
         high=64,
     )
@@ -135,8 +136,9 @@ class PolicyNode(Node):
             expected = self._task.observation.n_points
             if message.header.frame_id != self._robot.base_frame or len(points) != expected:
                 raise ObservationError(
-                    f"expected {expected} points in {self._robot.base_frame!r}, got {len(points)} in "
-                    f"{message.header.frame_id!r}; does the cloud node use the same task?"
+                    f"expected {expected} points in {self._robot.base_frame!r}, "
+                    f"got {len(points)} in {message.header.frame_id!r}; "
+                    "does the cloud node use the same task?"
                 )
         except ObservationError as error:
             self._refuse(error)
@@ -164,7 +166,10 @@ class PolicyNode(Node):
     # Decisions
 
     def _decide_if_due(self) -> None:
-        """Hand the window to the worker when the last chunk is used up and the newest frame is fresh."""
+        """Hand the window to the worker if a decision is due.
+
+        It is due when the last chunk is used up and the newest frame is fresh.
+        """
         newest = self._window.newest_ns
         runner = self._runner
         if newest is None or runner is None or not (self._in_command or self._settings.shadow):
@@ -256,7 +261,10 @@ class PolicyNode(Node):
         return response
 
     def _load(self, path: str, sampler: str) -> bool:
-        """Load, check and warm up a version, then swap it in; the one in use stays if the new one is refused."""
+        """Load, check and warm up a version, then swap it in.
+
+        The one in use stays if the new one is refused.
+        """
         try:
             runner = PolicyRunner.load(
                 Path(path),

@@ -1,2 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer ``ros``: what nodes share: quality of service, parameters, message construction, start and stop."""
+"""Layer ``ros``: what nodes share.
+
+Quality of service, parameters, message construction, start and stop.
+"""

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Construction of messages from arrays; reading them is in ``core.messages``, which also serves bags."""
+"""Construction of messages from arrays.
+
+Reading them is in ``core.messages``, which also serves bags.
+"""
 
 from __future__ import annotations
 

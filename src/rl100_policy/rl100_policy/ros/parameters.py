@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Parameters of a node as one frozen dataclass: declared with type, description and range, read once."""
+"""Parameters of a node as one frozen dataclass.
+
+Each is declared with type, description and range, and read once.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,10 @@ _Parameters = TypeVar("_Parameters")
 def parameter(
     default: Any, description: str, *, low: float | None = None, high: float | None = None
 ) -> Any:
-    """Declare one field: its default, what it means with its unit, and its range if it is a number."""
+    """Declare one field.
+
+    Its default, what it means with its unit, and its range if it is a number.
+    """
     metadata = {"description": description, "low": low, "high": high}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
@@ -37,7 +43,7 @@ def read_parameters(node: Node, kind: type[_Parameters]) -> _Parameters:
 
 
 def _read(node: Node, item: Field[Any]) -> Any:
-    default = item.default if item.default is not MISSING else item.default_factory()  # type: ignore[misc]
+    default = item.default if item.default_factory is MISSING else item.default_factory()
     low, high = item.metadata["low"], item.metadata["high"]
     descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=True)
     if low is not None and isinstance(default, float):
@@ -53,5 +59,6 @@ def _read(node: Node, item: Field[Any]) -> Any:
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         bounds = f" in [{low}, {high}]" if low is not None else ""
         raise ConfigError(
-            f"parameter {item.name!r} of node {node.get_name()!r} must be a {type(default).__name__}{bounds}: {error}"
+            f"parameter {item.name!r} of node {node.get_name()!r} "
+            f"must be a {type(default).__name__}{bounds}: {error}"
         ) from error

@@ -24,7 +24,10 @@ _SHUTDOWN_LIMIT_S = 15
 
 
 def keep_on_this_machine() -> None:
-    """Restrict DDS discovery to this machine unless the person asked for more (ROS's own default is the subnet)."""
+    """Restrict DDS discovery to this machine unless the person asked for more.
+
+    ROS's own default is the subnet.
+    """
     os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 

@@ -49,5 +49,8 @@ LATCHED = QoSProfile(
 
 
 def sensor_input(*, lockstep: bool) -> QoSProfile:
-    """Subscription profile of a sensor: every message in lockstep, the newest only in real time."""
+    """Subscription profile of a sensor.
+
+    Every message in lockstep, the newest only in real time.
+    """
     return SENSOR if lockstep else SENSOR_LATEST

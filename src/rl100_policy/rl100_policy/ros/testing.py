@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Running nodes in a test: a private domain, this machine only, and a spinner with a time limit."""
+"""Running nodes in a test.
+
+A private domain, this machine only, and a spinner with a time limit.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,9 @@ from rclpy.node import Node
 
 @contextmanager
 def isolated_ros(**parameters: object) -> Iterator[None]:
-    """Initialise rclpy on a domain id no other test uses now, discovery restricted to this machine.
+    """Initialise rclpy on a domain id no other test uses now.
+
+    Discovery is restricted to this machine.
 
     Args:
         parameters: Given to every node created inside, as ``-p name:=value`` on the command line

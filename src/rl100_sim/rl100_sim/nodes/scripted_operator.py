@@ -174,7 +174,8 @@ class ScriptedOperatorNode(Node):
         self._call(self._run_sim, SetBool.Request(data=True))
         if not self._ended.wait(_EPISODE_TIMEOUT_S):
             raise OperatorError(
-                f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; is a node missing?"
+                f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; "
+                "is a node missing?"
             )
         self._pusher = None
         self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
@@ -185,7 +186,10 @@ class ScriptedOperatorNode(Node):
             self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
 
     def _start_recording(self, request: StartEpisode.Request) -> None:
-        """Press start until the recorder accepts: right after the graph's start it may not have found every sensor yet."""
+        """Press start until the recorder accepts.
+
+        Right after the graph's start it may not have found every sensor yet.
+        """
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:

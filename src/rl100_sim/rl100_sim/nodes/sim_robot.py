@@ -88,7 +88,8 @@ class SimRobotNode(Node):
         )
         if self._task.time_limit >= EPOCH_S:
             raise ConfigError(
-                f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, got {self._task.time_limit}"
+                f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, "
+                f"got {self._task.time_limit}"
             )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._camera = self._robot.camera()
@@ -126,10 +127,14 @@ class SimRobotNode(Node):
             self._step()
 
     def _accept(self, message: JointTrajectory) -> bool:
-        """Take over the commanded positions; what a real controller would reject is refused with a warning."""
+        """Take over the commanded positions.
+
+        What a real controller would reject is refused with a warning.
+        """
         if list(message.joint_names) != list(self._robot.joints) or len(message.points) != 1:
             self._warn(
-                f"expected one point for joints {list(self._robot.joints)}, got {len(message.points)} for {message.joint_names}"
+                f"expected one point for joints {list(self._robot.joints)}, "
+                f"got {len(message.points)} for {message.joint_names}"
             )
             return False
         positions = np.array(message.points[0].positions)
@@ -165,7 +170,8 @@ class SimRobotNode(Node):
         if self._running and waited > self._settings.lockstep_timeout:
             self._missed += 1
             self.get_logger().warning(
-                f"no command for {self._now_ns} ns within {waited:.1f} s; the arm holds ({self._missed} so far)"
+                f"no command for {self._now_ns} ns within {waited:.1f} s; "
+                f"the arm holds ({self._missed} so far)"
             )
             self._step()
 
@@ -201,7 +207,10 @@ class SimRobotNode(Node):
     # Observations
 
     def _publish(self) -> None:
-        """Publish everything a robot would at this time; ground truth last, for the person who watches."""
+        """Publish everything a robot would at this time.
+
+        Ground truth comes last, for the person who watches.
+        """
         stamp, episode = self._now_ns, self._episode
         self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
         self._published_wall = self._wall.now().nanoseconds * 1e-9
