@@ -29,7 +29,13 @@ PATHS = {
     "task_config": CONFIG / "tasks" / "push_t.yaml",
 }
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
-BRIEF = ["episodes=all", "imitation.steps=4", "distillation.steps=2", "log_every=1", "imitation.windows=8"]
+BRIEF = [
+    "episodes=all",
+    "imitation.steps=4",
+    "distillation.steps=2",
+    "log_every=1",
+    "imitation.windows=8",
+]
 
 
 @pytest.fixture
