@@ -50,6 +50,10 @@ from rl100_sim.demonstrator import ScriptedPusher
 _SERVICE_TIMEOUT_S = 60.0
 _PATIENCE_S = 20.0
 """How long the operator tries to start a recording that is refused [s]."""
+_REHEARSAL_TIMEOUT_S = 60.0
+"""Longest wall time until the graph moves the arm for the first time [s]."""
+_REHEARSAL_PERIODS = 2
+"""Control periods that a rehearsal lasts."""
 _EPISODE_TIMEOUT_S = 120.0
 """Longest wall time of one episode before the operator gives up [s]."""
 
@@ -113,12 +117,12 @@ class ScriptedOperatorNode(Node):
     # Eyes and hands (executor thread)
 
     def _on_ground_truth(self, truth: SimGroundTruth) -> None:
-        self._last = truth
+        self._last, pusher = truth, self._pusher
         if truth.terminated or truth.truncated:
             self._judge(truth)
             self._ended.set()
-        elif self._pusher is not None:
-            action = self._pusher.act(
+        elif pusher is not None:
+            action = pusher.act(
                 _planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position)
             )
             names, stamp = self._task.action.names, messages.stamp_ns(truth.header.stamp)
@@ -149,6 +153,7 @@ class ScriptedOperatorNode(Node):
                 path=self._settings.policy, sampler=self._settings.sampler
             )
             self._version_in_use = self._call(self._load_policy, request).policy_version
+        self._rehearse(self._settings.first_seed)
         for index in range(self._settings.episodes):
             self._one_episode(self._settings.first_seed + index)
             done = index + 1
@@ -156,11 +161,46 @@ class ScriptedOperatorNode(Node):
                 f"episode {done} of {self._settings.episodes}: {self._successes} successes so far"
             )
 
+    def _rehearse(self, seed: int) -> None:
+        """Let a few periods pass unrecorded.
+
+        A message that is sent before its reader is known is lost; afterwards every node on the
+        way from the camera to the arm is known to be there and to hear its neighbours.
+        """
+        self._set_scene(seed)
+        self._let_move()
+        deadline = time.monotonic() + _REHEARSAL_TIMEOUT_S
+        while self._last is None or self._last.step < _REHEARSAL_PERIODS:
+            if time.monotonic() > deadline:
+                raise OperatorError(
+                    f"the arm did not begin to move within {_REHEARSAL_TIMEOUT_S} s; "
+                    "is a node missing?"
+                )
+            time.sleep(0.01)
+        self._halt()
+
+    def _set_scene(self, seed: int) -> None:
+        """Put everything at its start, and think of how to push it if it is ours to push."""
+        self._call(self._reset_sim, ResetSim.Request(seed=seed))
+        demonstrate = self._settings.mode == "demonstrate"
+        self._pusher = self._new_pusher(seed) if demonstrate else None
+        self._last = None
+        self._ended.clear()
+
+    def _let_move(self) -> None:
+        demonstrate = self._settings.mode == "demonstrate"
+        source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
+        self._call(self._set_source, SetCommandSource.Request(source=int(source)))
+        self._call(self._run_sim, SetBool.Request(data=True))
+
+    def _halt(self) -> None:
+        self._call(self._run_sim, SetBool.Request(data=False))
+        self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
+        self._pusher = None
+
     def _one_episode(self, seed: int) -> None:
         demonstrate = self._settings.mode == "demonstrate"
-        self._call(self._reset_sim, ResetSim.Request(seed=seed))
-        self._pusher = self._new_pusher(seed) if demonstrate else None
-        self._ended.clear()
+        self._set_scene(seed)
         version = "" if demonstrate else self._version_in_use
         if self._settings.record:
             start = StartEpisode.Request(
@@ -169,17 +209,13 @@ class ScriptedOperatorNode(Node):
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
             self._start_recording(start)
-        source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
-        self._call(self._set_source, SetCommandSource.Request(source=int(source)))
-        self._call(self._run_sim, SetBool.Request(data=True))
+        self._let_move()
         if not self._ended.wait(_EPISODE_TIMEOUT_S):
             raise OperatorError(
                 f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; "
                 "is a node missing?"
             )
-        self._pusher = None
-        self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
-        self._call(self._run_sim, SetBool.Request(data=False))
+        self._halt()
         assert self._last is not None
         self._successes += bool(self._last.success)
         if self._settings.record:
