@@ -51,6 +51,7 @@ class GateFlag(IntFlag):
     HELD_MALFORMED = 128
     HELD_ESTOP = 256
     HELD_IK = 512
+    HELD_STATE = 1024
 
 
 HELD = (
@@ -59,6 +60,7 @@ HELD = (
     | GateFlag.HELD_MALFORMED
     | GateFlag.HELD_ESTOP
     | GateFlag.HELD_IK
+    | GateFlag.HELD_STATE
 )
 CLIPPED = (
     GateFlag.CLIPPED_ACTION
