@@ -1,28 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One recorded episode through the bag path and through the live path gives equal tensors."""
+"""What the policy node saw live is, bit for bit, what the learner reads from the bag."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
-from sensor_msgs.msg import JointState, PointCloud2
 from std_srvs.srv import SetBool
 
 from rl100_learner.data.reader import read_episode
-from rl100_msgs.msg import EpisodeState, HumanFeedback, SimGroundTruth
+from rl100_learner.training.windows import build_windows
+from rl100_msgs.msg import DecisionRecord, EpisodeState, HumanFeedback, SimGroundTruth
 from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.observation import Frame, FrameAssembler
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_version import write_version
+from rl100_policy.core.runner import decision_seed
 from rl100_policy.nodes.cloud import CloudNode
 from rl100_policy.nodes.command_gate import CommandGateNode
+from rl100_policy.nodes.policy import PolicyNode
 from rl100_policy.nodes.recorder import RecorderNode
 from rl100_policy.ros.conversions import twist_message
-from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_policy.ros.testing import isolated_ros, spinning
 from rl100_sim.nodes.sim_robot import SimRobotNode
 
@@ -38,26 +43,18 @@ PERIOD_NS = round(ROBOT.control_period * 1e9)
 STEPS = 30
 
 
-class LivePolicy(Node):
-    """What the policy node does with its inputs, keeping every frame.
-
-    Steers on a circle meanwhile.
-    """
+class Person(Node):
+    """Steers the arm on a circle, which the policy watches in shadow."""
 
     def __init__(self) -> None:
-        super().__init__("live_policy")
-        arm = ArmKinematics(ROBOT)
-        self.assembler = FrameAssembler(
-            TASK.observation, arm.tool_position, period_ns=PERIOD_NS, tolerance_ns=0
-        )
-        self.frames: list[Frame] = []
+        super().__init__("person")
         self.sent: dict[int, np.ndarray] = {}
+        self.decided: list[DecisionRecord] = []
         self.state: list[EpisodeState] = []
         self.twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self.feedback = self.create_publisher(HumanFeedback, "feedback", EVENT)
-        self.create_subscription(JointState, "joint_states", self.on_joints, SENSOR)
-        self.create_subscription(PointCloud2, "policy/cloud", self.on_cloud, SENSOR)
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self.steer, EVENT)
+        self.create_subscription(DecisionRecord, "policy/decision", self.decided.append, EVENT)
         self.create_subscription(EpisodeState, "episode/state", self.state.append, LATCHED)
         self.controls = {
             "reset": self.create_client(ResetSim, "sim/reset"),
@@ -66,15 +63,6 @@ class LivePolicy(Node):
             "start": self.create_client(StartEpisode, "episode/start"),
             "stop": self.create_client(StopEpisode, "episode/stop"),
         }
-
-    def on_joints(self, message: JointState) -> None:
-        q = messages.joint_positions(message, ROBOT.joints)
-        self.frames += self.assembler.add_joint_state(messages.stamp_ns(message.header.stamp), q)
-
-    def on_cloud(self, message: PointCloud2) -> None:
-        self.frames += self.assembler.add_cloud(
-            messages.stamp_ns(message.header.stamp), messages.cloud_points(message)
-        )
 
     def steer(self, truth: SimGroundTruth) -> None:
         if truth.step >= STEPS:
@@ -85,15 +73,33 @@ class LivePolicy(Node):
         self.twists.publish(twist_message(action, TASK.action.names, stamp, ROBOT.base_frame))
 
 
-def test_bag_and_live_path_give_equal_tensors(tmp_path):
-    with isolated_ros(**PATHS, lockstep=True, bags=tmp_path):
-        live = LivePolicy()
-        with spinning(
-            SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), live
-        ) as spin_until:
+@pytest.fixture(scope="module")
+def policy(tmp_path_factory):
+    """Random weights, and the folder of their version: what is decided does not matter here."""
+    torch.manual_seed(0)
+    observed = TASK.observation
+    size = ObservationSize(
+        n_obs=observed.n_obs,
+        n_points=observed.n_points,
+        proprio_dim=observed.proprio_dim(len(ROBOT.joints)),
+    )
+    policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2))).eval()
+    folder = tmp_path_factory.mktemp("versions") / "random_1"
+    write_version(
+        folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={}
+    )
+    return policy, folder
+
+
+def record_an_episode(version: Path, bags: Path) -> tuple[Path, Person]:
+    shadow = {"policy": version, "shadow": True, "execute": 1}
+    with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, bags=bags, **shadow):
+        person = Person()
+        nodes = (SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), PolicyNode())
+        with spinning(*nodes, person) as spin_until:
 
             def call(name, request):
-                client = live.controls[name]
+                client = person.controls[name]
                 assert spin_until(client.service_is_ready)
                 future = client.call_async(request)
                 assert spin_until(future.done)
@@ -102,29 +108,58 @@ def test_bag_and_live_path_give_equal_tensors(tmp_path):
 
             assert spin_until(
                 lambda: (
-                    live.twists.get_subscription_count() >= 2
-                    and live.count_publishers("policy/cloud")
+                    person.twists.get_subscription_count() >= 2
+                    and person.count_publishers("policy/cloud")
+                    and person.count_publishers("policy/decision")
                 )
             )
             call("reset", ResetSim.Request(seed=11))
             call("start", StartEpisode.Request(task="push_t", operator_name="test"))
             call("source", SetCommandSource.Request(source=int(CommandSource.TELEOP)))
             call("run", SetBool.Request(data=True))
-            assert spin_until(lambda: len(live.frames) > STEPS)
+            last = STEPS * PERIOD_NS
+
+            def is_over():
+                stamps = [messages.stamp_ns(d.header.stamp) for d in person.decided]
+                return bool(stamps) and stamps[-1] >= min(person.sent) + last
+
+            assert spin_until(is_over)
             call("run", SetBool.Request(data=False))
             judgement = HumanFeedback(kind=HumanFeedback.FAILURE, source="test")
-            live.feedback.publish(judgement)
+            person.feedback.publish(judgement)
             spin_until(lambda: False, 0.3)
-            stopped = call("stop", StopEpisode.Request())
-        frames, sent = live.frames, live.sent
-    episode = read_episode(Path(stopped.path), TASK, ROBOT)
+            return Path(call("stop", StopEpisode.Request()).path), person
+
+
+def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
+    network, version = policy
+    folder, person = record_an_episode(version, tmp_path / "bags")
+    episode = read_episode(folder, TASK, ROBOT)
     assert episode.outcome == "failure"
-    np.testing.assert_array_equal(
-        episode.stamps_ns, [frame.stamp_ns for frame in frames[: len(episode.stamps_ns)]]
-    )
     assert len(episode.actions) == len(episode.clouds) - 1 == STEPS
-    for index, frame in enumerate(frames[: STEPS + 1]):
-        np.testing.assert_array_equal(episode.clouds[index], frame.cloud)
-        np.testing.assert_array_equal(episode.proprio[index], frame.proprio)
     for index in range(STEPS):
-        np.testing.assert_allclose(episode.actions[index], sent[frames[index].stamp_ns], atol=2e-4)
+        sent = person.sent[int(episode.stamps_ns[index])]
+        np.testing.assert_allclose(episode.actions[index], sent, atol=2e-4)
+
+    windows = build_windows([episode], network.config)
+    topic = "policy/decision"
+    decisions = {
+        messages.stamp_ns(found.value.header.stamp): found.value
+        for found in read_messages(folder, [topic])[topic]
+    }
+    compared = 0
+    for stamp, rows in zip(episode.stamps_ns[:-1].tolist(), windows.frame_rows, strict=True):
+        if stamp not in decisions:
+            continue  # the worker takes the newest window: it may leave one out
+        live = decisions[stamp]
+        clouds, proprio = windows.clouds[rows], windows.proprio[rows]
+        seen = [messages.stamp_ns(each) for each in live.observation_stamps]
+        assert seen == episode.stamps_ns[rows.numpy()].tolist()
+        assert live.noise_seed == decision_seed(0, clouds.numpy(), proprio.numpy())
+        again = network.decide(
+            clouds[None], proprio[None], sampler="one_step", noise_seed=live.noise_seed,
+            deterministic=live.deterministic,
+        )  # fmt: skip
+        np.testing.assert_allclose(live.latents, again.latents.flatten(), atol=1e-5)
+        compared += 1
+    assert compared > STEPS // 2

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl100_policy.core.command import HELD, CommandGate, GateFlag
+from rl100_policy.core.command import HELD, CommandGate, GateFlag, MeasurementCheck
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ObservationError
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
 ROBOT = load_robot(CONFIG / "robots" / "panda.yaml")
@@ -88,10 +89,42 @@ def test_measured_positions_that_are_not_finite_hold_the_arm(gate):
     np.testing.assert_allclose(result.joint_command, HOME)
 
 
-def test_a_displaced_arm_restarts_from_where_it_is(gate):
-    elsewhere = HOME + np.array([0.4, 0, 0, 0, 0, 0, 0])
-    result = gate.step(np.zeros(2), elsewhere)
-    np.testing.assert_allclose(result.joint_command, elsewhere, atol=1e-6)
+@pytest.mark.parametrize("lag", [0.4, 2.0, -1.0])
+def test_an_arm_that_is_not_where_it_was_told_to_be_holds_and_does_not_jump(gate, lag):
+    """Regression: one wrong measurement became the next command."""
+    before = gate.step(np.array([0.05, 0.0]), HOME).joint_command
+    elsewhere = before + lag * np.eye(7)[0]
+    result = gate.step(np.array([0.05, 0.0]), elsewhere)
+    assert result.flags & GateFlag.HELD_STATE
+    assert not gate.tracks(elsewhere)
+    assert np.abs(result.joint_command - before).max() < 0.05
+    again = gate.step(np.array([0.05, 0.0]), result.joint_command)
+    assert not again.flags & HELD
+
+
+def test_a_joint_that_turned_without_moving_the_tip_is_noticed(gate):
+    turned = HOME + 0.6 * np.eye(7)[6]
+    np.testing.assert_allclose(
+        gate.kinematics.tool_position(turned), gate.kinematics.tool_position(HOME), atol=0.05
+    )
+    assert not gate.tracks(turned)
+
+
+@pytest.mark.parametrize("q", [np.full(7, 50.0), np.full(7, np.nan), HOME + 3.5 * np.eye(7)[0]])
+def test_command_is_not_taken_where_no_arm_can_be(gate, q):
+    with pytest.raises(ObservationError, match="outside the limits"):
+        gate.reset(q)
+    np.testing.assert_array_equal(gate.joint_command, HOME)
+
+
+def test_a_measurement_that_jumped_is_refused_once(gate):
+    check, step = MeasurementCheck(gate.kinematics), np.eye(7)[2]
+    check.check(0, HOME)
+    check.check(10_000_000, HOME + 0.04 * step)
+    with pytest.raises(ObservationError, match=r"joint 2 jumped .* within 0\.010 s"):
+        check.check(20_000_000, HOME + 0.9 * step)
+    check.check(30_000_000, HOME + 0.9 * step)
+    check.check(9_000_000_000, HOME)
 
 
 def test_a_hold_after_motion_stops_within_the_acceleration_limits(gate):
@@ -106,15 +139,28 @@ _number = st.one_of(st.floats(-2, 2), st.floats(allow_nan=True, allow_infinity=T
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(st.tuples(_number, _number), min_size=1, max_size=25))
-def test_no_sequence_of_requests_breaks_a_joint_limit(actions):
-    gate = _SHARED
+@given(
+    st.lists(
+        st.tuples(_number, _number, st.sampled_from(["told", "told", "stuck", "zeros", "any"])),
+        min_size=1,
+        max_size=25,
+    ),
+    st.integers(0, 2**32 - 1),
+)
+def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, seed):
+    gate, rng = _SHARED, np.random.default_rng(seed)
     gate.reset(HOME)
-    arm, q, velocity, period = gate.kinematics, HOME, np.zeros(7), ROBOT.control_period
-    for action in actions:
-        result = gate.step(np.array(action), q)
+    arm, before, velocity, period = gate.kinematics, HOME, np.zeros(7), ROBOT.control_period
+    for *action, kind in steps:
+        measured = {
+            "told": before,
+            "stuck": HOME,
+            "zeros": np.zeros(7),
+            "any": rng.uniform(arm.position_lower, arm.position_upper),
+        }[kind]
+        result = gate.step(np.array(action), measured)
         command = result.joint_command
-        new_velocity = (command - q) / period
+        new_velocity = (command - before) / period
         assert np.isfinite(command).all()
         assert (command >= arm.position_lower - 1e-9).all()
         assert (command <= arm.position_upper + 1e-9).all()
@@ -123,7 +169,7 @@ def test_no_sequence_of_requests_breaks_a_joint_limit(actions):
         assert np.isfinite(result.executed).all()
         if not np.isfinite(action).all():
             assert result.flags & HELD
-        q, velocity = command, new_velocity
+        before, velocity = command, new_velocity
 
 
 _SHARED = CommandGate(ROBOT, TASK)

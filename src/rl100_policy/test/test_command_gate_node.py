@@ -53,8 +53,9 @@ class Bench(Node):
         self.estop = self.create_client(Trigger, "gate/estop")
         self.release = self.create_client(Trigger, "gate/release")
 
-    def state(self, step: int, q: np.ndarray = HOME) -> None:
-        self.joints.publish(joint_state_message(ROBOT.joints, q, np.zeros(7), step * PERIOD_NS))
+    def state(self, step: float, q: np.ndarray = HOME) -> None:
+        stamp = round(step * PERIOD_NS)
+        self.joints.publish(joint_state_message(ROBOT.joints, q, np.zeros(7), stamp))
 
     def chunk(self, step: int, actions: np.ndarray, **changes) -> None:
         values = {
@@ -78,8 +79,8 @@ def lockstep():
     yield from _rig(lockstep=True)
 
 
-def _rig(*, lockstep: bool):
-    with isolated_ros(**PATHS, lockstep=lockstep):
+def _rig(*, lockstep: bool, **more):
+    with isolated_ros(**PATHS, lockstep=lockstep, **more):
         bench = Bench()
         with spinning(CommandGateNode(), bench) as spin_until:
 
@@ -255,3 +256,88 @@ def test_an_unknown_source_is_refused(lockstep):
     answer = call(lockstep, lockstep[0].source, SetCommandSource.Request(source=9))
     assert not answer.success
     assert "9" in answer.message
+
+
+def test_a_faster_joint_state_stream_is_answered_once_a_period(lockstep):
+    """Regression: states at 100 Hz were answered every 90 ms with commands for 100 ms."""
+    bench, spin_until = lockstep
+    for tenth in range(51):
+        bench.state(1 + tenth / 10)
+        spin_until(lambda: False, 0.005)
+    answers(lockstep, 6)
+    found = [messages.stamp_ns(record.header.stamp) / PERIOD_NS for record in bench.records]
+    assert found == [1, 2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize("ahead", [4, 1000])
+def test_in_real_time_a_teleop_command_from_the_future_is_not_used(ahead):
+    """Regression: a device with a clock ahead of the robot's kept the arm moving for ever."""
+    for rig in _rig(lockstep=False):
+        take_command(rig, GateCommand.TELEOP)
+        rig[0].twists.publish(
+            twist_message(
+                np.array([0.1, 0.0]), TASK.action.names, ahead * PERIOD_NS, ROBOT.base_frame
+            )
+        )
+        rig[1](lambda: False, 0.2)
+        rig[0].state(1)
+        assert answers(rig, 1).flags & GateCommand.HELD_STALE
+
+
+def test_a_chunk_from_the_future_does_not_lock_out_those_that_are_due():
+    for rig in _rig(lockstep=True, use_sim_time=True):
+        bench, spin_until = rig
+        take_command(rig, GateCommand.POLICY)
+        bench.chunk(500, np.full((2, 2), 0.1))
+        assert spin_until(lambda: bench.status[-1].malformed == 1)
+        assert "clock" in bench.status[-1].last_reason
+        bench.state(1)
+        bench.chunk(1, np.full((2, 2), 0.03))
+        np.testing.assert_allclose(answers(rig, 1).executed, 0.03, atol=1e-4)
+
+
+def test_one_wrong_joint_state_is_refused_and_the_next_good_one_is_answered(lockstep):
+    bench, spin_until = lockstep
+    bench.state(1)
+    answers(lockstep, 1)
+    bench.state(2, np.zeros(7))
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    assert "jumped" in bench.status[-1].last_reason
+    bench.state(200)
+    record = answers(lockstep, 2)
+    np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
+
+
+def test_an_arm_that_somebody_else_moved_is_left_alone_until_somebody_takes_command():
+    for rig in _rig(lockstep=False):
+        bench, spin_until = rig
+        bench.state(1)
+        answers(rig, 1)
+        moved = HOME.copy()
+        for step in range(2, 8):
+            moved = HOME + (step - 1) * 0.1 * np.eye(7)[0]
+            bench.state(step, moved)
+            spin_until(lambda: False, 0.05)
+        spin_until(lambda: False, 0.2)
+        assert all(
+            np.abs(np.array(c.points[0].positions) - HOME).max() < 1e-6 for c in bench.commands
+        )
+        before = len(bench.commands)
+        assert before < 7
+        take_command(rig, GateCommand.POLICY)
+        bench.state(8, moved)
+        record = answers(rig, before + 1)
+        np.testing.assert_allclose(record.joint_command, moved, atol=1e-9)
+
+
+def test_nobody_is_put_in_command_while_another_node_commands_the_arm(lockstep):
+    bench, spin_until = lockstep
+    other = bench.create_publisher(JointTrajectory, ROBOT.command_topic, COMMAND)
+    assert spin_until(lambda: bench.count_publishers(ROBOT.command_topic) == 2)
+    answer = call(lockstep, bench.source, SetCommandSource.Request(source=GateCommand.TELEOP))
+    assert not answer.success
+    assert ROBOT.command_topic in answer.message
+    assert call(lockstep, bench.source, SetCommandSource.Request(source=GateCommand.HOLD)).success
+    bench.destroy_publisher(other)
+    assert spin_until(lambda: bench.count_publishers(ROBOT.command_topic) == 1)
+    take_command(lockstep, GateCommand.TELEOP)

@@ -4,6 +4,7 @@
 import numpy as np
 import pytest
 
+from rl100_learner.data.alignment import nearest_index
 from rl100_policy.core.config import ObservationConfig
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.observation import (
@@ -37,6 +38,26 @@ def test_the_first_frame_of_an_episode_stands_in_for_those_before_it():
     window.push(frame(100))
     window.push(frame(200))
     assert stamps(window) == [100, 100, 200]
+
+
+def test_of_a_faster_camera_the_frames_one_period_apart_are_taken():
+    """Regression: at 30 Hz the policy saw 33 ms where it had learned from 100 ms."""
+    window = ObservationWindow(3, PERIOD)
+    for stamp in (0, 33, 67, 100, 133, 167, 200, 233):
+        window.push(frame(stamp))
+    assert stamps(window) == [33, 133, 233]
+    assert window.interval_ns == 33
+
+
+def test_frames_of_a_faster_camera_are_paired_as_the_learner_pairs_them():
+    camera = np.array([round(n * 1000 / 30) for n in range(60)])
+    window = ObservationWindow(2, PERIOD)
+    for newest in camera[4:]:
+        window.clear()
+        for stamp in camera[camera <= newest]:
+            window.push(frame(int(stamp)))
+        (row,) = nearest_index(camera, np.array([newest - PERIOD]), PERIOD // 2)
+        assert stamps(window) == [camera[row], newest]
 
 
 @pytest.mark.parametrize(("gap", "kept"), [(150, [100, 250]), (151, [251, 251])])

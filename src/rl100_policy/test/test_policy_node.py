@@ -11,7 +11,7 @@ import pytest
 import torch
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
-from sensor_msgs.msg import JointState, PointCloud2
+from sensor_msgs.msg import JointState, PointCloud2, PointField
 
 from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
@@ -182,7 +182,7 @@ def test_the_same_observations_give_the_same_decision(version):
     assert actions(7) == actions(900)
 
 
-@pytest.mark.parametrize("kind", ["nan", "count", "frame", "fields"])
+@pytest.mark.parametrize("kind", ["nan", "count", "frame", "fields", "offset"])
 def test_a_malformed_cloud_is_refused_counted_and_the_next_good_one_is_used(rig, kind):
     robot, spin_until = rig
     robot.command(POLICY)
@@ -196,6 +196,9 @@ def test_a_malformed_cloud_is_refused_counted_and_the_next_good_one_is_used(rig,
         message = cloud_message(np.full((5, 3), 0.4, np.float32), PERIOD_NS, ROBOT.base_frame)
     elif kind == "frame":
         message.header.frame_id = "elsewhere"
+    elif kind == "offset":
+        outside = PointField(name="z", offset=message.point_step, datatype=7, count=1)
+        message.fields = [*message.fields[:2], outside]
     else:
         message.fields = message.fields[:2]
     robot.clock.publish(Clock(clock=time_message(PERIOD_NS)))
@@ -242,6 +245,27 @@ def test_a_version_for_another_task_is_refused_naming_both(rig, version, tmp_pat
     assert not future.result().success
     assert "pour" in future.result().message
     assert "push_t" in future.result().message
+
+
+def test_a_version_that_decides_nonsense_is_refused(rig, version, tmp_path):
+    """Regression: finite weights whose output is not finite ended the node."""
+    policy, _ = load_version(version)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.fill_(1e30)
+    write_version(
+        tmp_path / "wild_1", policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={},
+        training={},
+    )  # fmt: skip
+    robot, spin_until = rig
+    future = robot.load.call_async(LoadPolicy.Request(path=str(tmp_path / "wild_1")))
+    assert spin_until(future.done)
+    assert not future.result().success
+    assert future.result().policy_version == "random_1"
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 1)
+    assert spin_until(lambda: bool(robot.chunks))
 
 
 def test_a_loaded_version_and_sampler_replace_the_ones_in_use(rig, version):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
 from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.kinematics import ArmKinematics
 
 Floats = NDArray[np.float64]
@@ -24,9 +25,19 @@ TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y"
 
 _IK_TOLERANCE = 1e-3
 """Pose error of the inverse kinematics [m, rad] above which the arm holds."""
-_TRACKING_TOLERANCE = 0.05
-"""Largest distance of the measured tool from its target [m]; beyond it the target restarts at the
-measured pose."""
+_TOOL_LAG = 0.05
+"""Largest distance of the measured tool from where it was told to be [m]; beyond it the arm
+holds."""
+_JOINT_LAG = 0.5
+"""Largest distance of a measured joint from where it was told to be [rad, m]; beyond it the arm
+holds."""
+_LIMIT_OVERSHOOT = 0.1
+"""How far beyond its position limit a joint may be measured [rad, m]; farther is a broken
+sensor."""
+_SPEED_FACTOR = 2.0
+_JUMP = 0.05
+"""A measured joint may move by this many times its velocity limit, plus this [rad, m], between
+two measurements; more is a broken sensor."""
 
 
 class CommandSource(IntEnum):
@@ -96,6 +107,7 @@ class CommandGate:
         self.kinematics = kinematics or ArmKinematics(robot)
         self._period = robot.control_period
         self._action = task.action
+        self._margin = robot.position_margin
         self._components = [TWIST_COMPONENTS.index(name) for name in task.action.names]
         self._low, self._high = np.array(task.action.low), np.array(task.action.high)
         self._box_low, self._box_high = (
@@ -116,10 +128,31 @@ class CommandGate:
         """Take command at the measured joint positions, [n], rad.
 
         The target pose is where the tool is, at rest.
+
+        Raises:
+            ObservationError: If no arm can be there: not finite, or outside the position limits.
         """
+        outside = np.maximum(
+            self.kinematics.position_lower - q_measured, q_measured - self.kinematics.position_upper
+        )
+        if not (outside <= self._margin + _LIMIT_OVERSHOOT).all():
+            raise ObservationError(
+                f"joint positions {np.round(q_measured, 3).tolist()} are outside the limits "
+                "of the URDF; is this the driver of this arm, and is it calibrated?"
+            )
         self._command = np.array(q_measured, dtype=float)
         self._velocity = np.zeros_like(self._command)
         self._target = self.kinematics.tool_pose(self._command)
+
+    def tracks(self, q_measured: Floats) -> bool:
+        """Whether the measured arm, [n] rad, is about where it was told to be.
+
+        If not, it is blocked, was moved by somebody else, or the measurement is wrong. In none of
+        these cases it is known what another command would do.
+        """
+        lag = self.kinematics.tool_position(q_measured) - self._target[:3, 3]
+        apart = float(np.max(np.abs(q_measured - self._command)))
+        return float(np.linalg.norm(lag)) <= _TOOL_LAG and apart <= _JOINT_LAG
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within the acceleration limits and stay; the request, if any, is not executed."""
@@ -147,7 +180,8 @@ class CommandGate:
             return self.hold(GateFlag.HELD_MALFORMED)
         if not (np.isfinite(action).all() and np.isfinite(q_measured).all()):
             return self.hold(GateFlag.HELD_NON_FINITE)
-        self._follow_measured(q_measured)
+        if not self.tracks(q_measured):
+            return self.hold(GateFlag.HELD_STATE)
         clipped = np.clip(action, self._low, self._high)
         flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
         target, boxed = self._moved_target(clipped)
@@ -157,15 +191,6 @@ class CommandGate:
         command, velocity, limited = self._limit_joints(wanted)
         flags |= limited | (GateFlag.CLIPPED_WORKSPACE if boxed else GateFlag.NONE)
         return self._commit(command, velocity, flags)
-
-    def _follow_measured(self, q_measured: Floats) -> None:
-        """Restart at the measured pose when the arm is far from where it was told to be.
-
-        That is so when it was blocked, pushed or replaced.
-        """
-        lag = self.kinematics.tool_position(q_measured) - self._target[:3, 3]
-        if float(np.linalg.norm(lag)) > _TRACKING_TOLERANCE:
-            self.reset(q_measured)
 
     def _moved_target(self, action: Floats) -> tuple[Floats, bool]:
         """Target pose after one period of the action, and whether the workspace box cut it.
@@ -241,6 +266,36 @@ class CommandGate:
         The others keep the target they had, so that no drift builds up.
         """
         return np.array([axis in self._components for axis in range(3)])
+
+
+class MeasurementCheck:
+    """Refuses joint positions that no arm can have reached since the last measurement."""
+
+    def __init__(self, kinematics: ArmKinematics) -> None:
+        """Begin without a measurement."""
+        self._speed = _SPEED_FACTOR * kinematics.velocity_limits
+        self._last: tuple[int, Floats] | None = None
+
+    def check(self, stamp_ns: int, q: Floats) -> None:
+        """Compare with the last measurement, and remember this one, [n] rad, at stamp_ns.
+
+        A jump that stays is refused once; from then on it is where the arm is, and the command
+        gate holds because the arm is not where it was told to be.
+
+        Raises:
+            ObservationError: Names the joint that jumped and by how much.
+        """
+        last, self._last = self._last, (stamp_ns, q)
+        if last is None or stamp_ns <= last[0]:
+            return
+        elapsed = (stamp_ns - last[0]) * 1e-9
+        excess = np.abs(q - last[1]) - (self._speed * elapsed + _JUMP)
+        worst = int(np.argmax(excess))
+        if excess[worst] > 0.0:
+            raise ObservationError(
+                f"joint {worst} jumped from {last[1][worst]:.3f} to {q[worst]:.3f} "
+                f"within {elapsed:.3f} s"
+            )
 
 
 def _rotation(vector: Floats) -> Floats:

@@ -24,8 +24,8 @@ _CONVERGED = 1e-6
 class ArmKinematics:
     """Kinematics of the commanded joints of one arm and its tool tip.
 
-    Joint vectors are in the order of ``RobotConfig.joints``; poses are of the tool frame in the
-    base frame. Not thread-safe: pinocchio keeps its workspace in ``_data``.
+    Joint vectors are in the order of ``RobotConfig.joints``, revolute [rad], prismatic [m] or
+    continuous [rad], not wrapped; poses are of the tool frame in the base frame. Not thread-safe: pinocchio keeps its workspace in ``_data``.
     """
 
     def __init__(self, robot: RobotConfig) -> None:
@@ -41,22 +41,21 @@ class ArmKinematics:
         _check_joints(robot, names)
         configuration = pin.neutral(full)
         for name, value in robot.locked_joints.items():
-            configuration[full.joints[full.getJointId(name)].idx_q] = value
+            joint = full.joints[full.getJointId(name)]
+            _set_position(configuration, joint.idx_q, joint.nq, value)
         locked = [full.getJointId(name) for name in robot.locked_joints]
         self._model = pin.buildReducedModel(full, locked, configuration)
         self._data = self._model.createData()
-        self._order = np.array(
-            [self._model.joints[self._model.getJointId(name)].idx_q for name in robot.joints]
-        )
+        joints = [self._model.joints[self._model.getJointId(name)] for name in robot.joints]
+        self._places = [(joint.idx_q, joint.nq) for joint in joints]
+        self._order = np.array([joint.idx_v for joint in joints])
         self._tool = self._add_tool_frame(robot)
         self._base = self._frame(robot.base_frame)
         self._t_base_root = self._base_in_root().inverse()
-        self.position_lower: Floats = (
-            self._model.lowerPositionLimit[self._order] + robot.position_margin
-        )
-        self.position_upper: Floats = (
-            self._model.upperPositionLimit[self._order] - robot.position_margin
-        )
+        lower = [self._model.lowerPositionLimit[at] if nq == 1 else -np.inf for at, nq in self._places]
+        upper = [self._model.upperPositionLimit[at] if nq == 1 else np.inf for at, nq in self._places]
+        self.position_lower: Floats = np.array(lower) + robot.position_margin
+        self.position_upper: Floats = np.array(upper) - robot.position_margin
         self.velocity_limits: Floats = (
             self._model.velocityLimit[self._order] * robot.velocity_scale
         )
@@ -85,7 +84,8 @@ class ArmKinematics:
 
     def _ordered(self, q: Floats) -> Floats:
         configuration = np.empty(self._model.nq)
-        configuration[self._order] = q
+        for (index, size), value in zip(self._places, q, strict=True):
+            _set_position(configuration, index, size, value)
         return configuration
 
     def tool_pose(self, q: Floats) -> Floats:
@@ -135,6 +135,14 @@ class ArmKinematics:
         return q, float(
             np.linalg.norm(pin.log6(pin.SE3(self.tool_pose(q)).inverse() * pin.SE3(target)).vector)
         )
+
+
+def _set_position(configuration: Floats, index: int, size: int, value: float) -> None:
+    """Write the position of a joint; pinocchio keeps cosine and sine of a continuous one."""
+    if size == 1:
+        configuration[index] = value
+    else:
+        configuration[index : index + 2] = np.cos(value), np.sin(value)
 
 
 def _check_joints(robot: RobotConfig, names: list[str]) -> None:

@@ -152,6 +152,11 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
             f"{count} points of {message.point_step} bytes "
             f"need more than {len(message.data)} bytes"
         )
+    if max(offsets[axis] for axis in "xyz") + 4 > message.point_step:
+        raise ObservationError(
+            f"fields x, y, z at offsets {[offsets[axis] for axis in 'xyz']} "
+            f"lie outside points of {message.point_step} bytes"
+        )
     order = ">" if message.is_bigendian else "<"
     layout = np.dtype(
         {

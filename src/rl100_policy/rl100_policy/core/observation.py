@@ -54,15 +54,17 @@ def proprioception(
 
 
 class ObservationWindow:
-    """The last n_obs frames, one period apart; begins anew after a gap.
+    """The newest frame and those one, two, ... control periods before it, as in training.
 
-    At the start of an episode the first frame stands in for those before it, as in training.
+    The camera may be faster than the control rate: of each earlier time the nearest frame within
+    half a period is taken. At the start of an episode the oldest frame found stands in for those
+    before it.
     """
 
     def __init__(self, n_obs: int, period_ns: int) -> None:
         """Begin empty."""
-        self._period_ns = period_ns
-        self._frames: deque[Frame] = deque(maxlen=n_obs)
+        self._n_obs, self._period_ns = n_obs, period_ns
+        self._frames: deque[Frame] = deque()
 
     def clear(self) -> None:
         """Forget all frames."""
@@ -92,22 +94,37 @@ class ObservationWindow:
             elif 2 * gap > 3 * self._period_ns:
                 self._frames.clear()
         self._frames.append(frame)
+        while frame.stamp_ns - self._frames[0].stamp_ns > self._n_obs * self._period_ns:
+            self._frames.popleft()
 
     @property
     def newest_ns(self) -> int | None:
         """Stamp of the newest frame, or None."""
         return self._frames[-1].stamp_ns if self._frames else None
 
+    @property
+    def interval_ns(self) -> int:
+        """Time between the two newest frames [ns], at most one period."""
+        if len(self._frames) < 2:
+            return self._period_ns
+        return min(self._frames[-1].stamp_ns - self._frames[-2].stamp_ns, self._period_ns)
+
     def frames(self) -> list[Frame]:
-        """Exactly n_obs frames, oldest first; the first one repeated while the window fills.
+        """Exactly n_obs frames, oldest first.
 
         Raises:
             ObservationError: If there is no frame yet.
         """
         if not self._frames:
             raise ObservationError("no frame yet: is the cloud node publishing?")
-        missing = (self._frames.maxlen or 1) - len(self._frames)
-        return [self._frames[0]] * missing + list(self._frames)
+        chosen = [self._frames[-1]]
+        for periods in range(1, self._n_obs):
+            wanted = self._frames[-1].stamp_ns - periods * self._period_ns
+            older = [f for f in self._frames if f.stamp_ns < chosen[0].stamp_ns]
+            best = min(older, key=lambda f: abs(f.stamp_ns - wanted), default=chosen[0])
+            near = 2 * abs(best.stamp_ns - wanted) <= self._period_ns
+            chosen.insert(0, best if near else chosen[0])
+        return chosen
 
 
 class FrameAssembler:

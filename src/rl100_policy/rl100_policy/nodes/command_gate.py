@@ -7,11 +7,13 @@ In: ``joint_states`` JointState (SENSOR), ``teleop/delta_twist_cmds`` TwistStamp
 at 2 Hz). Services: ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and
 ``gate/release`` Trigger. One callback group, single-threaded; no callback blocks.
 
-Every control period is begun by a joint state. In real time it is answered at once with the action
-due at that time, or by a hold. In lockstep the answer waits for the action that carries the joint
-state's stamp; the simulated robot bounds the wait. Whatever is malformed, stale or not finite is
-refused, counted, and holds the arm. Without joint states nothing is commanded, and the controller
-holds its last position.
+Every control period is begun by a joint state; of a faster stream the nearest one is taken. In
+real time it is answered at once with the action due at that time, or by a hold. In lockstep the
+answer waits for the action that carries the joint state's stamp; the simulated robot bounds the
+wait. Whatever is malformed, stale, from the future or not finite is refused, counted, and holds
+the arm. Without a believable joint state nothing is commanded, and the controller holds its last
+position. An arm that is not where it was told to be holds while a source is in command, and is
+left alone while none is; whoever takes command takes it where the arm is measured.
 """
 
 from __future__ import annotations
@@ -33,6 +35,7 @@ from trajectory_msgs.msg import JointTrajectory
 from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
+from rl100_policy.core.cadence import Cadence
 from rl100_policy.core.chunking import ChunkSchedule
 from rl100_policy.core.command import (
     CLIPPED,
@@ -41,6 +44,7 @@ from rl100_policy.core.command import (
     CommandSource,
     GateFlag,
     GateResult,
+    MeasurementCheck,
 )
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
@@ -56,6 +60,9 @@ from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 
 Floats = NDArray[np.float64]
 
+_SILENCE = 10
+"""Control periods without a joint state after which the arm may be anywhere."""
+
 
 @dataclass(frozen=True)
 class GateParameters:
@@ -65,7 +72,11 @@ class GateParameters:
     task_config: str = parameter("", "path of the task description (YAML)")
     lockstep: bool = parameter(False, "wait for the action that carries the joint state's stamp")
     teleop_timeout: float = parameter(
-        0.25, "a teleop command older than this is stale [s], real time only", low=0.01, high=2.0
+        0.25,
+        "a teleop command older than this, or this far in the future, is not used [s], "
+        "real time only",
+        low=0.01,
+        high=2.0,
     )
 
 
@@ -81,12 +92,13 @@ class CommandGateNode(Node):
             load_task(self._settings.task_config),
         )
         self._gate = CommandGate(self._robot, self._task)
+        self._measured = MeasurementCheck(self._gate.kinematics)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
         self._schedule = ChunkSchedule()
         self._twist: tuple[int, Floats] | None = None
         self._waiting: tuple[int, Floats, float] | None = None
-        self._answered_ns = -1
+        self._cadence, self._newest_ns = Cadence(self._period_ns), -1
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._reason = ""
         self._commands = self.create_publisher(JointTrajectory, self._robot.command_topic, COMMAND)
@@ -112,12 +124,21 @@ class CommandGateNode(Node):
             self._refuse(str(error))
             return
         stamp = messages.stamp_ns(message.header.stamp)
-        if stamp < self._answered_ns - self._period_ns:
+        if stamp < self._newest_ns - self._period_ns:
             self._restart_clock(stamp)
-        if self._answered_ns >= 0 and stamp < self._answered_ns + 0.9 * self._period_ns:
-            return  # faster than the control rate: not this one
-        self._waiting = (stamp, q, received)
-        self._answer()
+        elif stamp <= self._newest_ns:
+            return  # out of order, or told twice
+        if self._source is CommandSource.HOLD and stamp - self._newest_ns > _SILENCE * self._period_ns:
+            self._fresh = True  # the arm was out of sight, and nobody is in command
+        self._newest_ns = stamp
+        try:
+            self._measured.check(stamp, q)
+        except ObservationError as error:
+            self._refuse(str(error))
+            return
+        if self._cadence.begins(stamp):
+            self._waiting = (stamp, q, received)
+            self._answer()
 
     def _on_twist(self, message: TwistStamped) -> None:
         twist = twist_components(message, self._task.action.names)
@@ -139,6 +160,11 @@ class CommandGateNode(Node):
                     f"chunk in frame {message.header.frame_id!r}, "
                     f"expected {self._robot.base_frame!r}"
                 )
+            ahead_ns = chunk.stamp_ns - max(self._newest_ns, self.get_clock().now().nanoseconds)
+            if ahead_ns > self._period_ns:
+                raise ActionError(
+                    f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
+                )
             self._schedule.push(chunk)
         except ActionError as error:
             self._refuse(str(error))
@@ -156,16 +182,23 @@ class CommandGateNode(Node):
         in_command = self._source is not CommandSource.HOLD and not self._estop
         if action is None and in_command and self._settings.lockstep:
             return
+        self._waiting = None
         if self._fresh:
-            self._gate.reset(q)
+            try:
+                self._gate.reset(q)
+            except ObservationError as error:
+                self._refuse(str(error))
+                return
             self._fresh = False
+        if not in_command and not self._gate.tracks(q):
+            self._reason = "nobody is in command and the arm was moved: it is left alone"
+            return
         if self._estop:
             result = self._gate.hold(GateFlag.HELD_ESTOP)
         elif not in_command:
             result = self._gate.hold()
         else:
             result = self._gate.step(action, q)
-        self._waiting, self._answered_ns = None, stamp
         self._publish(stamp, received, action, version, result)
 
     def _due(self, stamp: int) -> tuple[Floats | None, str]:
@@ -174,9 +207,9 @@ class CommandGateNode(Node):
             due = self._schedule.due(stamp)
             return (due[0], due[1].policy_version) if due else (None, "")
         if self._source is CommandSource.TELEOP and self._twist is not None:
-            age = stamp - self._twist[0]
+            apart_ns = abs(stamp - self._twist[0])
             limit = 0 if self._settings.lockstep else round(self._settings.teleop_timeout * 1e9)
-            return (self._twist[1], "") if age <= limit else (None, "")
+            return (self._twist[1], "") if apart_ns <= limit else (None, "")
         return None, ""
 
     def _publish(
@@ -212,7 +245,8 @@ class CommandGateNode(Node):
         self.get_logger().warning(
             f"joint state clock jumped back to {stamp} ns; actions are forgotten"
         )
-        self._answered_ns, self._twist = -1, None
+        self._cadence.restart()
+        self._twist = None
         self._schedule.clear()
         self._fresh = True
 
@@ -232,6 +266,14 @@ class CommandGateNode(Node):
             response.success, response.message = (
                 False,
                 f"no command source {request.source}; 0 hold, 1 teleop, 2 policy",
+            )
+            return response
+        others = self.count_publishers(self._robot.command_topic) - 1
+        if source is not CommandSource.HOLD and others > 0:
+            response.success = False
+            response.message = (
+                f"{others} other publishers command {self._robot.command_topic!r}; stop them "
+                "first, or give this graph a ROS_DOMAIN_ID of its own"
             )
             return response
         self._source, self._fresh, self._twist = source, True, None

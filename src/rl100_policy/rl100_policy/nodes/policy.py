@@ -35,7 +35,7 @@ from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ObservationError, PolicyVersionError
+from rl100_policy.core.errors import ObservationError, Rl100Error
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.runner import Decided, PolicyRunner
@@ -175,14 +175,14 @@ class PolicyNode(Node):
         if newest is None or runner is None or not (self._in_command or self._settings.shadow):
             return
         age_ns = self.get_clock().now().nanoseconds - newest
-        if age_ns > 2 * self._period_ns:
-            return  # a frame from before: the next one decides
+        if abs(age_ns) > 2 * self._period_ns:
+            return  # a frame from before, or another clock: the next one decides
         spacing = self._executed(runner) * self._period_ns
         if (
             0
             <= self._last_decision_ns
             <= newest
-            < self._last_decision_ns + spacing - self._period_ns // 2
+            < self._last_decision_ns + spacing - self._window.interval_ns // 2
         ):
             return
         self._last_decision_ns = newest
@@ -211,7 +211,7 @@ class PolicyNode(Node):
                     continue
                 try:
                     decided = runner.decide(frames)
-                except ObservationError as error:
+                except (Rl100Error, RuntimeError, ValueError) as error:  # torch raises these
                     self._refuse(error)
                     continue
             if not self._stopping:
@@ -275,7 +275,7 @@ class PolicyNode(Node):
                 noise_seed=self._settings.noise_seed,
             )
             runner.warm_up()
-        except PolicyVersionError as error:
+        except (Rl100Error, RuntimeError, ValueError, OSError) as error:  # torch raises these
             self._detail, self._faulted = f"refused: {error}", True
             self.get_logger().error(self._detail)
             return False
@@ -289,7 +289,7 @@ class PolicyNode(Node):
         self._publish_status()
         return True
 
-    def _refuse(self, error: ObservationError) -> None:
+    def _refuse(self, error: Exception) -> None:
         self._refused += 1
         self._detail, self._faulted = f"refused: {error}", True
         self.get_logger().warning(self._detail, throttle_duration_sec=2.0)
