@@ -61,11 +61,6 @@ class PlanarObject:
         """
         return float(np.average(np.linalg.norm(self._cells(), axis=1)))
 
-    def centroid(self) -> Floats:
-        """Centre of the area, object frame, [2], m; zero when the origin is the centre of mass."""
-        weights = [r.area for r in self.rectangles]
-        return np.average([(r.x, r.y) for r in self.rectangles], axis=0, weights=weights)
-
     def corners(self, pose: Floats) -> Floats:
         """Corners of all rectangles in the base frame, [4 * len(rectangles), 2], m."""
         local = [

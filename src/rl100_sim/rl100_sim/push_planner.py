@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_sim.planar_object import PlanarObject, rotation, to_base
+from rl100_sim.planar_object import PlanarObject, rotation, to_base, wrap_angle
 
 Floats = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -235,7 +235,7 @@ def push_costs(
     Returns:
         Cost [C], s, and the index of the best direction [C].
     """
-    yaw = (object_pose[2] - goal_pose[2] + np.pi) % (2.0 * np.pi) - np.pi
+    yaw = wrap_angle(float(object_pose[2] - goal_pose[2]))
     position = object_pose[:2] + contacts.displacement @ rotation(object_pose[2]).T
     left = _work_left(position, yaw + contacts.turn, goal_pose, low, high, wish)
     now = _work_left(object_pose[:2], yaw, goal_pose, low, high, wish)
@@ -248,7 +248,12 @@ def push_costs(
 
 
 def _work_left(
-    position: Floats, yaw: Floats, goal_pose: Floats, low: Floats, high: Floats, wish: Preferences
+    position: Floats,
+    yaw: Floats | float,
+    goal_pose: Floats,
+    low: Floats,
+    high: Floats,
+    wish: Preferences,
 ) -> Floats:
     """Distance to what is aimed at, m; zero when it is reached.
 

@@ -11,6 +11,11 @@ the same controls as a person: ``episode/start``, ``episode/stop``, ``gate/set_c
 success is what the scene shows, never what a policy thinks. After ``episodes`` episodes the
 process ends; exit status 1 if a control failed.
 
+Right after the graph's start a server may know this node's request writer and not yet its answer
+reader, and its answer is lost. So a request that may come twice (``policy/load``, ``sim/reset``,
+``sim/run``, ``gate/set_command_source``) is repeated until an answer comes; ``episode/start`` and
+``episode/stop`` are sent once.
+
 Threads: the executor answers ground truth with a twist at once; the main thread walks through the
 episodes and waits.
 """
@@ -24,6 +29,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -33,6 +39,7 @@ from numpy.typing import NDArray
 from rclpy.client import Client
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.node import Node
+from rclpy.task import Future
 from std_srvs.srv import SetBool
 
 from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
@@ -46,8 +53,11 @@ from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import keep_on_this_machine
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.planar_object import wrap_angle
 
 _SERVICE_TIMEOUT_S = 60.0
+_ASK_AGAIN_S = 5.0
+"""Without an answer for this long a request that may come twice is sent again [s]."""
 _PATIENCE_S = 20.0
 """How long the operator tries to start a recording that is refused [s]."""
 _REHEARSAL_TIMEOUT_S = 60.0
@@ -152,7 +162,7 @@ class ScriptedOperatorNode(Node):
             request = LoadPolicy.Request(
                 path=self._settings.policy, sampler=self._settings.sampler
             )
-            self._version_in_use = self._call(self._load_policy, request).policy_version
+            self._version_in_use = self._insist(self._load_policy, request).policy_version
         self._rehearse(self._settings.first_seed)
         for index in range(self._settings.episodes):
             self._one_episode(self._settings.first_seed + index)
@@ -181,7 +191,7 @@ class ScriptedOperatorNode(Node):
 
     def _set_scene(self, seed: int) -> None:
         """Put everything at its start, and think of how to push it if it is ours to push."""
-        self._call(self._reset_sim, ResetSim.Request(seed=seed))
+        self._insist(self._reset_sim, ResetSim.Request(seed=seed))
         demonstrate = self._settings.mode == "demonstrate"
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._last = None
@@ -190,12 +200,17 @@ class ScriptedOperatorNode(Node):
     def _let_move(self) -> None:
         demonstrate = self._settings.mode == "demonstrate"
         source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
-        self._call(self._set_source, SetCommandSource.Request(source=int(source)))
-        self._call(self._run_sim, SetBool.Request(data=True))
+        self._insist(self._set_source, SetCommandSource.Request(source=int(source)))
+        try:
+            self._insist(self._run_sim, SetBool.Request(data=True))
+        except OperatorError:
+            # When the answer to the first request is lost, the second may come after the end.
+            if not self._ended.is_set():
+                raise
 
     def _halt(self) -> None:
-        self._call(self._run_sim, SetBool.Request(data=False))
-        self._call(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
+        self._insist(self._run_sim, SetBool.Request(data=False))
+        self._insist(self._set_source, SetCommandSource.Request(source=int(CommandSource.HOLD)))
         self._pusher = None
 
     def _one_episode(self, seed: int) -> None:
@@ -242,29 +257,59 @@ class ScriptedOperatorNode(Node):
         pusher.reset(np.random.default_rng([seed, 1]))
         return pusher
 
-    def _call(self, client: Client, request: Any) -> Any:
-        """Call a control and wait for its answer (blocks the main thread only)."""
+    def _insist(self, client: Client, request: Any) -> Any:
+        """Call a control for which it does no harm to be called twice."""
+        return self._call(client, request, patience_s=_ASK_AGAIN_S)
+
+    def _call(self, client: Client, request: Any, *, patience_s: float | None = None) -> Any:
+        """Call a control and wait for its answer (blocks the main thread only).
+
+        Args:
+            client: Of the control.
+            request: What is asked.
+            patience_s: Ask again when no answer has come for this long [s]; None: ask once.
+
+        Raises:
+            OperatorError: If the service is not there, does not answer, or refuses.
+        """
         if not client.wait_for_service(timeout_sec=_SERVICE_TIMEOUT_S):
             raise OperatorError(f"service {client.srv_name} is not there; start its node")
-        answered = threading.Event()
-        future = client.call_async(request)
-        future.add_done_callback(lambda _: answered.set())
-        if not answered.wait(_SERVICE_TIMEOUT_S):
-            raise OperatorError(
-                f"service {client.srv_name} did not answer within {_SERVICE_TIMEOUT_S} s"
-            )
-        response = future.result()
+        response = self._answer_to(client, request, patience_s or _SERVICE_TIMEOUT_S)
         if response is None or not response.success:
             raise OperatorError(
                 f"service {client.srv_name} refused: {getattr(response, 'message', '')}"
             )
         return response
 
+    def _answer_to(self, client: Client, request: Any, patience_s: float) -> Any:
+        """Answer to the newest of the requests.
+
+        Servers take requests in order, so none of ours is left to surprise a later episode.
+        """
+        deadline = time.monotonic() + _SERVICE_TIMEOUT_S
+        answers: SimpleQueue[Future] = SimpleQueue()
+        newest: Future | None = None
+        answered: Future | None = None
+        while answered is None or answered is not newest:
+            wait_s = deadline - time.monotonic()
+            if answered is None:
+                newest = client.call_async(request)
+                newest.add_done_callback(answers.put)
+                wait_s = min(wait_s, patience_s)
+            try:
+                answered = answers.get(timeout=max(0.0, wait_s))
+            except Empty as nothing:
+                if time.monotonic() >= deadline:
+                    raise OperatorError(
+                        f"service {client.srv_name} did not answer within {_SERVICE_TIMEOUT_S} s"
+                    ) from nothing
+        return answered.result()
+
 
 def _planar(pose: Any) -> NDArray[np.float64]:
     """(x, y, yaw) of a pose on the table, m and rad."""
     yaw = 2.0 * np.arctan2(pose.orientation.z, pose.orientation.w)
-    return np.array([pose.position.x, pose.position.y, (yaw + np.pi) % (2.0 * np.pi) - np.pi])
+    return np.array([pose.position.x, pose.position.y, wrap_angle(yaw)])
 
 
 def _point(point: Any) -> NDArray[np.float64]:

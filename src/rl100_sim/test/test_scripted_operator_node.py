@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The scripted operator among controls that lose or delay their answers."""
+
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.node import Node
+from rclpy.task import Future
+from std_srvs.srv import SetBool
+
+from rl100_msgs.msg import SimGroundTruth
+from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.ros.qos import EVENT
+from rl100_policy.ros.testing import isolated_ros, spinning
+from rl100_sim.nodes import scripted_operator
+from rl100_sim.nodes.scripted_operator import OperatorError, ScriptedOperatorNode
+
+pytestmark = pytest.mark.ros
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+PATHS = {
+    "robot_config": CONFIG / "robots" / "panda.yaml",
+    "task_config": CONFIG / "tasks" / "push_t.yaml",
+}
+CONTROLS = {
+    "sim/reset": ResetSim,
+    "sim/run": SetBool,
+    "gate/set_command_source": SetCommandSource,
+    "policy/load": LoadPolicy,
+    "episode/start": StartEpisode,
+    "episode/stop": StopEpisode,
+}
+
+
+class Controls(Node):
+    """Every control of the graph.
+
+    A request may get no answer, or a late one; the world runs through an episode of three periods
+    as soon as it is told to run.
+    """
+
+    def __init__(self, *, mute: frozenset[str] = frozenset(), delay_s: float = 0.0) -> None:
+        """Answer all but the first request to each of ``mute``, ``delay_s`` later."""
+        super().__init__("controls")
+        self.asked: Counter[str] = Counter()
+        self.answered: Counter[str] = Counter()
+        self._mute, self._delay_s = mute, delay_s
+        self._episode_is_over = False
+        self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
+        self._group = ReentrantCallbackGroup()
+        for name, kind in CONTROLS.items():
+            self.create_service(kind, name, self._handler(name), callback_group=self._group)
+
+    def _handler(self, name: str) -> Callable:
+        async def handle(request, response):
+            self.asked[name] += 1
+            response.success = self._carry_out(name, request)
+            if name in self._mute and self.asked[name] == 1:
+                await Future()  # for ever
+            if self._delay_s:
+                released = Future()
+                timer = self.create_timer(
+                    self._delay_s, lambda: released.set_result(None), callback_group=self._group
+                )
+                await released
+                timer.destroy()
+            self.answered[name] += 1
+            return response
+
+        return handle
+
+    def _carry_out(self, name: str, request) -> bool:
+        if name == "sim/reset":
+            self._episode_is_over = False
+        elif name == "sim/run" and request.data:
+            if self._episode_is_over:
+                return False
+            self._episode_is_over = True
+            for step in range(3):
+                self._truth.publish(SimGroundTruth(step=step, success=True, terminated=step == 2))
+        return True
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(scripted_operator, "_ASK_AGAIN_S", 0.3)
+    monkeypatch.setattr(scripted_operator, "_SERVICE_TIMEOUT_S", 10.0)
+
+
+def let_work(controls: dict, **parameters) -> Controls:
+    """Run the operator through its episodes; raises what it raises."""
+    with isolated_ros(**PATHS, episodes=2, **parameters):
+        world, operator = Controls(**controls), ScriptedOperatorNode()
+        with spinning(world, operator) as spin_until, ThreadPoolExecutor(1) as pool:
+            assert spin_until(lambda: operator.count_publishers("sim/ground_truth") == 1)
+            working = pool.submit(operator.run)
+            assert spin_until(working.done, timeout_s=40.0)
+            working.result()
+    return world
+
+
+@pytest.mark.parametrize("name", ["sim/reset", "sim/run", "gate/set_command_source"])
+def test_a_request_whose_answer_is_lost_is_made_again(name):
+    world = let_work({"mute": frozenset({name})}, record=False)
+    assert world.asked[name] == world.answered[name] + 1
+
+
+def test_a_policy_is_loaded_although_the_first_answer_is_lost():
+    world = let_work(
+        {"mute": frozenset({"policy/load"})}, record=False, mode="supervise", policy="/a/version"
+    )
+    assert world.asked["policy/load"] == 2
+
+
+@pytest.mark.parametrize("name", ["episode/start", "episode/stop"])
+def test_an_episode_is_started_and_stopped_once(name, monkeypatch):
+    monkeypatch.setattr(scripted_operator, "_SERVICE_TIMEOUT_S", 1.0)
+    monkeypatch.setattr(scripted_operator, "_PATIENCE_S", 0.0)
+    with pytest.raises(OperatorError, match=f"{name} did not answer"):
+        let_work({"mute": frozenset({name})}, record=True)
+
+
+def test_a_slow_control_leaves_no_request_behind():
+    """One left behind would be carried out in the middle of what comes next."""
+    world = let_work({"delay_s": 0.7}, record=False)
+    assert world.asked == world.answered
+    assert world.asked["sim/reset"] > 3  # a rehearsal and two episodes, some asked twice
