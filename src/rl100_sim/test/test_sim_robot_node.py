@@ -4,21 +4,24 @@
 Lockstep is deterministic, and it never waits for ever.
 """
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from geometry_msgs.msg import Pose, TwistStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
+from trajectory_msgs.msg import JointTrajectory
 
 from rl100_msgs.msg import GateCommand, SimGroundTruth
 from rl100_msgs.srv import ResetSim, SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.nodes.command_gate import CommandGateNode
-from rl100_policy.ros.conversions import twist_message
+from rl100_policy.ros.conversions import trajectory_message, twist_message
 from rl100_policy.ros.qos import COMMAND, EVENT, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
 from rl100_sim.demonstrator import ScriptedPusher
@@ -152,6 +155,83 @@ def test_every_observation_of_lockstep_is_published_once_and_answered_once():
     ]
     for published in (person.images, person.joints):
         assert [messages.stamp_ns(m.header.stamp) for m in published] == stamps
+
+
+def steps_of(person: Person) -> list[int]:
+    return [truth.step for truth in person.truth]
+
+
+@contextmanager
+def waiting_robot(**parameters):
+    """A reset robot in lockstep whose commander is the test."""
+    with isolated_ros(**PATHS, lockstep=True, **parameters):
+        person = Person(limit=0)
+        commands = person.create_publisher(JointTrajectory, ROBOT.command_topic, COMMAND)
+        with spinning(SimRobotNode(), person) as spin_until:
+            assert spin_until(lambda: commands.get_subscription_count() == 1)
+            assert spin_until(lambda: person.count_publishers("sim/ground_truth") == 1)
+            call(spin_until, person.reset, ResetSim.Request(seed=1))
+
+            def command(step: int) -> None:
+                stamp = 100_000_000_000 + step * round(ROBOT.control_period * 1e9)
+                home = np.array(ROBOT.home)
+                commands.publish(
+                    trajectory_message(ROBOT.joints, home, stamp, ROBOT.control_period)
+                )
+
+            yield person, spin_until, command
+
+
+def test_a_command_that_comes_during_a_pause_is_carried_out_on_resuming():
+    with waiting_robot(lockstep_timeout=600.0) as (person, spin_until, command):
+        call(spin_until, person.run, SetBool.Request(data=True))
+        assert spin_until(lambda: steps_of(person) == [0])
+        call(spin_until, person.run, SetBool.Request(data=False))
+        command(0)
+        assert not spin_until(lambda: len(person.truth) > 1, timeout_s=0.5)
+        call(spin_until, person.run, SetBool.Request(data=True))
+        assert spin_until(lambda: steps_of(person) == [0, 1])
+
+
+def test_resuming_waits_for_the_command_without_a_second_observation_of_the_same_time():
+    with waiting_robot(lockstep_timeout=600.0) as (person, spin_until, command):
+        for wanted in (True, False, True):
+            call(spin_until, person.run, SetBool.Request(data=wanted))
+        assert not spin_until(lambda: len(person.truth) > 1, timeout_s=0.5)
+        command(0)
+        assert spin_until(lambda: steps_of(person) == [0, 1])
+        assert [len(person.images), len(person.joints)] == [2, 2]
+
+
+def test_time_does_not_run_before_the_first_reset():
+    with isolated_ros(**PATHS, lockstep=True):
+        person = Person(limit=0)
+        with spinning(SimRobotNode(), person) as spin_until:
+            assert spin_until(person.run.service_is_ready)
+            future = person.run.call_async(SetBool.Request(data=True))
+            assert spin_until(future.done)
+            assert not spin_until(lambda: bool(person.truth), timeout_s=0.3)
+    assert not future.result().success
+    assert "sim/reset" in future.result().message
+
+
+def test_a_reset_without_any_possible_start_is_refused_and_the_node_lives_on(tmp_path):
+    impossible = yaml.safe_load(PATHS["task_config"].read_text())
+    impossible["sim"] |= {"start_distance_min": 5.0, "start_distance_max": 5.0}
+    path = tmp_path / "far_away.yaml"
+    path.write_text(yaml.safe_dump(impossible))
+    with isolated_ros(**PATHS | {"task_config": path}, lockstep=True):
+        person = Person(limit=0)
+        with spinning(SimRobotNode(), person) as spin_until:
+            assert spin_until(person.reset.service_is_ready)
+            for client, request in (
+                (person.reset, ResetSim.Request(seed=1)),
+                (person.run, SetBool.Request(data=True)),
+            ):
+                future = client.call_async(request)
+                assert spin_until(future.done)
+                assert not future.result().success
+                assert future.result().message
 
 
 def test_lockstep_goes_on_with_a_hold_when_no_command_comes():

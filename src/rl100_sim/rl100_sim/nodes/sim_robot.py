@@ -14,9 +14,11 @@ for that period, which is counted and warned about. Every reset moves the clock 
 multiple of ``EPOCH_S``, so that stamps never repeat and the same sequence of resets gives the same
 stamps.
 
-After a reset the world is paused; ``sim/run`` publishes the first observation and lets time pass.
-When the task ends the episode (success or time limit) the last observation is published and the
-world pauses by itself.
+After a reset the world is paused; ``sim/run`` publishes the first observation and lets time pass;
+it is refused before the first reset. A pause loses nothing: every observation is published once,
+and in lockstep a command for it that came during the pause is carried out when time goes on. When
+the task ends the episode (success or time limit) the last observation is published and the world
+pauses by itself.
 """
 
 from __future__ import annotations
@@ -94,15 +96,15 @@ class SimRobotNode(Node):
         self._period_ns = round(self._robot.control_period * 1e9)
         self._camera = self._robot.camera()
         self._episode = SimulatedEpisode(self._robot, self._task)
-        self._now_ns, self._seed, self._running, self._published_wall = 0, 0, False, 0.0
-        self._command = np.array(self._robot.home)
-        self._missed = 0
+        self._now_ns, self._seed, self._missed = 0, 0, 0
+        self._has_episode, self._running = False, False
+        self._published_ns, self._waiting_since = -1, 0.0
+        self._command, self._command_ns = np.array(self._robot.home), -1
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
         self._depth = self.create_publisher(Image, self._camera.topic, SENSOR)
-        info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
-        self._info = self.create_publisher(CameraInfo, info, SENSOR)
+        self._info = self.create_publisher(CameraInfo, self._camera.info_topic, SENSOR)
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
         extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
         extrinsics.publish(extrinsics_message(self._camera, self._robot.base_frame, 0))
@@ -120,11 +122,15 @@ class SimRobotNode(Node):
     # Commands
 
     def _on_command(self, message: JointTrajectory) -> None:
-        stamp = messages.stamp_ns(message.header.stamp)
         if not self._accept(message):
             return
-        if self._settings.lockstep and self._running and stamp == self._now_ns:
+        self._command_ns = messages.stamp_ns(message.header.stamp)
+        if self._running and self._is_answered():
             self._step()
+
+    def _is_answered(self) -> bool:
+        """Lockstep: whether the command for the present observation has come."""
+        return self._settings.lockstep and self._command_ns == self._now_ns
 
     def _accept(self, message: JointTrajectory) -> bool:
         """Take over the commanded positions.
@@ -166,7 +172,7 @@ class SimRobotNode(Node):
 
     def _watch(self) -> None:
         """Lockstep: do not wait for ever."""
-        waited = self._wall.now().nanoseconds * 1e-9 - self._published_wall
+        waited = self._wall_s() - self._waiting_since
         if self._running and waited > self._settings.lockstep_timeout:
             self._missed += 1
             self.get_logger().warning(
@@ -175,14 +181,30 @@ class SimRobotNode(Node):
             )
             self._step()
 
+    def _wall_s(self) -> float:
+        return self._wall.now().nanoseconds * 1e-9
+
+    def _resume(self) -> None:
+        """Go on where the pause began."""
+        if self._published_ns != self._now_ns:
+            self._publish()
+        elif self._is_answered():
+            self._step()
+        else:
+            self._waiting_since = self._wall_s()
+
     # Services
 
     def _on_reset(
         self, request: ResetSim.Request, response: ResetSim.Response
     ) -> ResetSim.Response:
-        self._running = False
-        self._seed = request.seed
-        self._episode.reset(np.random.default_rng(request.seed))
+        self._running, self._has_episode = False, False
+        try:
+            self._episode.reset(np.random.default_rng(request.seed))
+        except ConfigError as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._seed, self._has_episode = request.seed, True
         self._command = np.array(self._robot.home)
         epoch_ns = EPOCH_S * 1_000_000_000
         self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
@@ -194,13 +216,14 @@ class SimRobotNode(Node):
         return response
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if request.data and self._is_over():
-            response.success, response.message = False, "the episode is over: call sim/reset first"
+        if request.data and (not self._has_episode or self._is_over()):
+            what = "the episode is over" if self._has_episode else "there is no episode yet"
+            response.success, response.message = False, f"{what}: call sim/reset first"
             return response
-        begins = request.data and not self._running
+        resumes = request.data and not self._running
         self._running = request.data
-        if begins:
-            self._publish()
+        if resumes:
+            self._resume()
         response.success, response.message = True, "running" if self._running else "paused"
         return response
 
@@ -213,7 +236,7 @@ class SimRobotNode(Node):
         """
         stamp, episode = self._now_ns, self._episode
         self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
-        self._published_wall = self._wall.now().nanoseconds * 1e-9
+        self._published_ns, self._waiting_since = stamp, self._wall_s()
         self._info.publish(camera_info_message(self._camera, stamp))
         self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
         world = episode.world
