@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.observation import proprioception
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
 from rl100_sim.camera import depth_in_metres, render_rgb
 from rl100_sim.episode import SimulatedEpisode
@@ -179,11 +180,11 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
 
     def _observation(self) -> Observation:
         world = self.episode.world
-        joints = world.joint_positions
-        tool = self._gate.kinematics.tool_position(joints)
-        parts = {"tool_position": tool, "joint_positions": joints}
-        values = np.concatenate([parts[name] for name in self.task_config.observation.proprio])
-        proprio = values.astype(np.float32)
+        proprio = proprioception(
+            self.task_config.observation,
+            world.joint_positions,
+            self._gate.kinematics.tool_position,
+        )
         if self._uses_cloud:
             return {"proprio": proprio, "cloud": self._cloud.copy()}
         x, y, yaw = world.object_pose

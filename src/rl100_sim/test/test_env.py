@@ -126,16 +126,28 @@ def test_the_state_is_the_pose_of_the_block(robot, task):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-def test_a_vector_of_environments_equals_single_ones(robot, task, mode):
-    options = {"robot": robot, "task": task, "observation": "state"}
+@pytest.mark.parametrize(("kind", "key"), [("state", "object"), ("cloud", "cloud")])
+def test_a_vector_of_environments_equals_single_ones(robot, task, mode, kind, key):
+    options = {"robot": robot, "task": task, "observation": kind}
+    actions = np.array([[0.1, -0.05], [-0.2, 0.15]])
     vector = gymnasium.make_vec("rl100/PushT-v0", num_envs=2, vectorization_mode=mode, **options)
     try:
-        observation, _ = vector.reset(seed=[5, 6])
+        start, _ = vector.reset(seed=[5, 6])
+        for _ in range(3):
+            end, rewards, terminated, truncated, infos = vector.step(actions)
     finally:
         vector.close()
     for index, seed in enumerate((5, 6)):
-        single, _ = make(robot, task, observation="state").reset(seed=seed)
-        np.testing.assert_array_equal(observation["object"][index], single["object"])
+        single = make(robot, task, observation=kind)
+        first, _ = single.reset(seed=seed)
+        for _ in range(3):
+            last, *outcome, info = single.step(actions[index])
+        np.testing.assert_array_equal(start[key][index], first[key])
+        for part in (key, "proprio"):
+            np.testing.assert_array_equal(end[part][index], last[part])
+        assert [rewards[index], terminated[index], truncated[index]] == outcome
+        np.testing.assert_array_equal(infos["executed"][index], info["executed"])
+    assert not np.array_equal(start["proprio"], end["proprio"])
 
 
 @pytest.mark.parametrize("options", [{"observation": "pixels"}, {"render_every": 0}])
