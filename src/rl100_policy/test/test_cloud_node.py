@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
@@ -69,6 +69,17 @@ class Camera(Node):
         values = self.diagnostics[-1].status[0].values if self.diagnostics else []
         return sum(int(pair.value) for pair in values if pair.key.startswith("dropped"))
 
+    def reasons(self) -> set[str]:
+        """Reasons for which frames were dropped, by the newest diagnostics."""
+        values = self.diagnostics[-1].status[0].values if self.diagnostics else []
+        return {
+            pair.key.removeprefix("dropped: ") for pair in values if pair.key.startswith("dropped")
+        }
+
+    def level(self) -> bytes:
+        """Level of the newest diagnostics."""
+        return self.diagnostics[-1].status[0].level
+
 
 @pytest.fixture
 def rig():
@@ -119,19 +130,48 @@ def broken(kind: str) -> Image:
         message = depth_message(np.zeros_like(slab()), 1, CAMERA.optical_frame)
     elif kind == "nothing in the crop":
         message = depth_message(slab(0.0), 1, CAMERA.optical_frame)
+    elif kind == "hardly anything":
+        hidden = np.zeros_like(slab())
+        rows, columns = hidden.shape
+        window = np.s_[rows // 2 : rows // 2 + 3, columns // 2 : columns // 2 + 2]
+        hidden[window] = slab()[window]
+        message = depth_message(hidden, 1, CAMERA.optical_frame)
+    elif kind == "other frame":
+        message.header.frame_id = "wrist_camera_optical_frame"
     return message
 
 
 @pytest.mark.parametrize(
-    "kind", ["encoding", "short data", "other size", "no readings", "nothing in the crop"]
+    ("kind", "reason"),
+    [
+        ("encoding", "encoding"),
+        ("short data", "size"),
+        ("other size", "CameraInfo of another size"),
+        ("no readings", "empty crop"),
+        ("nothing in the crop", "empty crop"),
+        ("hardly anything", "too few points in the crop"),
+        ("other frame", "frame"),
+    ],
 )
-def test_a_bad_frame_is_dropped_counted_and_the_next_good_one_passes(rig, kind):
+def test_a_bad_frame_is_dropped_counted_and_the_next_good_one_passes(rig, kind, reason):
     camera, spin_until = rig
     camera.depth.publish(broken(kind))
     assert spin_until(lambda: camera.dropped() >= 1)
+    assert camera.reasons() == {reason}
+    assert camera.level() == DiagnosticStatus.WARN
     assert not camera.clouds
     camera.depth.publish(depth_message(slab(), 2, CAMERA.optical_frame))
     assert spin_until(lambda: len(camera.clouds) == 1)
+    assert spin_until(lambda: camera.level() == DiagnosticStatus.OK)
+    assert camera.reasons() == {reason}
+
+
+def test_the_same_frame_twice_is_used_once(rig):
+    camera, spin_until = rig
+    for _ in range(2):
+        camera.depth.publish(depth_message(slab(), 4, CAMERA.optical_frame))
+    assert spin_until(lambda: camera.reasons() == {"repeated stamp"})
+    assert len(camera.clouds) == 1
 
 
 def test_bad_camera_info_and_extrinsics_are_counted_and_do_not_replace_good_ones(rig):

@@ -11,7 +11,15 @@ class ConfigError(Rl100Error):
 
 
 class ObservationError(Rl100Error):
-    """A sensor message cannot become part of an observation."""
+    """A sensor message cannot become part of an observation.
+
+    ``reason`` is a word or two that do not change from message to message, for counting.
+    """
+
+    def __init__(self, message: str, *, reason: str = "malformed") -> None:
+        """Keep the reason beside the message."""
+        super().__init__(message)
+        self.reason = reason
 
 
 class ActionError(Rl100Error):

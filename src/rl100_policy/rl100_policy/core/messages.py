@@ -59,7 +59,8 @@ def depth_image(message: Any) -> NDArray[np.float32]:
     if message.encoding not in _DEPTH_ENCODINGS:
         raise ObservationError(
             f"expected a depth image ({', '.join(_DEPTH_ENCODINGS)}), "
-            f"got encoding {message.encoding!r}; is the topic the depth stream?"
+            f"got encoding {message.encoding!r}; is the topic the depth stream?",
+            reason="encoding",
         )
     kind, scale = _DEPTH_ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
@@ -72,13 +73,29 @@ def depth_image(message: Any) -> NDArray[np.float32]:
         raise ObservationError(
             f"depth image {message.width}x{message.height} {message.encoding} "
             f"with step {message.step} needs {message.step * message.height} bytes "
-            f"and rows of at least {row}, got {len(message.data)}"
+            f"and rows of at least {row}, got {len(message.data)}",
+            reason="size",
         )
     rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)[
         :, :row
     ]
     values = np.ascontiguousarray(rows).view(dtype)
     return values.astype(np.float32) * np.float32(scale)
+
+
+def require_frame(message: Any, expected: str) -> None:
+    """Refuse a message whose header names another frame than the one its calibration is of.
+
+    Raises:
+        ObservationError: Names both frames.
+    """
+    found = message.header.frame_id
+    if found != expected:
+        raise ObservationError(
+            f"expected frame {expected!r}, got {found!r}; "
+            "does the robot description name the optical frame of this driver?",
+            reason="frame",
+        )
 
 
 def intrinsics(message: Any) -> Intrinsics:
@@ -103,7 +120,8 @@ def transform_matrix(message: Any) -> NDArray[np.float64]:
     values = np.array([t.x, t.y, t.z, r.x, r.y, r.z, r.w])
     if not np.isfinite(values).all() or np.linalg.norm(values[3:]) < 1e-6:
         raise ObservationError(
-            f"expected a finite translation and a unit quaternion, got {values.tolist()}"
+            f"expected a finite translation and a unit quaternion, got {values.tolist()}",
+            reason="bad extrinsics",
         )
     return pose_from_xyz_quaternion(values[:3], values[3:])
 
@@ -144,18 +162,21 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
     }
     if not {"x", "y", "z"} <= offsets.keys():
         raise ObservationError(
-            f"expected float32 fields x, y, z, got {[field.name for field in message.fields]}"
+            f"expected float32 fields x, y, z, got {[field.name for field in message.fields]}",
+            reason="fields",
         )
     count = message.width * message.height
     if message.point_step <= 0 or len(message.data) < count * message.point_step:
         raise ObservationError(
             f"{count} points of {message.point_step} bytes "
-            f"need more than {len(message.data)} bytes"
+            f"need more than {len(message.data)} bytes",
+            reason="size",
         )
     if max(offsets[axis] for axis in "xyz") + 4 > message.point_step:
         raise ObservationError(
             f"fields x, y, z at offsets {[offsets[axis] for axis in 'xyz']} "
-            f"lie outside points of {message.point_step} bytes"
+            f"lie outside points of {message.point_step} bytes",
+            reason="fields",
         )
     order = ">" if message.is_bigendian else "<"
     layout = np.dtype(

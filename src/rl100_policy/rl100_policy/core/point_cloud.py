@@ -41,7 +41,8 @@ class Intrinsics:
         finite = np.isfinite([self.fx, self.fy, self.cx, self.cy]).all()
         if not finite or self.fx <= 0 or self.fy <= 0 or self.width <= 0 or self.height <= 0:
             raise ObservationError(
-                f"expected finite intrinsics with positive focal lengths and size, got {self}"
+                f"expected finite intrinsics with positive focal lengths and size, got {self}",
+                reason="bad CameraInfo",
             )
 
 
@@ -61,7 +62,8 @@ def deproject(depth_m: Floats, intrinsics: Intrinsics) -> Floats:
     if depth_m.shape != (intrinsics.height, intrinsics.width):
         raise ObservationError(
             f"depth image is {depth_m.shape[1]}x{depth_m.shape[0]} but CameraInfo says "
-            f"{intrinsics.width}x{intrinsics.height}; check that both topics come from one camera"
+            f"{intrinsics.width}x{intrinsics.height}; check that both topics come from one camera",
+            reason="CameraInfo of another size",
         )
     u = (np.arange(intrinsics.width, dtype=np.float32) - np.float32(intrinsics.cx)) / np.float32(
         intrinsics.fx
@@ -157,7 +159,8 @@ def sample_cloud(points: Floats, n_points: int, min_points: int) -> Floats:
         )
         raise ObservationError(
             f"{what}, at least {min_points} are needed; check the crop box, "
-            "the camera extrinsics and that the view is free"
+            "the camera extrinsics and that the view is free",
+            reason="too few points in the crop" if len(points) else "empty crop",
         )
     if len(points) < n_points:
         return points[np.arange(n_points) % len(points)]

@@ -7,9 +7,9 @@ the base frame, stamp of the image; ``/diagnostics`` at 1 Hz. One callback group
 no callback blocks.
 
 The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be
-used (wrong encoding or size, too few points, a stamp seen before, no camera known before the next
-frame) is dropped, counted by reason, shown in ``/diagnostics`` and warned about at most every two
-seconds. Without clouds the policy cannot decide and the gate holds the arm.
+used (wrong encoding, size or frame, too few points, a stamp seen before, no camera known before
+the next frame) is dropped, counted by reason, shown in ``/diagnostics`` (WARN while it happens)
+and warned about at most every two seconds. Without clouds the policy cannot decide and the gate holds the arm.
 """
 
 from __future__ import annotations
@@ -80,15 +80,14 @@ class CloudNode(Node):
         self._early: Image | None = None
         self._last_ns = -1
         self._dropped: Counter[str] = Counter()
-        self._published = 0
+        self._published = self._reported_drops = 0
         self._work_s = 0.0
         self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
         if self._settings.input == "depth":
             self.create_subscription(Image, self._camera.topic, self._on_depth, qos)
-            info = self._camera.topic.rsplit("/", 1)[0] + "/camera_info"
-            self.create_subscription(CameraInfo, info, self._on_info, qos)
+            self.create_subscription(CameraInfo, self._camera.info_topic, self._on_info, qos)
         else:
             self.create_subscription(
                 PointCloud2, self._settings.points_topic, self._on_points, qos
@@ -107,7 +106,7 @@ class CloudNode(Node):
         try:
             self._t_base_camera = messages.transform_matrix(message.transform)
         except ObservationError as error:
-            self._drop("bad extrinsics", error)
+            self._drop("extrinsics", error)
             return
         configured = pose_from_xyz_rpy(self._camera.xyz, self._camera.rpy)
         off = float(np.linalg.norm(self._t_base_camera[:3, 3] - configured[:3, 3]))
@@ -122,7 +121,7 @@ class CloudNode(Node):
         try:
             self._intrinsics = messages.intrinsics(message)
         except ObservationError as error:
-            self._drop("bad camera info", error)
+            self._drop("CameraInfo", error)
             return
         self._take_early()
 
@@ -140,9 +139,11 @@ class CloudNode(Node):
                 if replaced is not None:
                     missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
                     raise ObservationError(
-                        f"no {missing} has arrived yet; a newer frame took its place"
+                        f"no {missing} has arrived yet; a newer frame took its place",
+                        reason=f"no {missing} yet",
                     )
                 return
+            messages.require_frame(message, self._camera.optical_frame)
             points = depth_to_cloud(
                 messages.depth_image(message),
                 self._intrinsics,
@@ -169,7 +170,8 @@ class CloudNode(Node):
                     raise ObservationError(
                         f"points are in frame {message.header.frame_id!r}; "
                         f"expected {self._base_frame!r}, or "
-                        f"{self._camera.optical_frame!r} together with camera/extrinsics"
+                        f"{self._camera.optical_frame!r} together with camera/extrinsics",
+                        reason="frame",
                     )
                 points = transform(points, self._t_base_camera)
             observation = self._task.observation
@@ -184,19 +186,24 @@ class CloudNode(Node):
 
     def _publish(self, points: NDArray[np.float32], stamp_ns: int) -> None:
         if stamp_ns == self._last_ns:
-            raise ObservationError(f"two frames with stamp {stamp_ns} ns; the second is dropped")
+            raise ObservationError(
+                f"two frames with stamp {stamp_ns} ns; the second is dropped",
+                reason="repeated stamp",
+            )
         self._last_ns = stamp_ns
         self._cloud.publish(cloud_message(points, stamp_ns, self._base_frame))
         self._published += 1
 
     def _drop(self, what: str, error: ObservationError) -> None:
-        self._dropped[what] += 1
+        self._dropped[error.reason] += 1
         self.get_logger().warning(f"{what} dropped: {error}", throttle_duration_sec=2.0)
 
     def _report(self) -> None:
         dropped = sum(self._dropped.values())
         status = DiagnosticStatus(name="rl100: cloud", hardware_id=self._camera.name)
-        status.level = DiagnosticStatus.WARN if dropped else DiagnosticStatus.OK
+        happens = dropped > self._reported_drops
+        status.level = DiagnosticStatus.WARN if happens else DiagnosticStatus.OK
+        self._reported_drops = dropped
         status.message = f"{self._published} clouds, {dropped} frames dropped"
         mean_ms = 1e3 * self._work_s / max(1, self._published + dropped)
         status.values = [
