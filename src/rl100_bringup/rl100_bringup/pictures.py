@@ -59,8 +59,7 @@ class RecordedEpisode:
         Raises:
             BagError: If the bag lacks depth images, camera info or extrinsics.
         """
-        topic = robot.camera().topic
-        info = topic.rsplit("/", 1)[0] + "/camera_info"
+        topic, info = robot.camera().topic, robot.camera().info_topic
         found = read_messages(folder, [topic, info, "camera/extrinsics", "joint_states"])
         missing = [name for name, values in found.items() if not values]
         if missing:

@@ -12,20 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 from rich.table import Table
 from scipy.stats import binomtest
 
 from rl100_bringup.session import Trials
+from rl100_policy.core.config import FrozenModel
 
 REPORT_FILE = "report.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StageResult(_Frozen):
+class StageResult(FrozenModel):
     """Success of one policy at one stage."""
 
     name: str
@@ -41,7 +37,7 @@ class StageResult(_Frozen):
     """Wall time of the trials [s]."""
 
 
-class Latency(_Frozen):
+class Latency(FrozenModel):
     """Wall time of one inference, from complete observation to chunk [ms]."""
 
     p50: float
@@ -50,7 +46,7 @@ class Latency(_Frozen):
     decisions: int
 
 
-class BagsResult(_Frozen):
+class BagsResult(FrozenModel):
     """Recorded demonstrations."""
 
     episodes: int
@@ -62,7 +58,7 @@ class BagsResult(_Frozen):
     """Episodes with messages known to be missing."""
 
 
-class TrainingResult(_Frozen):
+class TrainingResult(FrozenModel):
     """What training cost and ended with."""
 
     stage: str
@@ -71,7 +67,7 @@ class TrainingResult(_Frozen):
     loss: float
 
 
-class Report(_Frozen):
+class Report(FrozenModel):
     """Everything a command measured."""
 
     command: str

@@ -95,3 +95,17 @@ def test_text_that_is_not_yaml_is_refused(tmp_path):
 def test_a_missing_share_file_lists_where_it_was_searched():
     with pytest.raises(ConfigError, match="searched"):
         resolve_uri("package://no_such_share/thing.urdf")
+
+
+@pytest.mark.parametrize(
+    ("topic", "info"),
+    [
+        ("camera/depth/image_rect_raw", "camera/depth/camera_info"),
+        ("/front/image", "/front/camera_info"),
+        ("/image", "/camera_info"),
+        ("image", "camera_info"),
+    ],
+)
+def test_camera_info_is_beside_the_image(topic, info):
+    camera = load_robot(ROBOT).camera().model_copy(update={"topic": topic})
+    assert camera.info_topic == info

@@ -52,7 +52,6 @@ def test_unet_refuses_a_chunk_it_cannot_halve_and_says_the_multiple():
         {"sigma_min": 0.9},
         {"n_steps": 100},
         {"sigma_min": 0.0},
-        {"prediction": "sample"},
         {"sigmamin": 0.1},
     ],
 )

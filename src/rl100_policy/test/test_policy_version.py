@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from rl100_policy.core.config import (
     ActionConfig,
+    ObservationConfig,
     RobotConfig,
     TaskConfig,
     ToolConfig,
@@ -31,6 +32,7 @@ from rl100_policy.core.policy_version import (
     read_manifest,
     write_version,
 )
+from rl100_policy.core.runner import PolicyRunner
 
 BOX = WorkspaceBox(low=(0, 0, 0), high=(1, 1, 1))
 TASK = TaskConfig(
@@ -216,13 +218,50 @@ def test_weights_that_are_not_safetensors_are_refused(folder):
         load_version(folder)
 
 
-def test_fit_is_checked_against_task_and_robot(folder):
-    manifest = read_manifest(folder)
-    check_fits(manifest, TASK, ROBOT)
-    wider = TASK.model_copy(
-        update={"action": ActionConfig(names=("linear.x",), low=(-1,), high=(1,))}
+OTHER_TASK = {
+    "name": "pull",
+    "observation": ObservationConfig(n_points=64),
+    "action": ActionConfig(names=("linear.x",), low=(-1,), high=(1,)),
+    "crop": WorkspaceBox(low=(0, 0, 0), high=(1, 1, 2)),
+}
+OTHER_ROBOT = {
+    "name": "other_arm",
+    "base_frame": "table",
+    "joints": ("j2",),
+    "locked_joints": {"finger": 0.02},
+    "tool": ToolConfig(parent="hand", xyz=(0, 0, 0.01), radius=0.01, length=0.1),
+    "control_period": 0.05,
+}
+
+
+@pytest.mark.parametrize("key", OTHER_TASK)
+def test_a_version_for_another_task_does_not_fit_and_is_not_loaded(folder, key):
+    other = TASK.model_copy(update={key: OTHER_TASK[key]})
+    with pytest.raises(PolicyVersionError, match=rf"task\.{key} =|task = ") as refused:
+        check_fits(read_manifest(folder), other, ROBOT)
+    with pytest.raises(PolicyVersionError) as not_loaded:
+        loaded(folder, other, ROBOT)
+    assert str(not_loaded.value) == str(refused.value)
+
+
+@pytest.mark.parametrize("key", OTHER_ROBOT)
+def test_a_version_for_another_arm_does_not_fit_and_is_not_loaded(folder, key):
+    """Regression: the check that the runner used did not compare the base frame."""
+    other = ROBOT.model_copy(update={key: OTHER_ROBOT[key]})
+    with pytest.raises(PolicyVersionError, match=rf"robot\.{key} =|robot = ") as refused:
+        check_fits(read_manifest(folder), TASK, other)
+    with pytest.raises(PolicyVersionError) as not_loaded:
+        loaded(folder, TASK, other)
+    assert str(not_loaded.value) == str(refused.value)
+
+
+def test_what_does_not_reach_the_policy_may_differ(folder):
+    robot = ROBOT.model_copy(update={"home": (0.5,), "velocity_scale": 0.5, "urdf": "other.urdf"})
+    task = TASK.model_copy(update={"description": "other words", "time_limit": 3.0})
+    assert loaded(folder, task, robot).version == folder.name
+
+
+def loaded(folder: Path, task: TaskConfig, robot: RobotConfig) -> PolicyRunner:
+    return PolicyRunner.load(
+        folder, task=task, robot=robot, sampler="one_step", deterministic=True, noise_seed=0
     )
-    with pytest.raises(PolicyVersionError, match=r"task\.action"):
-        check_fits(manifest, wider, ROBOT)
-    with pytest.raises(PolicyVersionError, match=r"robot\.control_period"):
-        check_fits(manifest, TASK, ROBOT.model_copy(update={"control_period": 0.05}))

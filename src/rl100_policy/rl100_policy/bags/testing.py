@@ -198,11 +198,11 @@ class SyntheticEpisode:
         return writer.close(metadata)
 
     def _topic(self, name: str) -> str:
-        camera = self.robot.camera().topic
+        camera = self.robot.camera()
         names = {
             "joint_states": "joint_states",
-            "depth": camera,
-            "camera_info": camera.rsplit("/", 1)[0] + "/camera_info",
+            "depth": camera.topic,
+            "camera_info": camera.info_topic,
             "extrinsics": "camera/extrinsics",
             "command": "gate/command",
         }

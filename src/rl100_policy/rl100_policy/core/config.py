@@ -12,7 +12,7 @@ import sys
 import sysconfig
 from os import environ
 from pathlib import Path
-from typing import Annotated, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -23,13 +23,13 @@ Vector3 = tuple[float, float, float]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
 
 
-class _Frozen(BaseModel):
+class FrozenModel(BaseModel):
     """Immutable, and a misspelt key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class ToolConfig(_Frozen):
+class ToolConfig(FrozenModel):
     """A cylinder held by the arm; its tip is the tool frame, z pointing out of the tip."""
 
     parent: str
@@ -44,7 +44,7 @@ class ToolConfig(_Frozen):
     """Length of the cylinder from the tip backwards [m]."""
 
 
-class CameraConfig(_Frozen):
+class CameraConfig(FrozenModel):
     """A depth camera with a fixed pose.
 
     The optical frame has z forward, x right, y down (REP-103).
@@ -52,7 +52,7 @@ class CameraConfig(_Frozen):
 
     name: str
     topic: str
-    """Depth image topic; CameraInfo is its sibling ``camera_info``."""
+    """Depth image topic; CameraInfo is its sibling, see ``info_topic``."""
     optical_frame: str
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
@@ -69,8 +69,17 @@ class CameraConfig(_Frozen):
     depth_max: PositiveFloat = 3.0
     """Farther readings are invalid [m]."""
 
+    @property
+    def info_topic(self) -> str:
+        """CameraInfo topic: ``camera_info`` beside the image, as image_transport has it."""
+        namespace, slash, _ = self.topic.rpartition("/")
+        return f"{namespace}{slash}camera_info"
 
-class RobotConfig(_Frozen):
+
+_SETUP = {"base_frame", "joints", "locked_joints", "tool", "control_period"}
+
+
+class RobotConfig(FrozenModel):
     """An arm: its URDF and the joints that are commanded.
 
     Also how they are commanded, and what must never be exceeded.
@@ -110,6 +119,16 @@ class RobotConfig(_Frozen):
                 )
         return self
 
+    @property
+    def setup(self) -> dict[str, Any]:
+        """What the numbers in a bag and of a policy depend on and do not tell by themselves.
+
+        The keys base_frame, joints, locked_joints, tool and control_period as JSON values. Limits,
+        home and cameras are not among them: what the limits let through and what the cameras saw
+        is recorded itself.
+        """
+        return self.model_dump(mode="json", include=_SETUP)
+
     def camera(self, name: str | None = None) -> CameraConfig:
         """The named camera, or the first one."""
         for camera in self.cameras:
@@ -120,7 +139,7 @@ class RobotConfig(_Frozen):
         )
 
 
-class WorkspaceBox(_Frozen):
+class WorkspaceBox(FrozenModel):
     """Axis-aligned box in the robot base frame [m]."""
 
     low: Vector3
@@ -133,7 +152,7 @@ class WorkspaceBox(_Frozen):
         return self
 
 
-class ActionConfig(_Frozen):
+class ActionConfig(FrozenModel):
     """Which quantity one action commands, and its bounds."""
 
     space: Literal["ee_twist"] = "ee_twist"
@@ -163,7 +182,7 @@ class ActionConfig(_Frozen):
         return len(self.names)
 
 
-class ObservationConfig(_Frozen):
+class ObservationConfig(FrozenModel):
     """What the policy sees: n_obs frames of a point cloud and proprioception."""
 
     n_obs: Annotated[int, Field(ge=1)] = 2
@@ -187,7 +206,7 @@ class ObservationConfig(_Frozen):
         return sum(3 if item == "tool_position" else n_joints for item in self.proprio)
 
 
-class TaskConfig(_Frozen):
+class TaskConfig(FrozenModel):
     """A task: what the policy sees and does, where it may move, and when an episode ends."""
 
     name: str
@@ -204,7 +223,7 @@ class TaskConfig(_Frozen):
     """Parameters of the simulated task, see its class."""
 
 
-_Config = TypeVar("_Config", bound=_Frozen)
+_Config = TypeVar("_Config", bound=FrozenModel)
 
 
 def _load(kind: type[_Config], path: Path) -> _Config:

@@ -9,22 +9,16 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from rl100_policy.core.config import FrozenModel, PositiveFloat
 from rl100_policy.core.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
-PositiveFloat = Annotated[float, Field(gt=0.0)]
 PointFrame = Literal["centre", "tool", "base"]
 
 
-class _Frozen(BaseModel):
-    """Immutable, and a misspelt key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class ObservationSize(_Frozen):
+class ObservationSize(FrozenModel):
     """Shape of what the policy is given."""
 
     n_obs: Count = 2
@@ -35,7 +29,7 @@ class ObservationSize(_Frozen):
     """Length of the proprioception vector; its first three numbers are the tool position."""
 
 
-class ActionSize(_Frozen):
+class ActionSize(FrozenModel):
     """Shape of what the policy returns."""
 
     n_chunk: Count = 8
@@ -44,7 +38,7 @@ class ActionSize(_Frozen):
     """Components per action."""
 
 
-class PointEncoderConfig(_Frozen):
+class PointEncoderConfig(FrozenModel):
     """Shared point network, max pool, linear head (DP3), and what each point is described by."""
 
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 64)
@@ -68,7 +62,7 @@ class PointEncoderConfig(_Frozen):
     reconstruction_widths: tuple[Count, ...] = (128,)
 
 
-class ResidualMlpConfig(_Frozen):
+class ResidualMlpConfig(FrozenModel):
     """Residual MLP on the flattened chunk."""
 
     kind: Literal["residual_mlp"] = "residual_mlp"
@@ -77,7 +71,7 @@ class ResidualMlpConfig(_Frozen):
     time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 32
 
 
-class UNet1dConfig(_Frozen):
+class UNet1dConfig(FrozenModel):
     """Conditional 1-D U-Net along the chunk; its length must halve len(channels) - 1 times."""
 
     kind: Literal["unet1d"] = "unet1d"
@@ -102,7 +96,7 @@ class UNet1dConfig(_Frozen):
 DenoiserConfig = Annotated[ResidualMlpConfig | UNet1dConfig, Field(discriminator="kind")]
 
 
-class DiffusionConfig(_Frozen):
+class DiffusionConfig(FrozenModel):
     """Noise schedule and sampler; the same for training, evaluation and the robot."""
 
     n_train: Annotated[int, Field(ge=2)] = 100
@@ -118,8 +112,6 @@ class DiffusionConfig(_Frozen):
     """Limits of a transition's standard deviation, normalised action units."""
     clamp: PositiveFloat = 1.0
     """Predicted clean actions are clamped to +- this, normalised action units."""
-    prediction: Literal["epsilon"] = "epsilon"
-    """What the policy predicts for the sampler."""
     preconditioning: Literal["velocity", "none"] = "velocity"
     """velocity: the network regresses v = sqrt(abar) eps - sqrt(1 - abar) a, from which epsilon
     follows exactly;
@@ -137,7 +129,7 @@ class DiffusionConfig(_Frozen):
         return self
 
 
-class PolicyConfig(_Frozen):
+class PolicyConfig(FrozenModel):
     """A diffusion policy and its one-step student."""
 
     family: Literal["ddim"] = "ddim"

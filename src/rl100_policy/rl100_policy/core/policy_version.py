@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, FiniteFloat, ValidationError
+from pydantic import FiniteFloat, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
 from rl100_policy.core.errors import PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import PolicyConfig
@@ -36,11 +36,7 @@ from rl100_policy.core.policy_config import PolicyConfig
 WEIGHTS, CONFIG, MANIFEST = "weights.safetensors", "config.json", "manifest.json"
 
 
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class BagReference(_Frozen):
+class BagReference(FrozenModel):
     """An episode that this version learned from."""
 
     id: str
@@ -48,7 +44,7 @@ class BagReference(_Frozen):
     """Hash of the bag, or of the episode's arrays if it never was in a bag."""
 
 
-class FileRecord(_Frozen):
+class FileRecord(FrozenModel):
     """A file of the version."""
 
     sha256: str
@@ -56,7 +52,7 @@ class FileRecord(_Frozen):
     """Length [byte]."""
 
 
-class Manifest(_Frozen):
+class Manifest(FrozenModel):
     """What a policy version is, what it was made for and what it was made from."""
 
     format: Literal[1] = 1
@@ -195,20 +191,24 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
 
 
 def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None:
-    """Refuse a version made for other observations, actions or another arm.
+    """Refuse a version made for other observations or actions, or for another arm.
+
+    Compared are name, observation, action and crop of the task, and name and
+    :attr:`RobotConfig.setup` of the robot.
 
     Raises:
         PolicyVersionError: Naming the first thing that disagrees.
     """
+    made = manifest.task
     pairs: dict[str, tuple[object, object]] = {
-        "task": (manifest.task.name, task.name),
-        "task.observation": (manifest.task.observation, task.observation),
-        "task.action": (manifest.task.action, task.action),
-        "task.crop": (manifest.task.crop, task.crop),
-        "robot.base_frame": (manifest.robot.base_frame, robot.base_frame),
-        "robot.control_period": (manifest.robot.control_period, robot.control_period),
-        "robot.tool": (manifest.robot.tool, robot.tool),
+        "task": (made.name, task.name),
+        "robot": (manifest.robot.name, robot.name),
+        "task.observation": (made.observation, task.observation),
+        "task.action": (made.action, task.action),
+        "task.crop": (made.crop, task.crop),
     }
+    of_version = manifest.robot.setup
+    pairs |= {f"robot.{key}": (of_version[key], value) for key, value in robot.setup.items()}
     for key, (made_for, running) in pairs.items():
         if made_for != running:
             raise PolicyVersionError(

@@ -7,7 +7,7 @@ import hashlib
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self, cast
+from typing import Self, cast
 
 import numpy as np
 import torch
@@ -16,10 +16,8 @@ from numpy.typing import NDArray
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.observation import Frame, stack
-from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_version import Manifest, load_version
-
-Sampler = Literal["ddim", "one_step"]
+from rl100_policy.core.policy import DiffusionPolicy, Sampler
+from rl100_policy.core.policy_version import check_fits, load_version
 
 _WARM_UP_DECISIONS = 5
 
@@ -98,7 +96,7 @@ class PolicyRunner:
         if sampler not in ("ddim", "one_step"):
             raise PolicyVersionError(f"expected sampler 'ddim' or 'one_step', got {sampler!r}")
         policy, manifest = load_version(path)
-        _require_match(manifest, task, robot)
+        check_fits(manifest, task, robot)
         policy.eval()
         name = cast(Sampler, sampler)
         return cls(
@@ -158,29 +156,4 @@ class PolicyRunner:
             timesteps=[int(step) for step in decision.timesteps],
             sigmas=[float(sigma) for sigma in decision.sigmas],
             inference_s=inference_s,
-        )
-
-
-def _require_match(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None:
-    """Refuse a version that was trained on other observations or actions than the graph has."""
-    if (manifest.task.name, manifest.robot.name) != (task.name, robot.name):
-        raise PolicyVersionError(
-            f"version {manifest.name} is for task {manifest.task.name!r} "
-            f"on robot {manifest.robot.name!r}, not for {task.name!r} on {robot.name!r}"
-        )
-    for key in ("observation", "action", "crop"):
-        made_for, given = getattr(manifest.task, key), getattr(task, key)
-        if made_for != given:
-            raise PolicyVersionError(
-                f"version {manifest.name} was trained with {key} {made_for}, "
-                f"the task now has {given}"
-            )
-    if (manifest.robot.joints, manifest.robot.tool, manifest.robot.control_period) != (
-        robot.joints,
-        robot.tool,
-        robot.control_period,
-    ):
-        raise PolicyVersionError(
-            f"version {manifest.name} was trained with other joints, tool "
-            f"or control period of {robot.name!r}"
         )
