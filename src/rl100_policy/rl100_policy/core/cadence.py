@@ -32,6 +32,8 @@ class Cadence:
         interval = self._period_ns if last is None else min(stamp_ns - last, self._period_ns)
         if self._due_ns is not None and stamp_ns + interval // 2 < self._due_ns:
             return False
-        late = self._due_ns is None or stamp_ns - self._due_ns > self._period_ns // 2
-        self._due_ns = (stamp_ns if late else self._due_ns) + self._period_ns
+        due = self._due_ns
+        if due is None or stamp_ns - due > self._period_ns // 2:
+            due = stamp_ns  # the first, or after a pause
+        self._due_ns = due + self._period_ns
         return True

@@ -52,8 +52,12 @@ class ArmKinematics:
         self._tool = self._add_tool_frame(robot)
         self._base = self._frame(robot.base_frame)
         self._t_base_root = self._base_in_root().inverse()
-        lower = [self._model.lowerPositionLimit[at] if nq == 1 else -np.inf for at, nq in self._places]
-        upper = [self._model.upperPositionLimit[at] if nq == 1 else np.inf for at, nq in self._places]
+        lower = [
+            self._model.lowerPositionLimit[at] if nq == 1 else -np.inf for at, nq in self._places
+        ]
+        upper = [
+            self._model.upperPositionLimit[at] if nq == 1 else np.inf for at, nq in self._places
+        ]
         self.position_lower: Floats = np.array(lower) + robot.position_margin
         self.position_upper: Floats = np.array(upper) - robot.position_margin
         self.velocity_limits: Floats = (

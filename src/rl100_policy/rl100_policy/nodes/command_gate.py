@@ -128,8 +128,9 @@ class CommandGateNode(Node):
             self._restart_clock(stamp)
         elif stamp <= self._newest_ns:
             return  # out of order, or told twice
-        if self._source is CommandSource.HOLD and stamp - self._newest_ns > _SILENCE * self._period_ns:
-            self._fresh = True  # the arm was out of sight, and nobody is in command
+        unseen_ns = stamp - self._newest_ns
+        if self._source is CommandSource.HOLD and unseen_ns > _SILENCE * self._period_ns:
+            self._fresh = True  # nobody is in command, and the arm may have been moved
         self._newest_ns = stamp
         try:
             self._measured.check(stamp, q)
