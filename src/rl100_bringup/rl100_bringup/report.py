@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -71,16 +72,16 @@ class Report(FrozenModel):
     """Everything a command measured."""
 
     command: str
-    stages: list[StageResult] = []
-    latency_ms: dict[str, Latency] = {}
+    stages: list[StageResult] = Field(default_factory=list)
+    latency_ms: dict[str, Latency] = Field(default_factory=dict)
     """By policy."""
     deadline_misses: int = 0
     """Decisions that took longer than one action period."""
     bags: BagsResult | None = None
-    training: list[TrainingResult] = []
+    training: list[TrainingResult] = Field(default_factory=list)
     wall_seconds: float = 0.0
     policy_version: str = ""
-    machine: dict[str, Any] = {}
+    machine: dict[str, Any] = Field(default_factory=dict)
 
     def write(self, folder: Path) -> Path:
         """Write ``report.json`` into a folder; returns its path."""
