@@ -103,14 +103,15 @@ def test_the_same_version_on_the_same_seeds_drives_the_same_episodes(finished, t
 
     def executed(bags, entries):
         """Joint commands by time since the episode began; a bag may hold stragglers around it."""
-        return [
-            {
-                messages.stamp_ns(m.value.header.stamp) - e.metadata.start_ns: m.value.joint_command
-                for m in read_messages(bags / e.folder, ["gate/command"])["gate/command"]
-                if e.metadata.start_ns <= messages.stamp_ns(m.value.header.stamp) < e.metadata.end_ns
-            }
-            for e in entries
-        ]
+        found = []
+        for entry in entries:
+            begin, end = entry.metadata.start_ns, entry.metadata.end_ns
+            recorded = read_messages(bags / entry.folder, ["gate/command"])["gate/command"]
+            stamped = {messages.stamp_ns(m.value.header.stamp): m.value for m in recorded}
+            found.append(
+                {s - begin: c.joint_command for s, c in stamped.items() if begin <= s < end}
+            )
+        return found
 
     first = [
         e for e in read_index(output / "bags").entries if e.metadata.tags["sampler"] == "one_step"

@@ -79,6 +79,16 @@ def lockstep():
     yield from _rig(lockstep=True)
 
 
+@pytest.fixture
+def real_time():
+    yield from _rig(lockstep=False)
+
+
+@pytest.fixture
+def sim_time():
+    yield from _rig(lockstep=True, use_sim_time=True)
+
+
 def _rig(*, lockstep: bool, **more):
     with isolated_ros(**PATHS, lockstep=lockstep, **more):
         bench = Bench()
@@ -162,13 +172,12 @@ def test_in_lockstep_the_answer_waits_for_the_action_of_that_stamp(lockstep):
     np.testing.assert_allclose(record.executed, 0.05, atol=1e-4)
 
 
-def test_in_real_time_a_missing_action_holds_at_once():
-    for rig in _rig(lockstep=False):
-        take_command(rig, GateCommand.POLICY)
-        rig[0].state(5)
-        record = answers(rig, 1)
-        assert record.flags & GateCommand.HELD_STALE
-        np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
+def test_in_real_time_a_missing_action_holds_at_once(real_time):
+    take_command(real_time, GateCommand.POLICY)
+    real_time[0].state(5)
+    record = answers(real_time, 1)
+    assert record.flags & GateCommand.HELD_STALE
+    np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
 
 
 def malformed(kind: str) -> ActionChunk:
@@ -270,30 +279,26 @@ def test_a_faster_joint_state_stream_is_answered_once_a_period(lockstep):
 
 
 @pytest.mark.parametrize("ahead", [4, 1000])
-def test_in_real_time_a_teleop_command_from_the_future_is_not_used(ahead):
+def test_in_real_time_a_teleop_command_from_the_future_is_not_used(ahead, real_time):
     """Regression: a device with a clock ahead of the robot's kept the arm moving for ever."""
-    for rig in _rig(lockstep=False):
-        take_command(rig, GateCommand.TELEOP)
-        rig[0].twists.publish(
-            twist_message(
-                np.array([0.1, 0.0]), TASK.action.names, ahead * PERIOD_NS, ROBOT.base_frame
-            )
-        )
-        rig[1](lambda: False, 0.2)
-        rig[0].state(1)
-        assert answers(rig, 1).flags & GateCommand.HELD_STALE
+    take_command(real_time, GateCommand.TELEOP)
+    real_time[0].twists.publish(
+        twist_message(np.array([0.1, 0.0]), TASK.action.names, ahead * PERIOD_NS, ROBOT.base_frame)
+    )
+    real_time[1](lambda: False, 0.2)
+    real_time[0].state(1)
+    assert answers(real_time, 1).flags & GateCommand.HELD_STALE
 
 
-def test_a_chunk_from_the_future_does_not_lock_out_those_that_are_due():
-    for rig in _rig(lockstep=True, use_sim_time=True):
-        bench, spin_until = rig
-        take_command(rig, GateCommand.POLICY)
-        bench.chunk(500, np.full((2, 2), 0.1))
-        assert spin_until(lambda: bench.status[-1].malformed == 1)
-        assert "clock" in bench.status[-1].last_reason
-        bench.state(1)
-        bench.chunk(1, np.full((2, 2), 0.03))
-        np.testing.assert_allclose(answers(rig, 1).executed, 0.03, atol=1e-4)
+def test_a_chunk_from_the_future_does_not_lock_out_those_that_are_due(sim_time):
+    bench, spin_until = sim_time
+    take_command(sim_time, GateCommand.POLICY)
+    bench.chunk(500, np.full((2, 2), 0.1))
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    assert "clock" in bench.status[-1].last_reason
+    bench.state(1)
+    bench.chunk(1, np.full((2, 2), 0.03))
+    np.testing.assert_allclose(answers(sim_time, 1).executed, 0.03, atol=1e-4)
 
 
 def test_one_wrong_joint_state_is_refused_and_the_next_good_one_is_answered(lockstep):
@@ -308,26 +313,23 @@ def test_one_wrong_joint_state_is_refused_and_the_next_good_one_is_answered(lock
     np.testing.assert_allclose(record.joint_command, HOME, atol=1e-9)
 
 
-def test_an_arm_that_somebody_else_moved_is_left_alone_until_somebody_takes_command():
-    for rig in _rig(lockstep=False):
-        bench, spin_until = rig
-        bench.state(1)
-        answers(rig, 1)
-        moved = HOME.copy()
-        for step in range(2, 8):
-            moved = HOME + (step - 1) * 0.1 * np.eye(7)[0]
-            bench.state(step, moved)
-            spin_until(lambda: False, 0.05)
-        spin_until(lambda: False, 0.2)
-        assert all(
-            np.abs(np.array(c.points[0].positions) - HOME).max() < 1e-6 for c in bench.commands
-        )
-        before = len(bench.commands)
-        assert before < 7
-        take_command(rig, GateCommand.POLICY)
-        bench.state(8, moved)
-        record = answers(rig, before + 1)
-        np.testing.assert_allclose(record.joint_command, moved, atol=1e-9)
+def test_an_arm_that_somebody_else_moved_is_left_alone_until_somebody_takes_command(real_time):
+    bench, spin_until = real_time
+    bench.state(1)
+    answers(real_time, 1)
+    moved = HOME.copy()
+    for step in range(2, 8):
+        moved = HOME + (step - 1) * 0.1 * np.eye(7)[0]
+        bench.state(step, moved)
+        spin_until(lambda: False, 0.05)
+    spin_until(lambda: False, 0.2)
+    assert all(np.abs(np.array(c.points[0].positions) - HOME).max() < 1e-6 for c in bench.commands)
+    before = len(bench.commands)
+    assert before < 7
+    take_command(real_time, GateCommand.POLICY)
+    bench.state(8, moved)
+    record = answers(real_time, before + 1)
+    np.testing.assert_allclose(record.joint_command, moved, atol=1e-9)
 
 
 def test_nobody_is_put_in_command_while_another_node_commands_the_arm(lockstep):

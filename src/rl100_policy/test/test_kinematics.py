@@ -65,7 +65,7 @@ def test_the_tip_of_an_arm_with_continuous_joints_is_where_geometry_says(tmp_pat
 def test_inverse_kinematics_moves_continuous_joints_too(tmp_path, kinds):
     kinematics = ArmKinematics(arm(tmp_path, kinds))
     start = np.array([0.2, 0.5, -0.4])
-    target = kinematics.tool_pose(start + [0.02, -0.03, 0.01])
+    target = kinematics.tool_pose(start + np.array([0.02, -0.03, 0.01]))
     q, error = kinematics.solve(target, start)
     assert error < 1e-5
     np.testing.assert_allclose(kinematics.tool_pose(q), target, atol=1e-5)

@@ -132,9 +132,8 @@ class CommandGate:
         Raises:
             ObservationError: If no arm can be there: not finite, or outside the position limits.
         """
-        outside = np.maximum(
-            self.kinematics.position_lower - q_measured, q_measured - self.kinematics.position_upper
-        )
+        arm = self.kinematics
+        outside = np.maximum(arm.position_lower - q_measured, q_measured - arm.position_upper)
         if not (outside <= self._margin + _LIMIT_OVERSHOOT).all():
             raise ObservationError(
                 f"joint positions {np.round(q_measured, 3).tolist()} are outside the limits "

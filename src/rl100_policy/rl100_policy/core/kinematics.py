@@ -25,7 +25,8 @@ class ArmKinematics:
     """Kinematics of the commanded joints of one arm and its tool tip.
 
     Joint vectors are in the order of ``RobotConfig.joints``, revolute [rad], prismatic [m] or
-    continuous [rad], not wrapped; poses are of the tool frame in the base frame. Not thread-safe: pinocchio keeps its workspace in ``_data``.
+    continuous [rad], not wrapped; poses are of the tool frame in the base frame. Not thread-safe:
+    pinocchio keeps its workspace in ``_data``.
     """
 
     def __init__(self, robot: RobotConfig) -> None:

@@ -9,7 +9,8 @@ no callback blocks.
 The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be
 used (wrong encoding, size or frame, too few points, a stamp seen before, no camera known before
 the next frame) is dropped, counted by reason, shown in ``/diagnostics`` (WARN while it happens)
-and warned about at most every two seconds. Without clouds the policy cannot decide and the gate holds the arm.
+and warned about at most every two seconds. Without clouds the policy cannot decide and the gate
+holds the arm.
 """
 
 from __future__ import annotations
