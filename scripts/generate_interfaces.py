@@ -195,6 +195,8 @@ def node_section(module: ModuleType) -> str:
 
 
 def _default(item: Any) -> str:
+    if item.metadata.get("follows"):
+        return f"as `{item.metadata['follows']}`"
     value = item.default if item.default is not MISSING else item.default_factory()
     if isinstance(value, list):
         return "<br>".join(f"`{entry}`" for entry in value)

@@ -4,7 +4,7 @@
 `ros2 launch rl100_bringup robot.launch.py --show-args` lists the arguments.
 """
 
-from dataclasses import fields
+from dataclasses import Field, fields
 
 from launch import LaunchContext, LaunchDescription
 from launch.actions import DeclareLaunchArgument, OpaqueFunction
@@ -32,8 +32,10 @@ def _nodes(context: LaunchContext) -> list[Node]:
     ]
 
 
-def _default(value: object) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+def _default(item: Field) -> str | LaunchConfiguration:
+    if item.metadata["follows"]:
+        return LaunchConfiguration(item.metadata["follows"])
+    return str(item.default).lower() if isinstance(item.default, bool) else str(item.default)
 
 
 def generate_launch_description() -> LaunchDescription:
@@ -41,7 +43,7 @@ def generate_launch_description() -> LaunchDescription:
     arguments = [
         DeclareLaunchArgument(
             item.name,
-            default_value=_default(item.default),
+            default_value=_default(item),
             description=item.metadata["description"],
             choices=list(item.metadata["choices"]) or None,
         )

@@ -17,8 +17,15 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 
 
-def _argument(default: Any, description: str, choices: tuple[str, ...] = ()) -> Any:
-    return field(default=default, metadata={"description": description, "choices": choices})
+def _argument(
+    default: Any, description: str, choices: tuple[str, ...] = (), *, follows: str = ""
+) -> Any:
+    """A field with what a launch argument needs.
+
+    ``follows`` names the argument whose value is the default.
+    """
+    told = {"description": description, "choices": choices, "follows": follows}
+    return field(default=default, metadata=told)
 
 
 _SWITCH = ("true", "false")
@@ -44,7 +51,13 @@ class GraphArguments:
         "the simulated clock waits for every command: deterministic, as fast as it goes",
         _SWITCH,
     )
-    use_sim_time: bool = _argument(True, "nodes follow /clock; false on a real robot", _SWITCH)
+    use_sim_time: bool | None = _argument(
+        None,
+        "nodes follow /clock; follows sim unless given: "
+        "true with sim:=false is for a simulator of your own that publishes /clock",
+        _SWITCH,
+        follows="sim",
+    )
     record: bool = _argument(True, "start the episode recorder", _SWITCH)
     bags: str = _argument("bags", "folder of the episode bags")
     policy: str = _argument("", "folder of the policy version to load at start; empty: none yet")
@@ -52,6 +65,11 @@ class GraphArguments:
     learner: bool = _argument(False, "start the learner node", _SWITCH)
     rviz: bool = _argument(False, "start RViz (where rviz2 is installed)", _SWITCH)
     params_file: str = _argument("", "YAML file with parameters that override those of any node")
+
+    @property
+    def follows_clock(self) -> bool:
+        """Whether nodes follow /clock."""
+        return self.sim if self.use_sim_time is None else self.use_sim_time
 
     @classmethod
     def from_strings(cls, values: Mapping[str, str]) -> GraphArguments:
@@ -125,9 +143,9 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
             "lockstep needs the simulated robot: a real arm does not wait "
             "(set sim:=true or lockstep:=false)"
         )
-    if arguments.sim and not arguments.use_sim_time:
+    if arguments.sim and not arguments.follows_clock:
         raise ConfigError(
-            "the simulated robot is the clock: set use_sim_time:=true, or sim:=false"
+            "the simulated robot is the clock: leave out use_sim_time:=false, or set sim:=false"
         )
     robot_path, task_path = (
         config_path("robots", arguments.robot),
@@ -135,7 +153,7 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     )
     robot, task = load_robot(robot_path), load_task(task_path)
     common = {"robot_config": str(robot_path), "task_config": str(task_path)}
-    clocked = {**common, "use_sim_time": arguments.use_sim_time}
+    clocked = {**common, "use_sim_time": arguments.follows_clock}
     stepped = {**clocked, "lockstep": arguments.lockstep}
     nodes = []
     if arguments.sim:
@@ -159,7 +177,7 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     ]
     if arguments.rviz:
         layout = Path(get_package_share_directory("rl100_bringup")) / "rviz" / "rl100.rviz"
-        time = {"use_sim_time": arguments.use_sim_time}
+        time = {"use_sim_time": arguments.follows_clock}
         described.append(
             NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))
         )

@@ -42,7 +42,7 @@ def test_the_default_graph_is_the_simulated_robot_with_recorder():
 @pytest.mark.parametrize(
     ("given", "missing", "added"),
     [
-        ({"sim": "false", "use_sim_time": "false"}, "sim_robot", None),
+        ({"sim": "false"}, "sim_robot", None),
         ({"record": "false"}, "recorder", None),
         ({"learner": "true"}, None, "learner"),
         ({"rviz": "True"}, None, "rviz2"),
@@ -79,13 +79,33 @@ def test_every_node_is_installed_and_gets_its_parameters_in_a_file(node, tmp_pat
         ({"sampler": "magic"}, "one_step"),
         ({"robot": "r2d2"}, "panda"),
         ({"task": "nowhere.yaml"}, "nowhere.yaml"),
-        ({"lockstep": "true", "sim": "false", "use_sim_time": "false"}, "real arm does not wait"),
+        ({"lockstep": "true", "sim": "false"}, "real arm does not wait"),
         ({"use_sim_time": "false"}, "is the clock"),
     ],
 )
 def test_wrong_arguments_are_refused_saying_what_is_possible(given, message):
     with pytest.raises(ConfigError, match=message):
         describe(GraphArguments.from_strings(given))
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, True),
+        ({"sim": "false"}, False),
+        ({"sim": "false", "use_sim_time": "true"}, True),
+        ({"sim": "false", "use_sim_time": "false"}, False),
+    ],
+)
+def test_nodes_follow_the_simulated_clock_where_there_is_one_unless_told_otherwise(
+    given, expected
+):
+    """Without /clock a node that follows it stays at time 0, and so does every bag."""
+    nodes = describe(GraphArguments.from_strings(given))
+    clocks = {node.name: node.parameters.get("use_sim_time") for node in nodes}
+    clocks.pop("sim_robot", None)  # it is the clock
+    assert len(clocks) == 4
+    assert set(clocks.values()) == {expected}
 
 
 def test_a_description_outside_the_package_is_taken_by_its_path(tmp_path):
