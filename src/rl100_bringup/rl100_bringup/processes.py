@@ -1,16 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Stand-in for launch_ros where it is not installed.
 
-Starts the same node processes from the same description.
+Starts the same node processes from the same description. They end with the process that started
+them, whichever way that ends (:mod:`rl100_bringup.tether`).
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -18,6 +21,7 @@ from typing import Self
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
 
+from rl100_bringup import tether
 from rl100_bringup.graph import NodeDescription
 from rl100_policy.core.errors import ConfigError, Rl100Error
 
@@ -61,12 +65,16 @@ def node_command(node: NodeDescription, params_folder: Path) -> list[str]:
 class NodeProcess:
     """One running node process; its output goes to a file."""
 
-    def __init__(self, node: NodeDescription, params_folder: Path, log: Path) -> None:
-        """Start the process."""
+    def __init__(
+        self, node: NodeDescription, params_folder: Path, log: Path, variables: Mapping[str, str]
+    ) -> None:
+        """Start the process with an environment; from the main thread, see ``tether``."""
         self.node, self.log = node, log
         self._output = log.open("wb")
+        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
         self._process = subprocess.Popen(
-            node_command(node, params_folder),
+            [*tied, *node_command(node, params_folder)],
+            env=variables,
             stdout=self._output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
@@ -107,9 +115,21 @@ class NodeProcess:
 class RunningGraph:
     """A set of node processes that live and die together; a context manager."""
 
-    def __init__(self, nodes: Sequence[NodeDescription], log_folder: Path) -> None:
-        """Prepare; nothing runs before the context is entered."""
+    def __init__(
+        self, nodes: Sequence[NodeDescription], log_folder: Path, *, domain: int | None = None
+    ) -> None:
+        """Prepare; nothing runs before the context is entered.
+
+        Args:
+            nodes: What to start.
+            log_folder: One file per node is written there.
+            domain: ROS domain of all nodes; None: that of this process's environment.
+        """
         self._nodes, self._log_folder = list(nodes), log_folder
+        self._variables = dict(os.environ)
+        if domain is not None:
+            self._variables["ROS_DOMAIN_ID"] = str(domain)
+            self._variables.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self._params = tempfile.TemporaryDirectory(prefix="rl100_params_")
         self._processes: list[NodeProcess] = []
 
@@ -134,7 +154,8 @@ class RunningGraph:
         self.stop()
 
     def _start(self, node: NodeDescription) -> NodeProcess:
-        return NodeProcess(node, Path(self._params.name), self._log_folder / f"{node.name}.log")
+        log = self._log_folder / f"{node.name}.log"
+        return NodeProcess(node, Path(self._params.name), log, self._variables)
 
     @property
     def processes(self) -> list[NodeProcess]:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from rl100_bringup.domain import free_domain
 from rl100_bringup.graph import GraphArguments, describe
 
 LAUNCH_FILE = Path(__file__).parents[1] / "launch" / "robot.launch.py"
@@ -48,7 +49,8 @@ class FakeConfiguration:
         self.name = name
 
     def perform(self, context):
-        return context[self.name]
+        value = context[self.name]
+        return value.perform(context) if isinstance(value, FakeConfiguration) else value
 
 
 @pytest.fixture
@@ -80,6 +82,8 @@ def faked_launch(monkeypatch):
         {},
         {"lockstep": "true", "policy": "versions/v1"},
         {"rviz": "true", "learner": "true", "record": "false"},
+        {"sim": "false"},
+        {"sim": "false", "use_sim_time": "true"},
     ],
 )
 def test_the_launch_file_starts_the_nodes_of_the_description(faked_launch, changes):
@@ -102,6 +106,13 @@ def test_every_argument_of_the_graph_is_a_documented_launch_argument(faked_launc
     assert next(a for a in arguments if a.name == "sim").choices == ["true", "false"]
 
 
+def test_use_sim_time_defaults_to_the_value_of_sim_and_says_so(faked_launch):
+    *arguments, _ = faked_launch.generate_launch_description()
+    (argument,) = [a for a in arguments if a.name == "use_sim_time"]
+    assert argument.default_value.name == "sim"
+    assert "follows sim" in argument.description
+
+
 @pytest.mark.launch
 @pytest.mark.skipif(
     not HAS_LAUNCH_ROS, reason="launch_ros is not installed; the fakes above stand in for it"
@@ -121,18 +132,19 @@ def test_the_launch_file_runs_under_the_real_launch_ros(tmp_path):
         "ROS_LOG_DIR": str(tmp_path / "log"),
         "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-c", program],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    try:
-        output, _ = process.communicate(timeout=15)
-    except subprocess.TimeoutExpired:
-        process.send_signal(signal.SIGINT)
-        output, _ = process.communicate(timeout=30)
+    with free_domain() as domain:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=environment | {"ROS_DOMAIN_ID": str(domain)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            output, _ = process.communicate(timeout=15)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGINT)
+            output, _ = process.communicate(timeout=30)
     for node in describe(GraphArguments(lockstep=True)):
         assert f"[{node.name}-" in output, output
     assert output.count("process has finished cleanly") == len(

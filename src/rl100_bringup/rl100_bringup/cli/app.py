@@ -66,7 +66,8 @@ def up(arguments: GraphOption = None) -> None:
     nodes = describe(GraphArguments.from_strings(given))
     log = Path("runs") / "up" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
     with RunningGraph(nodes, log) as graph:
-        table = Table("node", "package", "pid", "log")
+        domain = os.environ.get("ROS_DOMAIN_ID", "0")
+        table = Table("node", "package", "pid", "log", title=f"ROS domain {domain}")
         for process in graph.processes:
             table.add_row(
                 process.node.name, process.node.package, str(process.pid), str(process.log)
@@ -180,9 +181,11 @@ def _name_value(item: str) -> tuple[str, str]:
 
 def main() -> int:
     """Run the command; errors raised on purpose are printed without a trace."""
-    # Both end the command the orderly way, with the nodes it has started.
+    # All of them end the command the orderly way, with the nodes it has started.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # what nohup is for
+        signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
     try:
         app(standalone_mode=True)
     except Rl100Error as error:

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Node processes: their environment, and that none outlives the command that started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from domain_coordinator import domain_id
+
+from rl100_bringup.domain import free_domain
+from rl100_bringup.graph import NodeDescription
+from rl100_bringup.processes import NodeDiedError, RunningGraph
+
+SHOW = NodeDescription("fake_package", "show", "show", {})
+LIMIT_S = 30.0
+
+
+@pytest.fixture(autouse=True)
+def fake_package(tmp_path, monkeypatch):
+    """A package whose node says where it is and waits to be ended."""
+    prefix = tmp_path / "prefix"
+    index = prefix / "share/ament_index/resource_index/packages/fake_package"
+    index.parent.mkdir(parents=True)
+    index.touch()
+    script = prefix / "lib/fake_package/show"
+    script.parent.mkdir(parents=True)
+    script.write_text(
+        "#!/usr/bin/env bash\n"
+        "trap 'echo ended; exit 0' INT TERM\n"
+        "echo domain=$ROS_DOMAIN_ID range=$ROS_AUTOMATIC_DISCOVERY_RANGE pid=$$\n"
+        "while true; do sleep 0.05; done\n"
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix), prepend=os.pathsep)
+
+
+def eventually(condition) -> bool:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return bool(condition())
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process runs; one that has ended may wait for its new parent to notice."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def is_in_the_graph(pid: int) -> bool:
+    """Whether a process has joined the middleware, seen by the memory it shares."""
+    return "/dev/shm/fastrtps" in Path(f"/proc/{pid}/maps").read_text()
+
+
+def shown(tmp_path, **options) -> str:
+    with RunningGraph([SHOW], tmp_path / "log", **options) as graph:
+        (process,) = graph.processes
+        assert eventually(process.log_tail)
+        return process.log_tail()
+
+
+def test_a_graph_runs_in_the_domain_it_is_given(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_DOMAIN_ID", "3")
+    monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
+    assert "domain=77 range=LOCALHOST " in shown(tmp_path, domain=77)
+    assert "domain=3 range= " in shown(tmp_path)
+
+
+def test_a_discovery_range_that_the_person_has_set_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
+    assert "domain=77 range=SUBNET " in shown(tmp_path, domain=77)
+
+
+def test_a_free_domain_is_neither_our_own_nor_taken(monkeypatch):
+    with free_domain() as first:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(first + 1))
+        with free_domain() as second, domain_id() as third:
+            assert len({first, first + 1, second, third}) >= 3
+            assert second not in (first, first + 1)
+            assert third not in (first, second)
+
+
+def test_an_error_in_a_reserved_domain_stays_what_it_is():
+    with pytest.raises(FileNotFoundError), free_domain():
+        raise FileNotFoundError
+
+
+def test_a_node_that_ends_is_noticed_with_its_output(tmp_path):
+    with RunningGraph([SHOW], tmp_path / "log") as graph:
+        (process,) = graph.processes
+        assert eventually(process.log_tail)
+        graph.check()
+        os.kill(process.pid, signal.SIGTERM)
+        assert eventually(lambda: process.returncode is not None)
+        with pytest.raises(NodeDiedError, match=r"'show' ended with status 0(.|\n)*ended"):
+            graph.check()
+
+
+def test_the_end_of_the_graph_is_the_end_of_its_nodes(tmp_path):
+    with RunningGraph([SHOW], tmp_path / "log") as graph:
+        (process,) = graph.processes
+        assert eventually(process.log_tail)
+    assert not is_alive(process.pid)
+    assert process.log_tail().endswith("ended")
+
+
+def test_a_node_ends_when_the_process_that_started_it_is_killed(tmp_path):
+    program = (
+        "import sys, time; from pathlib import Path;"
+        "from rl100_bringup.graph import NodeDescription;"
+        "from rl100_bringup.processes import RunningGraph;"
+        "show = NodeDescription('fake_package', 'show', 'show', {});"
+        "graph = RunningGraph([show], Path(sys.argv[1])).__enter__();"
+        "time.sleep(1000)"
+    )
+    log = tmp_path / "log" / "show.log"
+    parent = subprocess.Popen([sys.executable, "-c", program, log.parent])
+    try:
+        assert eventually(lambda: log.exists() and log.read_text())
+    finally:
+        parent.kill()
+        parent.wait()
+    node = int(log.read_text().partition("pid=")[2])
+    assert eventually(lambda: not is_alive(node))
+    assert log.read_text().endswith("ended\n")
+
+
+@pytest.mark.launch
+@pytest.mark.parametrize("ending", [signal.SIGKILL, signal.SIGHUP, signal.SIGTERM])
+def test_no_node_of_up_outlives_the_command(tmp_path, ending):
+    """SIGHUP is what closing the terminal sends."""
+    arguments = ["sim:=false", f"bags:={tmp_path / 'bags'}"]
+    with free_domain() as domain:
+        command = subprocess.Popen(
+            [sys.executable, "-m", "rl100_bringup.cli", "up", *arguments],
+            env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            assert command.stdout is not None
+            assert any("Ctrl-C stops" in line for line in command.stdout)
+            children = Path(f"/proc/{command.pid}/task/{command.pid}/children").read_text()
+            nodes = [int(pid) for pid in children.split()]
+            assert eventually(lambda: all(map(is_in_the_graph, nodes)))
+            command.send_signal(ending)
+            status = command.wait(LIMIT_S)
+        finally:
+            command.kill()
+            command.stdout.close()
+        assert len(nodes) == 4  # cloud, command_gate, policy, recorder
+        assert eventually(lambda: not any(map(is_alive, nodes)))
+    assert status == (-ending if ending is signal.SIGKILL else 128 + ending)
