@@ -53,6 +53,7 @@ def train_from_bags(
             task_config,
             robot_config,
             lambda done, total: display.update(reading, completed=done, total=total),
+            accept_other_setup=settings.accept_other_setup,
         )
         bars: dict[str, TaskID] = {}
         begun: dict[str, float] = {}

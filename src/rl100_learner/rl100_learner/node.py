@@ -10,7 +10,8 @@ with the robot but the folders of bags and versions, so it may run on another ma
 | learner/train (execute) | reentrant, on one of two executor threads | for the whole training |
 | learner/train (goal, cancel) | reentrant | no |
 
-One training at a time: a goal that comes meanwhile is rejected.
+One training at a time: a goal that comes meanwhile is rejected, or ended at once if it came before
+the first one began. So a training leaves the second thread free, and a cancel is always served.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
 
 _STATUS_PERIOD_S = 0.5
+_BUSY = "a training is running; cancel it first"
 
 
 class _CancelledError(Rl100Error):
@@ -85,23 +87,35 @@ class LearnerNode(Node):
             )
             return GoalResponse.REJECT
         if self._busy.locked():
-            self.get_logger().warning("a training is running; cancel it first")
+            self.get_logger().warning(_BUSY)
             return GoalResponse.REJECT
         return GoalResponse.ACCEPT
 
     def _execute(self, handle: ServerGoalHandle) -> Train.Result:
-        with self._busy:
-            try:
-                version = self._train(handle)
-            except _CancelledError as error:
-                handle.canceled()
-                return self._finish(LearnerStatus.IDLE, str(error), None)
-            except (Rl100Error, OSError) as error:
-                self.get_logger().error(str(error))
-                handle.abort()
-                return self._finish(LearnerStatus.FAULT, str(error), None)
-            handle.succeed()
-            return self._finish(LearnerStatus.IDLE, f"wrote {version}", version)
+        # Taken here and not with the goal: rclpy drops an accepted goal without executing it when
+        # its client is gone, and nobody would ever give the lock back. Never waited for, because
+        # the thread that waits could not serve a cancel.
+        if not self._busy.acquire(blocking=False):
+            self.get_logger().warning(_BUSY)
+            handle.abort()
+            return Train.Result(success=False, message=_BUSY)
+        try:
+            return self._execute_alone(handle)
+        finally:
+            self._busy.release()
+
+    def _execute_alone(self, handle: ServerGoalHandle) -> Train.Result:
+        try:
+            version = self._train(handle)
+        except _CancelledError as error:
+            handle.canceled()
+            return self._finish(LearnerStatus.IDLE, str(error), None)
+        except (Rl100Error, OSError, RuntimeError, ValueError) as error:  # torch raises the last
+            self.get_logger().error(str(error))
+            handle.abort()
+            return self._finish(LearnerStatus.FAULT, str(error), None)
+        handle.succeed()
+        return self._finish(LearnerStatus.IDLE, f"wrote {version}", version)
 
     def _train(self, handle: ServerGoalHandle) -> Path:
         goal = handle.request
@@ -112,7 +126,11 @@ class LearnerNode(Node):
             handle, LearnerStatus(state=LearnerStatus.READING, loss=float("nan")), force=True
         )
         episodes = load_episodes(
-            Path(goal.bags), self._task, self._robot, lambda *_: self._stop_if_cancelled(handle)
+            Path(goal.bags),
+            self._task,
+            self._robot,
+            lambda *_: self._stop_if_cancelled(handle),
+            accept_other_setup=settings.accept_other_setup,
         )
 
         def on_progress(progress: Progress) -> None:

@@ -130,6 +130,72 @@ def test_a_frame_without_a_view_counts_as_missing(tmp_path):
     assert "1 depth frames give no cloud" in notes_of(folder)
 
 
+def joint_state(step: int, names=ROBOT.joints, positions=ROBOT.home) -> bytes:
+    return FACTORY.joint_state(known_episode().stamp_ns(step), names, positions)
+
+
+BAD_JOINT_STATES = {
+    "not finite": joint_state(6, positions=[np.nan, *ROBOT.home[1:]]),
+    "lacks a joint": joint_state(6, ROBOT.joints[1:], ROBOT.home[1:]),
+    "sizes disagree": joint_state(6, positions=ROBOT.home[1:]),
+    "no JointState": b"\x00\x01\x00\x00\x07",
+}
+
+
+@pytest.mark.parametrize("what", BAD_JOINT_STATES)
+def test_a_bad_joint_state_is_skipped_and_counted(tmp_path, what):
+    """Regression: it made the whole bag unusable."""
+    bad = ("joint_states", 6, BAD_JOINT_STATES[what])
+    folder = written(tmp_path, missing={"joint_states": frozenset({6})}, extra=(bad,))
+    episode = read_episode(folder, TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(6))
+    assert episode.outcome == "unlabelled"
+    assert "joint_states: 1 bad messages skipped" in notes_of(folder)
+
+
+@pytest.mark.parametrize("what", BAD_JOINT_STATES)
+def test_a_bad_joint_state_does_not_hide_a_good_one_of_its_time(tmp_path, what):
+    folder = written(tmp_path, extra=(("joint_states", 6, BAD_JOINT_STATES[what]),))
+    episode = read_episode(folder, TASK, ROBOT)
+    np.testing.assert_array_equal(steps_of(episode), np.arange(T + 1))
+    expected = ArmKinematics(ROBOT).tool_position(known_episode().positions[6])
+    np.testing.assert_allclose(episode.proprio[6], expected, atol=1e-6)
+
+
+def test_joint_states_of_another_driver_are_no_concern_of_the_episode(tmp_path):
+    """Regression: a gripper that publishes its own joints made the bag unusable."""
+    gripper = [
+        ("joint_states", step, joint_state(step, ["finger"], [0.01])) for step in range(T + 1)
+    ]
+    folder = written(tmp_path, extra=gripper)
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(T + 1))
+    assert notes_of(folder) == ""
+
+
+@pytest.mark.parametrize(
+    ("stream", "topic", "data"),
+    [
+        ("camera_info", CAMERA.info_topic, FACTORY.camera_info(0, CAMERA.model_copy(
+            update={"fx": np.nan}))),
+        ("camera_info", CAMERA.info_topic, b"\x00\x01\x00\x00"),
+        ("extrinsics", "camera/extrinsics", FACTORY.extrinsics(0, CAMERA.model_copy(
+            update={"xyz": (np.nan, 0.0, 0.0)}), ROBOT.base_frame)),
+        ("command", "gate/command", b"\x00\x01\x00\x00"),
+    ],
+)  # fmt: skip
+def test_a_bad_message_beside_good_ones_is_skipped_and_counted(tmp_path, stream, topic, data):
+    folder = written(tmp_path, extra=((stream, 3, data),))
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(T + 1))
+    assert notes_of(folder) == f"{topic}: 1 bad messages skipped"
+
+
+def test_a_depth_frame_of_another_camera_gives_no_cloud_as_in_the_live_node(tmp_path):
+    data = FACTORY.depth(known_episode().stamp_ns(2), known_episode().depth_mm[2], "elsewhere")
+    folder = written(tmp_path, missing={"depth": frozenset({2})}, extra=(("depth", 2, data),))
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
+    assert "1 depth frames give no cloud" in notes_of(folder)
+
+
 def test_periods_in_which_nobody_is_in_command_are_cut_from_both_ends(tmp_path):
     folder = written(tmp_path, hold=frozenset({0, 1, 4, T - 1}))
     episode = read_episode(folder, TASK, ROBOT)
@@ -151,6 +217,41 @@ def test_a_bag_of_another_task_or_robot_is_refused_by_name(tmp_path, what):
     folder = written(tmp_path, metadata={what: "other"})
     with pytest.raises(BagError, match="other"):
         read_episode(folder, TASK, ROBOT)
+
+
+OTHER_SETUP = {
+    "tool": ROBOT.tool.model_copy(update={"xyz": (0.0, 0.0, 0.3)}),
+    "control_period": 0.05,
+    "base_frame": "table",
+    "joints": ROBOT.joints[::-1],
+    "locked_joints": {**ROBOT.locked_joints, "panda_finger_joint1": 0.0},
+}
+
+
+@pytest.mark.parametrize("key", OTHER_SETUP)
+def test_a_bag_recorded_with_another_setup_is_refused_by_key_unless_accepted(tmp_path, key):
+    """Regression: the hash of the descriptions was recorded and never looked at."""
+    recorded_on = ROBOT.model_copy(update={key: OTHER_SETUP[key]})
+    folder = written(tmp_path, metadata={"setup": recorded_on.setup})
+    with pytest.raises(BagError, match=rf"recorded with {key} "):
+        read_episode(folder, TASK, ROBOT)
+    read = EpisodeReader(TASK, ROBOT, accept_other_setup=True).read(folder)
+    np.testing.assert_array_equal(steps_of(read.episode), np.arange(T + 1))
+    assert f"in spite of {key} " in "; ".join(read.notes)
+
+
+def test_what_is_recorded_itself_may_be_described_otherwise(tmp_path):
+    changes = {"home": (0.1,) * 7, "velocity_scale": 0.5, "position_margin": 0.1}
+    camera = CAMERA.model_copy(update={"name": "top", "xyz": (0.4, 0.0, 0.5)})
+    robot = ROBOT.model_copy(update={**changes, "cameras": (camera,)})
+    folder = written(tmp_path)
+    task = TASK.model_copy(update={"description": "other words", "time_limit": 1.0})
+    np.testing.assert_array_equal(steps_of(read_episode(folder, task, robot)), np.arange(T + 1))
+
+
+def test_a_bag_that_does_not_tell_its_setup_is_read(tmp_path):
+    folder = written(tmp_path, metadata={"setup": {}})
+    assert len(read_episode(folder, TASK, ROBOT)) == T
 
 
 def test_other_action_components_are_refused(tmp_path):
@@ -277,6 +378,17 @@ def test_unusable_bags_are_reported_and_the_others_are_read(bags):
     assert set(left_out) == {"e1", "foreign"}
     assert "pour" in left_out["foreign"]
     assert done == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_accepting_another_setup_is_not_remembered(bags):
+    recorded_on = ROBOT.model_copy(update={"control_period": 0.2})
+    written(bags, metadata={"episode_id": "e3", "setup": recorded_on.setup})
+    for _ in range(2):  # the second time from the cache
+        assert len(load_episodes(bags, TASK, ROBOT, accept_other_setup=True)) == 4
+    reports: list[BagReport] = []
+    assert len(load_episodes(bags, TASK, ROBOT, on_report=reports.append)) == 3
+    assert reports[-1].status is BagStatus.LEFT_OUT
+    assert "control_period 0.2" in reports[-1].notes[0]
 
 
 def test_a_degraded_bag_is_used_and_reported_also_from_the_cache(bags):

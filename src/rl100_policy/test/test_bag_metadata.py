@@ -73,6 +73,7 @@ FULL = EpisodeMetadata(
     lost={"joint_states": TopicLoss(middleware=1, gaps=2)},
     degraded_reasons=("joint_states: 2 lost",),
     recovered=True,
+    setup={"joints": ["a", "b"], "tool": {"xyz": [0.0, 0.1, 1e-9]}},
     config_hash="ab",
     software_version="0.1.0",
     tags={"seed": "7", "note": "a: b"},

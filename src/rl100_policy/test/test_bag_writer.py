@@ -21,7 +21,7 @@ from rl100_policy.bags.qos import OfferedQos
 from rl100_policy.bags.reading import read_messages, read_metadata
 from rl100_policy.bags.recovery import check_episode
 from rl100_policy.bags.relabel import relabel_episode
-from rl100_policy.bags.reservation import is_being_written
+from rl100_policy.bags.reservation import FolderLock
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.writer import EpisodeWriter
@@ -174,7 +174,8 @@ def test_an_episode_is_partial_until_it_is_closed(tmp_path):
     writer = begun(tmp_path)
     partial = tmp_path / "episode.partial"
     assert [path.name for path in tmp_path.iterdir()] == ["episode.partial"]
-    assert is_being_written(partial)
+    with pytest.raises(BlockingIOError):
+        FolderLock(partial)
     folder = writer.close(META)
     assert [path.name for path in tmp_path.iterdir()] == ["episode"]
     assert sorted(path.name for path in folder.iterdir()) == ["episode_0.mcap", METADATA_FILE]
@@ -224,13 +225,15 @@ def test_a_full_disk_is_a_named_error_and_leaves_a_partial_episode(tmp_path, cal
         writer.flush() if call == "flush" else writer.close(META)
     writer.abort()
     assert (tmp_path / "episode.partial").is_dir()
-    assert not is_being_written(tmp_path / "episode.partial")
+    FolderLock(tmp_path / "episode.partial").abandon()  # nobody holds it any more
 
 
 def test_a_damaged_file_is_a_named_error(episode):
     path = bag_file(episode)
     content = bytearray(path.read_bytes())
-    content[600] ^= 0xFF  # within the first chunk
+    with path.open("rb") as stream:
+        chunk = make_reader(stream).get_summary().chunk_indexes[0]
+    content[chunk.chunk_start_offset + chunk.chunk_length // 2] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(BagError, match="damaged"):
         read_messages(episode, ["joint_states"])
@@ -244,6 +247,24 @@ def test_a_malformed_message_is_written_raw_and_refused_by_topic_when_read(tmp_p
     assert check_episode(folder) == []
     with pytest.raises(BagError, match="joint_states"):
         read_messages(folder, ["joint_states"])
+
+
+def test_a_malformed_message_is_left_out_if_somebody_is_told(tmp_path):
+    writer = EpisodeWriter(tmp_path, META)
+    writer.write(JOINTS, joint(1), log_ns=1)
+    writer.write(JOINTS, b"\x00\x01\x00\x00\x01", log_ns=2)
+    writer.write(JOINTS, joint(3), log_ns=3)
+    told: list[tuple[str, str]] = []
+    read = read_messages(
+        writer.close(META),
+        ["joint_states", "feedback"],
+        on_malformed=lambda topic, error: told.append((topic, str(error))),
+    )
+    assert [message.log_ns for message in read["joint_states"]] == [1, 3]
+    assert read["feedback"] == []
+    ((topic, error),) = told
+    assert topic == "joint_states"
+    assert "received at 2 ns" in error
 
 
 def test_surplus_bytes_after_a_message_are_forgiven(tmp_path):

@@ -2,14 +2,16 @@
 """One episode from its bag, by the code that serves the live robot.
 
 Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a depth
-frame from which no cloud can be made counts as missing; periods at the beginning and end in which
-nobody was in command are not part of the episode; if the stretch does not reach the end of the
-episode, its outcome is unlabelled, because the outcome was given to an end that is not in it.
+frame from which no cloud can be made counts as missing; any other message that a live node would
+refuse is skipped, and counted in the notes; periods at the beginning and end in which nobody was
+in command are not part of the episode; if the stretch does not reach the end of the episode, its
+outcome is unlabelled, because the outcome was given to an end that is not in it.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from rl100_learner.data.alignment import Alignment, align, nearest_index
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.streams import (
     ExecutedActions,
+    arm_positions,
     by_stamp,
     executed_actions,
     recorded_camera_pose,
@@ -32,6 +35,7 @@ from rl100_policy.bags.reading import read_messages, read_metadata
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ObservationError
+from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import proprioception
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
@@ -63,15 +67,27 @@ class _Streams:
     commands: ExecutedActions
     intrinsics: Intrinsics
     t_base_camera: NDArray[np.float64]
-    pose_recorded: bool
+    """[4, 4], optical frame in the base frame."""
+    notes: tuple[str, ...]
+    """What was skipped or made up for, for people."""
 
 
 class EpisodeReader:
     """Reads episodes of one task on one arm. Not thread-safe (the kinematics are not)."""
 
-    def __init__(self, task: TaskConfig, robot: RobotConfig) -> None:
-        """Prepare the kinematics; the first camera of the robot is the one that is read."""
+    def __init__(
+        self, task: TaskConfig, robot: RobotConfig, *, accept_other_setup: bool = False
+    ) -> None:
+        """Prepare the kinematics; the first camera of the robot is the one that is read.
+
+        Args:
+            task: What the policy sees and does.
+            robot: The arm.
+            accept_other_setup: Read bags recorded with another ``RobotConfig.setup`` too, as if
+                they had been recorded with this one.
+        """
         self._task, self._robot = task, robot
+        self._accept_other_setup = accept_other_setup
         self._camera = robot.camera()
         self._kinematics = ArmKinematics(robot)
         self._period_ns = round(robot.control_period * 1e9)
@@ -80,8 +96,9 @@ class EpisodeReader:
         """Read one closed episode.
 
         Raises:
-            BagError: If the bag is of another task or robot, damaged, or holds no action with an
-                observation before and after it.
+            BagError: If the bag is of another task or robot, was recorded with another setup of
+                the robot that is not accepted, is damaged, or holds no action with an observation
+                before and after it.
         """
         metadata = read_metadata(folder)
         try:
@@ -99,23 +116,47 @@ class EpisodeReader:
         for what, found, wanted in expected:
             if found and found != wanted:
                 raise BagError(f"it is of {what} {found!r}, expected {wanted!r}")
+        differences = self._other_setup(metadata)
+        if differences and not self._accept_other_setup:
+            raise BagError(
+                f"it was recorded with {'; '.join(differences)}: give the description it was "
+                "recorded with, or set accept_other_setup=true"
+            )
+
+    def _other_setup(self, metadata: EpisodeMetadata) -> list[str]:
+        """Differences to the robot description; a bag that does not tell has none."""
+        return [
+            f"{key} {metadata.setup[key]}, the robot description has {value}"
+            for key, value in self._robot.setup.items()
+            if key in metadata.setup and metadata.setup[key] != value
+        ]
 
     def _streams(self, folder: Path, metadata: EpisodeMetadata) -> _Streams:
-        depth_topic = self._camera.topic
-        info_topic = depth_topic.rsplit("/", 1)[0] + "/camera_info"
-        bag = read_messages(folder, [JOINTS, depth_topic, info_topic, EXTRINSICS, COMMANDS])
-        pose, recorded = recorded_camera_pose(
-            bag[EXTRINSICS], self._camera, self._robot.base_frame
+        camera, end_ns = self._camera, metadata.end_ns
+        skipped: Counter[str] = Counter()
+        bag = read_messages(
+            folder,
+            [JOINTS, camera.topic, camera.info_topic, EXTRINSICS, COMMANDS],
+            on_malformed=lambda topic, _: skipped.update([topic]),
         )
-        joints = by_stamp(bag[JOINTS], metadata.end_ns)
-        names = self._robot.joints
+        pose, bad = recorded_camera_pose(bag[EXTRINSICS], camera, self._robot.base_frame)
+        skipped[EXTRINSICS] += bad
+        intrinsics, bad = recorded_intrinsics(bag[camera.info_topic])
+        skipped[camera.info_topic] += bad
+        positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
+        skipped[JOINTS] += bad
+        notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
+        if pose is None:
+            pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
+            notes.append(f"no {EXTRINSICS}: the camera pose of the robot description is used")
+        notes += [f"taken in spite of {each}" for each in self._other_setup(metadata)]
         return _Streams(
-            positions={at: messages.joint_positions(each, names) for at, each in joints.items()},
-            depth=by_stamp(bag[depth_topic], metadata.end_ns),
-            commands=executed_actions(by_stamp(bag[COMMANDS], metadata.end_ns), self._task.action),
-            intrinsics=recorded_intrinsics(bag[info_topic]),
+            positions=positions,
+            depth=by_stamp(bag[camera.topic], end_ns),
+            commands=executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action),
+            intrinsics=intrinsics,
             t_base_camera=pose,
-            pose_recorded=recorded,
+            notes=tuple(notes),
         )
 
     def _joined(self, folder: Path, metadata: EpisodeMetadata, streams: _Streams) -> ReadEpisode:
@@ -127,7 +168,7 @@ class EpisodeReader:
             raise BagError(
                 f"no action has an observation before and after it: {len(joint_ns)} joint states, "
                 f"{len(streams.depth)} depth frames of which {unusable} give no cloud, "
-                f"{len(commands.stamps_ns)} commands"
+                f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
         positions, frames = list(streams.positions.values()), list(clouds.values())
         observed, tool = self._task.observation, self._kinematics.tool_position
@@ -159,6 +200,7 @@ class EpisodeReader:
 
     def _cloud(self, streams: _Streams, image: Any) -> Floats:
         observed, camera = self._task.observation, self._camera
+        messages.require_frame(image, camera.optical_frame)
         return depth_to_cloud(
             messages.depth_image(image),
             streams.intrinsics,
@@ -192,9 +234,7 @@ def _notes(
     metadata: EpisodeMetadata, streams: _Streams, stretch: Alignment, unusable: int
 ) -> tuple[str, ...]:
     """What is known to be missing from the episode, for people."""
-    notes = list(metadata.degraded_reasons)
-    if not streams.pose_recorded:
-        notes.append(f"no {EXTRINSICS}: the camera pose of the robot description is used")
+    notes = [*metadata.degraded_reasons, *streams.notes]
     if unusable:
         notes.append(f"{unusable} depth frames give no cloud")
     if stretch.left_out:

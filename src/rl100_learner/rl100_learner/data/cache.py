@@ -23,6 +23,7 @@ from safetensors.numpy import save_file
 from rl100_learner.data import alignment, bag_episode, streams
 from rl100_learner.data.bag_episode import ReadEpisode
 from rl100_learner.data.episode import Episode
+from rl100_policy.bags import reading
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.metadata import config_hash
 from rl100_policy.core import geometry, kinematics, messages, observation, point_cloud
@@ -33,6 +34,7 @@ _CODE: tuple[ModuleType, ...] = (
     alignment,
     bag_episode,
     streams,
+    reading,
     geometry,
     kinematics,
     messages,
@@ -50,12 +52,14 @@ _ARRAYS = ("clouds", "proprio", "actions", "stamps_ns")
 class EpisodeCache:
     """Cache of one bag folder for one task on one arm."""
 
-    def __init__(self, bags: Path, task: TaskConfig, robot: RobotConfig) -> None:
+    def __init__(
+        self, bags: Path, task: TaskConfig, robot: RobotConfig, *, accept_other_setup: bool
+    ) -> None:
         """Compute what all entries depend on; nothing is written yet."""
         self._folder = bags / CACHE
         urdf = hashlib.sha256(resolve_uri(robot.urdf).read_bytes()).hexdigest()
         self._description = hashlib.sha256(
-            f"{config_hash(task, robot)} {urdf}".encode()
+            f"{config_hash(task, robot)} {urdf} {accept_other_setup}".encode()
         ).hexdigest()
         self._code = hashlib.sha256(
             b"".join(Path(str(module.__file__)).read_bytes() for module in _CODE)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """All episodes of a folder of bags, read once and then only what is new.
 
-A bag that cannot be used (damaged, of another task or robot, without a usable action) is left out
-and reported, never fatal. A degraded bag is used as far as it goes, see ``bag_episode``, and
-reported too. Unfinished bags are ignored.
+A bag that cannot be used (damaged, of another task or robot, recorded with another tool or control
+period, without a usable action) is left out and reported, never fatal. A degraded bag is used as
+far as it goes, see ``bag_episode``, and reported too. Unfinished bags are ignored.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def load_episodes(
     on_progress: OnProgress | None = None,
     *,
     on_report: Callable[[BagReport], None] | None = None,
+    accept_other_setup: bool = False,
 ) -> list[Episode]:
     """Read every usable episode of a folder, in the order of their ids.
 
@@ -63,6 +64,7 @@ def load_episodes(
         robot: Bags of other robots are left out.
         on_progress: Told after every bag; what it raises ends the reading and is passed on.
         on_report: Told what became of each bag; losses are also logged as warnings.
+        accept_other_setup: Also use bags recorded with another ``RobotConfig.setup``.
 
     Returns:
         The episodes.
@@ -72,7 +74,7 @@ def load_episodes(
     """
     index = read_index(bags)
     names = sorted([*(entry.folder for entry in index.entries), *index.damaged])
-    source = _Source(bags, task, robot)
+    source = _Source(bags, task, robot, accept_other_setup=accept_other_setup)
     episodes: list[Episode] = []
     reports: list[BagReport] = []
     for done, name in enumerate(names, start=1):
@@ -97,10 +99,12 @@ def load_episodes(
 class _Source:
     """Episodes of one folder, from the cache or from their bags."""
 
-    def __init__(self, bags: Path, task: TaskConfig, robot: RobotConfig) -> None:
+    def __init__(
+        self, bags: Path, task: TaskConfig, robot: RobotConfig, *, accept_other_setup: bool
+    ) -> None:
         self._bags = bags
-        self._cache = EpisodeCache(bags, task, robot)
-        self._reader = EpisodeReader(task, robot)
+        self._cache = EpisodeCache(bags, task, robot, accept_other_setup=accept_other_setup)
+        self._reader = EpisodeReader(task, robot, accept_other_setup=accept_other_setup)
 
     def get(self, name: str, damage: str) -> tuple[Episode | None, BagReport]:
         """Episode of one bag if it is usable, and what became of it."""

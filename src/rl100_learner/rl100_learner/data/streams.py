@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The streams of one bag, checked and by header stamp, before they are joined.
 
-Every function raises BagError for what makes the whole episode unusable.
+A message that a live node would refuse is skipped and counted, as the node does. Every function
+raises BagError for what makes the whole episode unusable.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +19,6 @@ from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import ActionConfig, CameraConfig
 from rl100_policy.core.errors import BagError, ObservationError
-from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.point_cloud import Intrinsics
 
 
@@ -45,11 +45,47 @@ def by_stamp(recorded: Sequence[BagMessage], end_ns: int) -> dict[int, Any]:
         end_ns: Later stamps are left out; 0: none are.
     """
     found: dict[int, Any] = {}
+    for stamp, message in _until(recorded, end_ns):
+        found.setdefault(stamp, message)
+    return dict(sorted(found.items()))
+
+
+def _until(recorded: Sequence[BagMessage], end_ns: int) -> Iterator[tuple[int, Any]]:
     for message in recorded:
         stamp = messages.stamp_ns(message.value.header.stamp)
         if not end_ns or stamp <= end_ns:
-            found.setdefault(stamp, message.value)
-    return dict(sorted(found.items()))
+            yield stamp, message.value
+
+
+def arm_positions(
+    recorded: Sequence[BagMessage], names: Sequence[str], end_ns: int
+) -> tuple[dict[int, NDArray[np.float64]], int]:
+    """Positions of the arm's joints, [n_joints], rad, by header stamp [ns], in its order.
+
+    Messages with none of the joints are another driver's on the same topic, a gripper's for
+    example, and no concern of the episode. Of equal stamps the first usable one is taken.
+
+    Args:
+        recorded: sensor_msgs/JointState in the order of reception.
+        names: Joints wanted, in this order.
+        end_ns: Later stamps are left out; 0: none are.
+
+    Returns:
+        The positions, and how many messages were skipped because they lack some of the joints or
+        a position is not finite.
+    """
+    skipped = 0
+    found: dict[int, NDArray[np.float64]] = {}
+    for stamp, message in _until(recorded, end_ns):
+        if set(names).isdisjoint(message.name):
+            continue
+        try:
+            positions = messages.joint_positions(message, names)
+        except ObservationError:
+            skipped += 1
+        else:
+            found.setdefault(stamp, positions)
+    return dict(sorted(found.items())), skipped
 
 
 def executed_actions(commands: dict[int, Any], action: ActionConfig) -> ExecutedActions:
@@ -84,36 +120,45 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     return ExecutedActions(np.array(list(usable), dtype=np.int64), actions)
 
 
-def recorded_intrinsics(infos: Sequence[BagMessage]) -> Intrinsics:
+def recorded_intrinsics(infos: Sequence[BagMessage]) -> tuple[Intrinsics, int]:
     """Intrinsics of the one camera setting of an episode, from its sensor_msgs/CameraInfo.
 
+    Returns:
+        The intrinsics, and how many messages were skipped because they cannot be a camera's.
+
     Raises:
-        BagError: If there are none, they differ, or they cannot be a camera's.
+        BagError: If there are none, or they differ.
     """
-    try:
-        found = {messages.intrinsics(info.value) for info in infos}
-    except ObservationError as error:
-        raise BagError(str(error)) from error
+    found, skipped = set(), 0
+    for info in infos:
+        try:
+            found.add(messages.intrinsics(info.value))
+        except ObservationError:
+            skipped += 1
     if len(found) != 1:
-        raise BagError(f"expected one and the same CameraInfo throughout, found {len(found)}")
-    return found.pop()
+        raise BagError(
+            f"expected one and the same CameraInfo throughout, found {len(found)} different ones "
+            f"and {skipped} that cannot be a camera's"
+        )
+    return found.pop(), skipped
 
 
 def recorded_camera_pose(
     transforms: Sequence[BagMessage], camera: CameraConfig, base_frame: str
-) -> tuple[NDArray[np.float64], bool]:
+) -> tuple[NDArray[np.float64] | None, int]:
     """Optical frame in the base frame, [4, 4].
 
     Args:
         transforms: geometry_msgs/TransformStamped of any frames.
-        camera: Which camera, and its pose if none is recorded.
+        camera: Which camera.
         base_frame: Robot base frame.
 
     Returns:
-        The pose, and whether it was recorded.
+        The pose, None if none was recorded, and how many messages were skipped because they are
+        no pose.
 
     Raises:
-        BagError: If the pose changes during the episode, or is not finite.
+        BagError: If the pose changes during the episode.
     """
     of_camera = [
         each.value.transform
@@ -121,12 +166,12 @@ def recorded_camera_pose(
         if each.value.header.frame_id == base_frame
         and each.value.child_frame_id == camera.optical_frame
     ]
-    if not of_camera:
-        return pose_from_xyz_rpy(camera.xyz, camera.rpy), False
-    try:
-        poses = [messages.transform_matrix(each) for each in of_camera]
-    except ObservationError as error:
-        raise BagError(str(error)) from error
+    poses, skipped = [], 0
+    for transform in of_camera:
+        try:
+            poses.append(messages.transform_matrix(transform))
+        except ObservationError:
+            skipped += 1
     if any(not np.allclose(pose, poses[0], atol=1e-6) for pose in poses):
         raise BagError("the camera's pose changes during the episode; it must be fixed")
-    return poses[0], True
+    return poses[0] if poses else None, skipped

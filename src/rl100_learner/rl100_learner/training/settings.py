@@ -7,20 +7,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
+from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import ConfigError
 
 
-class TrainSettings(BaseModel):
+class TrainSettings(FrozenModel):
     """Everything that decides the weights, besides the episodes; durations are in steps.
 
     Equal settings, episodes, machine type and thread count give equal weights.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     seed: int = 0
     preset: Literal["small", "paper"] = "small"
@@ -29,6 +28,9 @@ class TrainSettings(BaseModel):
     """Actions per decision."""
     episodes: Literal["all", "success"] = "success"
     """Which episodes to imitate: those labelled a success, or all of them."""
+    accept_other_setup: bool = False
+    """Also use bags recorded with another tool, base frame, joints, locked joints or control
+    period than the robot description says, as if they had been recorded with it."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
     imitation: ImitationConfig = ImitationConfig()

@@ -18,22 +18,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import ValidationError
 
 from rl100_policy.bags.identity import INDEX, METADATA_FILE, PARTIAL, bag_file, is_episode_folder
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_metadata, read_statistics
 from rl100_policy.bags.storage import read_metadata_file
+from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import BagError
 
 _FORMAT = 1
 
 
-class IndexEntry(BaseModel):
+class IndexEntry(FrozenModel):
     """One closed episode."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str
     """Folder name within the bag folder."""

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 
-from pydantic import BaseModel, ConfigDict
+from rl100_policy.core.config import FrozenModel
 
 
 class Outcome(StrEnum):
@@ -30,10 +30,8 @@ class JudgementKind(IntEnum):
     FAILURE = 2
 
 
-class Judgement(BaseModel):
+class Judgement(FrozenModel):
     """One key press, button or call of the person at the robot."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     stamp_ns: int
     """When it was given, ROS time."""

@@ -14,9 +14,10 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from rl100_policy.bags.judgement import Judgement, Outcome, outcome_of
+from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import BagError
 
 MCAP_RECORD = "rl100_episode"
@@ -24,15 +25,13 @@ MCAP_RECORD = "rl100_episode"
 
 _PREFIX = "rl100."
 _FORMAT = 1
-_JSON_FIELDS = ("judgements", "lost", "degraded_reasons", "tags")
+_JSON_FIELDS = ("judgements", "lost", "degraded_reasons", "setup", "tags")
 
 Count = Annotated[int, Field(ge=0)]
 
 
-class TopicLoss(BaseModel):
+class TopicLoss(FrozenModel):
     """Messages of one topic known to be missing from the bag, by who lost them."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     middleware: Count = 0
     """Reported by DDS: never reached the recorder."""
@@ -47,10 +46,8 @@ class TopicLoss(BaseModel):
         return max(self.middleware + self.recorder, self.gaps)
 
 
-class EpisodeMetadata(BaseModel):
+class EpisodeMetadata(FrozenModel):
     """Provenance, outcome and quality of one episode."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     episode_id: str
     task: str
@@ -65,16 +62,21 @@ class EpisodeMetadata(BaseModel):
     """ROS time of the last wanted observation; 0: everything in the bag."""
     end_reason: str = ""
     """Why recording ended, for people; empty while it runs and after a crash."""
-    lost: dict[str, TopicLoss] = {}
+    lost: dict[str, TopicLoss] = Field(default_factory=dict)
     """By topic; topics without loss are left out."""
     degraded_reasons: tuple[str, ...] = ()
     """Why the data are known to be incomplete, for people; empty: nothing known."""
     recovered: bool = False
     """The bag was rebuilt from what a crash left."""
+    setup: dict[str, Any] = Field(default_factory=dict)
+    """What the numbers depend on and do not tell by themselves, see ``RobotConfig.setup``; empty:
+    not known. A learner refuses a bag whose setup differs from that of its robot description."""
     config_hash: str = ""
-    """SHA-256 of the robot and task descriptions in force."""
+    """SHA-256 of the robot and task descriptions in force, of every key: where a bag comes from.
+    Descriptions that differ only in what does not matter have different ones, so nothing is
+    refused for it."""
     software_version: str = ""
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default_factory=dict)
 
     @property
     def outcome(self) -> Outcome:

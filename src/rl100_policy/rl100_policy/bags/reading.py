@@ -8,7 +8,7 @@ needed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -29,6 +29,8 @@ from rl100_policy.core.errors import BagError
 Definition = tuple[str, str]
 """Message type and its text with all it refers to."""
 
+OnMalformed = Callable[[str, BagError], None]
+"""Told the topic, as it was asked for, and what is wrong with a message of it."""
 
 _MAX_SURPLUS = 64
 """Bytes after the end of a message that are forgiven [B]."""
@@ -91,7 +93,9 @@ def _mcap_table(path: Path) -> dict[str, str]:
     return table
 
 
-def read_messages(folder: Path, topics: Collection[str]) -> dict[str, list[BagMessage]]:
+def read_messages(
+    folder: Path, topics: Collection[str], *, on_malformed: OnMalformed | None = None
+) -> dict[str, list[BagMessage]]:
     """Messages of some topics, by topic, each list in the order of reception.
 
     A topic matches whether its name in the bag is absolute or in a namespace: ``joint_states``
@@ -101,12 +105,15 @@ def read_messages(folder: Path, topics: Collection[str]) -> dict[str, list[BagMe
     Args:
         folder: A closed episode.
         topics: Names wanted.
+        on_malformed: Told of every message that cannot be deserialised, which is then left out;
+            None: such a message is an error. A recorder keeps malformed messages as they came.
 
     Returns:
         By the name as given in ``topics``; an empty list for a topic that is not in the bag.
 
     Raises:
-        BagError: If the file is damaged or a message is malformed; names topic and time.
+        BagError: If the file is damaged, or a message is malformed and nobody is to be told;
+            names topic and time.
     """
     path = bag_file(folder)
     scan, table = McapScan(path), TopicTable()
@@ -133,8 +140,9 @@ def read_messages(folder: Path, topics: Collection[str]) -> dict[str, list[BagMe
             f"{path} is damaged: {scan.problem or 'it has no end record'}; run `rl100 doctor`"
         )
     typestore = _typestore(frozenset(types.values()))
+    type_names = {name: type_name for name, (type_name, _) in types.items()}
     return {
-        name: [_deserialised(typestore, types[name][0], name, record) for record in records]
+        name: list(_readable(typestore, type_names.get(name, ""), name, records, on_malformed))
         for name, records in raw.items()
     }
 
@@ -144,6 +152,22 @@ def _match(topic: str, wanted: Collection[str]) -> str | None:
         if topic == name or topic.endswith("/" + name.lstrip("/")):
             return name
     return None
+
+
+def _readable(
+    typestore: Typestore,
+    type_name: str,
+    topic: str,
+    records: Iterable[Message],
+    on_malformed: OnMalformed | None,
+) -> Iterator[BagMessage]:
+    for record in records:
+        try:
+            yield _deserialised(typestore, type_name, topic, record)
+        except BagError as error:
+            if on_malformed is None:
+                raise
+            on_malformed(topic, error)
 
 
 def _deserialised(typestore: Typestore, type_name: str, topic: str, record: Message) -> BagMessage:

@@ -51,21 +51,6 @@ class FolderLock:
         os.close(self._descriptor)
 
 
-def is_being_written(folder: Path) -> bool:
-    """Whether a living process holds the lock of an unfinished episode."""
-    try:
-        descriptor = os.open(folder / LOCK_FILE, os.O_RDWR | os.O_CLOEXEC)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False
-
-
 def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
     """New folder ``<id>.partial`` and its lock; a taken id becomes ``<id>_2`` and so on.
 

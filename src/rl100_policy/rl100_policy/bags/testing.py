@@ -170,6 +170,8 @@ class SyntheticEpisode:
     start_ns: int = 1_000_000_000
     missing: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Steps at which a stream has no message; keys as in ``TYPES``."""
+    extra: Sequence[tuple[str, int, bytes]] = ()
+    """Further messages: stream, step, bytes; each is recorded before the others of its step."""
     hold: frozenset[int] = frozenset()
     """Steps at which nobody was in command."""
     judgements: tuple[Judgement, ...] = ()
@@ -188,6 +190,7 @@ class SyntheticEpisode:
                 "episode_id": new_episode_id(self.task.name),
                 "task": self.task.name,
                 "robot": self.robot.name,
+                "setup": self.robot.setup,
                 "judgements": self.judgements,
             }
             | dict(self.metadata)
@@ -223,7 +226,9 @@ class SyntheticEpisode:
                 source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP
                 command = factory.command(stamp, self.task, self.actions[step], source)
                 made.append(("command", stamp, command))
-        return [each for each in made if not self._is_missing(*each[:2])]
+        kept = [each for each in made if not self._is_missing(*each[:2])]
+        extra = [(name, self.stamp_ns(step), data) for name, step, data in self.extra]
+        return sorted(extra + kept, key=lambda each: each[1])
 
     def _is_missing(self, name: str, stamp_ns: int) -> bool:
         return any(stamp_ns == self.stamp_ns(step) for step in self.missing.get(name, ()))

@@ -309,6 +309,7 @@ def _provenance(robot: RobotConfig | None, task: TaskConfig | None) -> dict[str,
     """What every episode of this process has in common."""
     return {
         "robot": robot.name if robot else "",
+        "setup": robot.setup if robot else {},
         "task": task.name if task else "",
         "config_hash": config_hash(*(config for config in (robot, task) if config)),
         "software_version": software_version(),
