@@ -19,6 +19,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,12 +111,18 @@ class LearnerNode(Node):
         except _CancelledError as error:
             handle.canceled()
             return self._finish(LearnerStatus.IDLE, str(error), None)
-        except (Rl100Error, OSError, RuntimeError, ValueError) as error:  # torch raises the last
-            self.get_logger().error(str(error))
-            handle.abort()
-            return self._finish(LearnerStatus.FAULT, str(error), None)
+        except (Rl100Error, OSError) as error:
+            return self._fail(handle, str(error))
+        except Exception as error:  # of torch, or a defect: the person should see that it ended
+            self.get_logger().error(traceback.format_exc())
+            return self._fail(handle, f"{type(error).__name__}: {error}")
         handle.succeed()
         return self._finish(LearnerStatus.IDLE, f"wrote {version}", version)
+
+    def _fail(self, handle: ServerGoalHandle, message: str) -> Train.Result:
+        self.get_logger().error(message)
+        handle.abort()
+        return self._finish(LearnerStatus.FAULT, message, None)
 
     def _train(self, handle: ServerGoalHandle) -> Path:
         goal = handle.request

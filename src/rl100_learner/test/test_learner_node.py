@@ -1,16 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """The learner node: trains from a folder of bags on request.
 
-It reports, can be cancelled, and says what is wrong.
+It reports, trains one version at a time, can be cancelled, and says what is wrong.
 """
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
-from rclpy.action import ActionClient
+from action_msgs.msg import GoalStatus
+from rclpy.action import ActionClient, GoalResponse
+from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 
+from rl100_learner import node as learner_module
 from rl100_learner.node import LearnerNode
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
@@ -36,6 +42,7 @@ BRIEF = [
     "log_every=1",
     "imitation.windows=8",
 ]
+ENDLESS = [*BRIEF, "imitation.steps=1000000"]
 
 
 @pytest.fixture
@@ -70,10 +77,13 @@ class Person(Node):
         self.feedback: list[LearnerStatus] = []
         self.create_subscription(LearnerStatus, "learner/status", self.status.append, LATCHED)
 
-    def ask(self, spin_until, **goal):
-        sent = self.train.send_goal_async(
+    def send(self, **goal):
+        return self.train.send_goal_async(
             Train.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback.status)
         )
+
+    def ask(self, spin_until, **goal):
+        sent = self.send(**goal)
         assert spin_until(sent.done)
         return sent.result()
 
@@ -85,6 +95,44 @@ def rig():
         with spinning(LearnerNode(), person) as spin_until:
             assert spin_until(lambda: person.train.server_is_ready() and bool(person.status))
             yield person, spin_until
+
+
+@contextmanager
+def in_background(node: Node) -> Iterator[None]:
+    """Spin a node as its process does: on two threads, beside the test."""
+    executor = MultiThreadedExecutor(2)
+    executor.add_node(node)
+    thread = threading.Thread(target=executor.spin, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        executor.shutdown()
+        thread.join(20.0)
+        node.destroy_node()
+
+
+class HastyLearner(LearnerNode):
+    """Accepts every goal, as if it had looked at all of them before the first one began."""
+
+    def _on_goal(self, _goal: Train.Goal) -> GoalResponse:
+        return GoalResponse.ACCEPT
+
+
+@pytest.fixture
+def busy_rig(request):
+    """A learner that goes on training while the person does something else."""
+    with isolated_ros(**PATHS):
+        person, learner = Person(), getattr(request, "param", LearnerNode)()
+        with in_background(learner), spinning(person) as spin_until:
+            assert spin_until(lambda: person.train.server_is_ready() and bool(person.status))
+            yield person, spin_until
+
+
+def cancel(rig, handle):
+    cancelled = handle.cancel_goal_async()
+    assert rig[1](cancelled.done)
+    return result(rig, handle)
 
 
 def result(rig, handle):
@@ -134,3 +182,65 @@ def test_a_goal_that_cannot_be_met_fails_with_the_reason(rig, goal, message):
 def test_a_goal_for_another_task_is_rejected(rig):
     person, spin_until = rig
     assert not person.ask(spin_until, task="pour", bags="b", output="o").accepted
+
+
+def test_a_training_ends_when_it_is_cancelled_and_the_next_one_begins(
+    busy_rig, recorded_bags, tmp_path
+):
+    person, spin_until = busy_rig
+    folders = {"bags": str(recorded_bags), "output": str(tmp_path / "run")}
+    endless = person.ask(spin_until, **folders, overrides=ENDLESS)
+    assert spin_until(lambda: any(each.stage == "imitation" for each in person.feedback))
+    done = cancel(busy_rig, endless)
+    assert not done.success
+    assert "goes on where it stopped" in done.message
+    assert endless.status == GoalStatus.STATUS_CANCELED
+    assert spin_until(lambda: person.status[-1].state == LearnerStatus.IDLE)
+    folders["output"] = str(tmp_path / "another")
+    brief = person.ask(spin_until, **folders, overrides=BRIEF)
+    assert result(busy_rig, brief).success
+
+
+def test_a_goal_is_rejected_while_a_training_runs(busy_rig, recorded_bags, tmp_path):
+    person, spin_until = busy_rig
+    folders = {"bags": str(recorded_bags), "output": str(tmp_path / "run")}
+    endless = person.ask(spin_until, **folders, overrides=ENDLESS)
+    assert spin_until(lambda: any(each.stage == "imitation" for each in person.feedback))
+    assert not person.ask(spin_until, **folders, overrides=BRIEF).accepted
+    cancel(busy_rig, endless)
+
+
+@pytest.mark.parametrize("busy_rig", [HastyLearner], indirect=True)
+def test_of_two_goals_at_once_one_trains_and_can_be_cancelled(busy_rig, recorded_bags, tmp_path):
+    """Regression: the second one waited on the thread that serves cancels."""
+    person, spin_until = busy_rig
+    folders = {"bags": str(recorded_bags), "output": str(tmp_path / "run")}
+    sent = [person.send(**folders, overrides=ENDLESS) for _ in range(2)]
+    assert spin_until(lambda: all(each.done() for each in sent))
+    handles = [each.result() for each in sent]
+    results = [handle.get_result_async() for handle in handles]
+    assert spin_until(lambda: any(each.stage == "imitation" for each in person.feedback))
+    assert spin_until(lambda: sum(each.done() for each in results) == 1)
+    refused = 0 if results[0].done() else 1
+    assert "a training is running" in results[refused].result().result.message
+    cancel(busy_rig, handles[1 - refused])
+    assert handles[1 - refused].status == GoalStatus.STATUS_CANCELED
+
+
+@pytest.mark.parametrize("error", [RuntimeError("out of memory"), KeyError("a defect")])
+def test_after_an_unexpected_error_the_next_goal_is_accepted(
+    rig, recorded_bags, tmp_path, monkeypatch, error
+):
+    person, spin_until = rig
+    goal = {"bags": str(recorded_bags), "output": str(tmp_path / "run"), "overrides": BRIEF}
+
+    def fails(*_):
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner_module, "train_imitation", fails)
+        done = result(rig, person.ask(spin_until, **goal))
+    assert not done.success
+    assert str(error) in done.message
+    assert spin_until(lambda: person.status[-1].state == LearnerStatus.FAULT)
+    assert result(rig, person.ask(spin_until, **goal)).success
