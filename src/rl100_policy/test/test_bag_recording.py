@@ -2,19 +2,22 @@
 """Life of an episode in the recorder, without ROS."""
 
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from rl100_policy.bags import recording, relabel
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.journal import BagJournal, RawMessage, free_bytes
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages, read_metadata
 from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
-from rl100_policy.bags.recovery import recover_all
+from rl100_policy.bags.recovery import check_episode, recover_all
+from rl100_policy.bags.relabel import relabel_episode
 from rl100_policy.bags.session import Stream
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.testing import MessageFactory
@@ -121,6 +124,121 @@ def test_judgements_reach_the_running_and_the_last_episode_only(bench):
     bench.recorder.judge("episode", judgement(JudgementKind.UNDO))
     eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.reason.endswith("unlabelled"))
     assert read_metadata(folder).outcome is Outcome.UNLABELLED
+
+
+def closing(bench: Bench) -> None:
+    """Begin an episode and stop it, up to the moment in which its bag is being closed."""
+    bench.recorder.begin(META)
+    bench.record(1)
+    bench.recorder.request_end(0, NEVER_S, discard=False)
+    bench.recorder.poll(0.0)
+    assert not bench.recorder.takes_messages
+    assert bench.recorder.phase is Phase.CLOSING
+
+
+@pytest.mark.parametrize("named", ["", "episode"])
+def test_a_judgement_that_comes_while_the_bag_is_closed_is_in_it_when_the_episode_ends(
+    bench, named
+):
+    """Regression: it was refused, and the episode stayed unlabelled."""
+    closing(bench)
+    bench.recorder.judge(named, judgement(JudgementKind.FAILURE))
+    bench.recorder.judge(named, judgement(JudgementKind.UNDO))
+    bench.recorder.judge(named, judgement(JudgementKind.SUCCESS))
+    ended = bench.ended()
+    assert ended.metadata.outcome is Outcome.SUCCESS
+    assert len(read_metadata(ended.folder).judgements) == 3
+    assert read_metadata(ended.folder).outcome is Outcome.SUCCESS
+    assert check_episode(ended.folder) == []
+
+
+def test_a_judgement_that_comes_while_a_stopped_recorder_closes_its_bag_is_kept(tmp_path):
+    bench = Bench(tmp_path)
+    closing(bench)
+    bench.recorder.judge("", judgement(JudgementKind.SUCCESS))
+    bench.recorder.shutdown(10.0)
+    assert read_metadata(tmp_path / "episode").outcome is Outcome.SUCCESS
+
+
+def test_an_earlier_episode_can_be_judged_while_the_next_one_runs(bench, tmp_path):
+    """Regression: only the newest episode could be named."""
+    for _ in range(2):
+        bench.recorder.begin(META)
+        bench.record(1)
+        bench.end(1)
+    bench.recorder.begin(META)
+    bench.recorder.judge("episode", judgement(JudgementKind.SUCCESS))
+    eventually(lambda: bench.recorder.poll(0.0) or "is now success" in bench.recorder.reason)
+    bench.record(1)
+    assert bench.end(1).metadata.outcome is Outcome.UNLABELLED
+    outcomes = [read_metadata(tmp_path / name).outcome for name in ("episode", "episode_2")]
+    assert outcomes == [Outcome.SUCCESS, Outcome.UNLABELLED]
+
+
+def test_episodes_closed_long_ago_are_forgotten(bench, monkeypatch):
+    monkeypatch.setattr(recording, "REMEMBERED", 2)
+    for _ in range(3):
+        bench.recorder.begin(META)
+        bench.end()
+    bench.recorder.judge("episode_2", judgement(JudgementKind.SUCCESS))
+    with pytest.raises(BagError, match="episode came"):
+        bench.recorder.judge("episode", judgement(JudgementKind.SUCCESS))
+
+
+def test_a_judgement_that_cannot_be_kept_is_told_and_the_episode_ends(bench, tmp_path):
+    closing(bench)
+    eventually((tmp_path / "episode").is_dir)
+    bag_file(tmp_path / "episode").write_bytes(b"torn")
+    bench.recorder.judge("", judgement(JudgementKind.SUCCESS))
+    ended = bench.ended()
+    assert ended.folder == tmp_path / "episode"
+    assert "judgement not kept" in ended.message
+    assert "damaged" in ended.message
+
+
+def test_a_relabelling_does_not_keep_the_running_episode_from_the_disk(
+    bench, tmp_path, monkeypatch
+):
+    """Regression: a large bag was copied by the thread that flushes."""
+    may_go_on, begun = threading.Event(), threading.Event()
+
+    def slow(folder: Path, *judgements: Judgement) -> EpisodeMetadata:
+        begun.set()
+        assert may_go_on.wait(30.0)
+        return relabel_episode(folder, *judgements)
+
+    monkeypatch.setattr(relabel, "relabel_episode", slow)
+    bench.recorder.begin(META)
+    bench.end()
+    bench.recorder.judge("episode", judgement(JudgementKind.SUCCESS))
+    assert begun.wait(20.0)
+    bench.recorder.begin(META)
+    bench.record(7)
+    data = FACTORY.joint_state(7 * PERIOD_NS, ["a"], [7.0])
+    eventually(lambda: data in bag_file(tmp_path / "episode_2.partial").read_bytes())
+    assert bench.end(7).folder == tmp_path / "episode_2"
+    assert read_metadata(tmp_path / "episode").outcome is Outcome.UNLABELLED
+    may_go_on.set()
+    eventually(lambda: bench.recorder.poll(0.0) or "is now success" in bench.recorder.reason)
+    assert read_metadata(tmp_path / "episode").outcome is Outcome.SUCCESS
+
+
+def test_any_error_of_the_writer_ends_the_episode_and_the_next_one_works(tmp_path):
+    """Regression: the thread ended silently, and the stop of the episode never came back."""
+    bench = Bench(tmp_path)
+    bench.recorder.begin(META)
+    bench.record(1)
+    data = FACTORY.joint_state(PERIOD_NS, ["a"], [1.0])
+    eventually(lambda: data in bag_file(tmp_path / "episode.partial").read_bytes())
+    bench.recorder.record(JOINTS, RawMessage(TOPIC, data, -1, 0), 0)  # not a time in MCAP
+    failed = bench.ended()
+    assert failed.folder is None
+    assert "recording ended" in failed.message
+    bench.recorder.begin(META.with_changes(episode_id="next"))
+    bench.record(5)
+    assert bench.end(5).folder == tmp_path / "next"
+    bench.recorder.shutdown(10.0)
+    assert recover_all(tmp_path)[0].messages == 1
 
 
 def test_a_full_queue_counts_as_loss_by_the_recorder(tmp_path):

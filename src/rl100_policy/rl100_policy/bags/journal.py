@@ -7,6 +7,8 @@ Calls come from one thread; the work is done in order on another. What happened 
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import queue
 import shutil
 import threading
@@ -14,12 +16,12 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.relabel import relabel_episode
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.errors import BagError
+
+_LOG = logging.getLogger(__name__)
 
 FLUSH_PERIOD_S = 0.25
 """Time between two flushes: a crash loses less than half a second."""
@@ -49,21 +51,7 @@ class Failed:
     reason: str
 
 
-@dataclass(frozen=True)
-class Relabelled:
-    """A closed episode got a further judgement."""
-
-    metadata: EpisodeMetadata
-
-
-@dataclass(frozen=True)
-class NotRelabelled:
-    """A judgement about a closed episode could not be kept."""
-
-    reason: str
-
-
-Event = Closed | Failed | Relabelled | NotRelabelled
+Event = Closed | Failed
 
 
 @dataclass(frozen=True)
@@ -82,17 +70,11 @@ class _Close:
     discard: bool
 
 
-@dataclass(frozen=True)
-class _Relabel:
-    folder: Path
-    judgement: Judgement
-
-
 class _Quit:
     """Ends the thread."""
 
 
-_Command = RawMessage | _Start | _Annotate | _Close | _Relabel | _Quit
+_Command = RawMessage | _Start | _Annotate | _Close | _Quit
 
 
 class BagJournal:
@@ -145,10 +127,6 @@ class BagJournal:
         """Queue the end of the episode; ``Closed`` or ``Failed`` follows."""
         self._commands.put(_Close(metadata, discard))
 
-    def relabel(self, folder: Path, judgement: Judgement) -> None:
-        """Queue a judgement on a closed episode; ``Relabelled`` or ``NotRelabelled`` follows."""
-        self._commands.put(_Relabel(folder, judgement))
-
     def poll(self) -> list[Event]:
         """What happened since the last call, in order. Never blocks."""
         events = []
@@ -176,6 +154,9 @@ class BagJournal:
                 self._flush_if_due()
             except BagError as error:
                 self._fail(str(error))
+            except Exception as error:  # a defect, ours or a library's: the episode must end
+                _LOG.exception("the bag writer failed")
+                self._fail(f"{type(error).__name__}: {error}")
         if self._writer is not None:
             self._writer.abort()
 
@@ -194,8 +175,6 @@ class BagJournal:
                 path = self._writer.close(metadata, discard=discard)
                 self._writer = None
                 self._events.put(Closed(path))
-            case _Relabel(folder, judgement):
-                self._events.put(_relabelled(folder, judgement))
 
     def _flush_if_due(self) -> None:
         now_s = time.monotonic()
@@ -212,15 +191,9 @@ class BagJournal:
     def _fail(self, reason: str) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            writer.abort()
+            with contextlib.suppress(OSError):
+                writer.abort()
         self._events.put(Failed(reason))
-
-
-def _relabelled(folder: Path, judgement: Judgement) -> Relabelled | NotRelabelled:
-    try:
-        return Relabelled(relabel_episode(folder, judgement))
-    except BagError as error:
-        return NotRelabelled(str(error))
 
 
 def free_bytes(folder: Path) -> int:

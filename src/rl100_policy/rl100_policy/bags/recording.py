@@ -1,31 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life of an episode in a recorder: begin, messages, judgements, end, closed bag. No ROS.
 
-All calls come from one thread and never wait; the disk is the journal's thread. Time is given by
-the caller (monotonic, s), so that tests need not wait for it either.
+All calls come from one thread and do not wait for the bag: the journal's thread writes it, and the
+relabeller's adds judgements to bags that are closed. Time is given by the caller (monotonic, s),
+so that tests need not wait for it either.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from rl100_policy.bags.journal import (
-    BagJournal,
-    Closed,
-    Event,
-    Failed,
-    NotRelabelled,
-    RawMessage,
-    Relabelled,
-)
+from rl100_policy.bags.journal import BagJournal, Closed, Event, Failed, RawMessage
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.relabel import NotRelabelled, Relabelled, Relabeller
 from rl100_policy.bags.session import EpisodeSession, Stream
 from rl100_policy.bags.writer import Compression, EpisodeWriter
 from rl100_policy.core.errors import BagError
+
+REMEMBERED = 100
+"""Closed episodes that a judgement may still name."""
 
 
 class Phase(IntEnum):
@@ -56,8 +54,12 @@ class EpisodeRecorder:
         """Begin idle."""
         self._bags, self._streams = bags, streams
         self._journal, self._compression = journal, compression
+        self._relabeller = Relabeller()
         self._session = EpisodeSession(streams)
-        self._folder: Path | None = None
+        self._folders: dict[str, Path] = {}
+        """Of the episodes closed last, by id, oldest first."""
+        self._late: list[Judgement] = []
+        """Judgements that came while the bag was being closed."""
         self._deadline_s = float("inf")
         self._discard = False
         self._handed_over = False
@@ -91,7 +93,7 @@ class EpisodeRecorder:
         writer = EpisodeWriter(self._bags, metadata, compression=self._compression)
         self.metadata = metadata.with_changes(episode_id=writer.episode_id)
         self._session = EpisodeSession(self._streams)
-        self._folder, self._deadline_s = None, float("inf")
+        self._deadline_s = float("inf")
         self._discard, self._handed_over = False, False
         self._journal.start(writer)
         self.phase = Phase.RECORDING
@@ -115,26 +117,32 @@ class EpisodeRecorder:
             self._session.lose(stream.topic, count)
 
     def judge(self, episode_id: str, judgement: Judgement) -> None:
-        """Take a judgement about the running episode, or about the one closed last.
+        """Take a judgement about the running episode, or about one of the last ones.
+
+        A running episode has it in its bag at once. One that is being closed gets it as soon as it
+        is closed, and ends only then; one that was closed gets it too, whatever runs now.
 
         Args:
-            episode_id: The episode it is about; empty: the running one.
+            episode_id: The episode it is about; empty: the one not ended yet.
             judgement: What was said.
 
         Raises:
-            BagError: If the episode is neither.
+            BagError: If no episode is running, or the one named is not among the last
+                ``REMEMBERED`` of this recorder.
         """
-        known = self.metadata
-        about_last = known is not None and episode_id == known.episode_id
-        if known is not None and self.takes_messages and (about_last or not episode_id):
-            self._session.judgements.append(judgement)
-            self.metadata = known.with_changes(judgements=(*known.judgements, judgement))
-            self._journal.annotate(self.metadata)
-        elif about_last and self._folder is not None:
-            self._journal.relabel(self._folder, judgement)
+        current = self.metadata if self.phase is not Phase.IDLE else None
+        about = episode_id or (current.episode_id if current else "")
+        if about in self._folders:
+            self._relabeller.relabel(self._folders[about], [judgement])
+        elif current is None or about != current.episode_id:
+            what = f"episode {episode_id}" if episode_id else "the running episode"
+            raise BagError(f"a judgement about {what} came, which is not recorded here; refused")
+        elif self._handed_over:
+            self._late.append(judgement)
         else:
-            about = f"episode {episode_id}" if episode_id else "the running episode"
-            raise BagError(f"a judgement about {about} came, which is not recorded here; refused")
+            self._session.judgements.append(judgement)
+            self.metadata = current.with_changes(judgements=(*current.judgements, judgement))
+            self._journal.annotate(self.metadata)
         name = judgement.kind.name.lower()
         self.reason = f"judged {name} by {judgement.source or 'unknown'}"
 
@@ -154,7 +162,7 @@ class EpisodeRecorder:
     def poll(self, now_s: float) -> Ended | None:
         """Do what is due and take over what the writer did; returns an episode that ended."""
         ended = None
-        for event in self._journal.poll():
+        for event in (*self._journal.poll(), *self._relabeller.poll()):
             ended = self._take(event) or ended
         closing = self.phase is Phase.CLOSING and not self._handed_over
         if closing and (self._session.reached_end or now_s >= self._deadline_s):
@@ -162,10 +170,13 @@ class EpisodeRecorder:
         return ended
 
     def shutdown(self, timeout_s: float) -> None:
-        """Close a running episode and end the writer's thread. Waits for the disk."""
+        """Close a running episode and end both threads. Waits for the disk."""
+        deadline_s = time.monotonic() + timeout_s
         if self.takes_messages:
             self._hand_over("the recorder was stopped")
         self._journal.shutdown(timeout_s)
+        self.poll(time.monotonic())  # a bag closed just now may have judgements waiting for it
+        self._relabeller.shutdown(max(0.0, deadline_s - time.monotonic()))
 
     def _hand_over(self, reason: str) -> None:
         assert self.metadata is not None  # an episode is running
@@ -173,19 +184,42 @@ class EpisodeRecorder:
         self._handed_over = True
         self._journal.close(self.metadata, discard=self._discard)
 
-    def _take(self, event: Event) -> Ended | None:
+    def _take(self, event: Event | Relabelled | NotRelabelled) -> Ended | None:
         match event:
             case Closed(path):
-                return self._end(path, self._summary(path))
+                return self._closed(path)
             case Failed(reason):
-                return self._end(None, f"recording ended: {reason}")
-            case Relabelled(metadata):
-                if self.metadata is not None and self.metadata.episode_id == metadata.episode_id:
+                lost = f"; judgements lost: {len(self._late)}" if self._late else ""
+                return self._end(None, f"recording ended: {reason}{lost}")
+            case Relabelled(folder, metadata):
+                if self._is_current(folder):
                     self.metadata = metadata
                 self.reason = f"{metadata.episode_id} is now {metadata.outcome.value}"
-            case NotRelabelled(reason):
+                return self._end_closed(folder)
+            case NotRelabelled(folder, reason):
                 self.reason = f"judgement not kept: {reason}"
+                return self._end_closed(folder, f"; {self.reason}")
+
+    def _closed(self, folder: Path) -> Ended | None:
+        """End the episode, or first add the judgements that came while it was being closed."""
+        assert self.metadata is not None  # an episode was running
+        self._folders[self.metadata.episode_id] = folder
+        while len(self._folders) > REMEMBERED:
+            del self._folders[next(iter(self._folders))]
+        if not self._late:
+            return self._end_closed(folder)
+        self._relabeller.relabel(folder, self._late)
         return None
+
+    def _is_current(self, folder: Path) -> bool:
+        """Whether a closed folder is that of the newest episode."""
+        known = self.metadata
+        return known is not None and self._folders.get(known.episode_id) == folder
+
+    def _end_closed(self, folder: Path, addition: str = "") -> Ended | None:
+        if not self._is_current(folder):
+            return None
+        return self._end(folder, self._summary(folder) + addition)
 
     def _summary(self, path: Path) -> str:
         verb = "discarded to" if self._discard else "saved to"
@@ -195,6 +229,6 @@ class EpisodeRecorder:
     def _end(self, folder: Path | None, message: str) -> Ended | None:
         if self.phase is Phase.IDLE or self.metadata is None:
             return None
-        self.phase, self.reason, self._folder = Phase.IDLE, message, folder
+        self.phase, self.reason, self._late = Phase.IDLE, message, []
         self.saved += folder is not None and not self._discard
         return Ended(self.metadata, folder, message)
