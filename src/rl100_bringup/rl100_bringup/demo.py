@@ -6,24 +6,33 @@ All of it goes through one running ROS 2 graph.
 
 from __future__ import annotations
 
-import os
-import platform
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from rl100_bringup import pictures
 from rl100_bringup.display import progress_display
+from rl100_bringup.domain import free_domain
+from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path, describe
 from rl100_bringup.processes import RunningGraph
-from rl100_bringup.report import Latency, Report, bags_result, latency, stage_result, tables
+from rl100_bringup.report import (
+    Report,
+    bags_result,
+    latency,
+    stage_result,
+    tables,
+    this_machine,
+)
 from rl100_bringup.session import Trials, run_operator
 from rl100_bringup.training import train_from_bags
 from rl100_policy.bags.index import IndexEntry
-from rl100_policy.bags.reading import read_messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 
@@ -45,7 +54,7 @@ class DemoSettings:
 
 
 def run_demo(settings: DemoSettings, console: Console) -> int:
-    """Run all stages, write report and pictures, print the table.
+    """Run all stages in a graph of their own, write the report, print the table, draw pictures.
 
     Returns:
         Exit status: 0; 1 if the one-step student succeeds less than half as often as the operator.
@@ -60,7 +69,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         raise ConfigError(f"{output} holds an earlier demo; choose another --output or remove it")
     arguments = GraphArguments(lockstep=True, bags=str(bags))
     console.rule("RL-100 for ROS 2: demonstrate, record, learn, drive")
-    with RunningGraph(describe(arguments), output / "log") as graph:
+    with _own_graph(arguments, output / "log", console) as graph:
         demonstrations = _collect(graph, arguments, settings, console)
         overrides = (f"seed={settings.seed}", *settings.overrides)
         version, training = train_from_bags(
@@ -75,26 +84,50 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
             stage_result("demonstrations", "operator", demonstrations),
             *(stage_result("imitation", sampler, trials) for sampler, trials in evaluated.items()),
         ],
-        latency_ms=_latencies(bags, evaluated),
-        deadline_misses=_deadline_misses(bags, evaluated),
-        bags=bags_result(demonstrations),
+        **_driving_results(bags, evaluated),
+        bags=bags_result(demonstrations.episodes),
         training=training,
         policy_version=version.name,
-        machine=_machine(),
+        wall_seconds=time.monotonic() - begun,
+        machine=this_machine(),
     )
-    folder = output / "pictures"
-    robot = load_robot(config_path("robots", arguments.robot))
-    task = load_task(config_path("tasks", arguments.task))
-    drawn = pictures.draw_all(
-        folder, bags, evaluated["one_step"].episodes, output / "train", robot, task
-    )
-    report = report.model_copy(update={"wall_seconds": time.monotonic() - begun})
+    path = report.write(output)
     for table in tables(report):
         console.print(table)
+    console.print(f"report: {path}   whole demo: {report.wall_seconds:.0f} s")
+    _draw(output, evaluated["one_step"].episodes, arguments, console)
+    return _verdict(demonstrations, evaluated["one_step"], console)
+
+
+@contextmanager
+def _own_graph(
+    arguments: GraphArguments, log_folder: Path, console: Console
+) -> Iterator[RunningGraph]:
+    """A graph in a ROS domain of its own, since another one may be running beside it."""
+    with (
+        free_domain() as domain,
+        RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
+    ):
+        console.print(f"ROS domain {domain} (in a shell to watch from: ROS_DOMAIN_ID={domain})")
+        yield graph
+
+
+def _draw(
+    output: Path, episodes: Sequence[IndexEntry], arguments: GraphArguments, console: Console
+) -> None:
+    """Draw what can be drawn; what cannot is named."""
+    robot = load_robot(config_path("robots", arguments.robot))
+    task = load_task(config_path("tasks", arguments.task))
+    drawn, problems = pictures.draw_all(
+        output / "pictures", output / "bags", episodes, output / "train", robot, task
+    )
     for picture in drawn:
         console.print(f"picture: {picture}")
-    console.print(f"report: {report.write(output)}   whole demo: {report.wall_seconds:.0f} s")
-    return _verdict(demonstrations, evaluated["one_step"], console)
+    for name, reason in problems.items():
+        console.print(
+            f"[yellow]warning:[/yellow] picture {name} not drawn: {escape(reason)}",
+            highlight=False,
+        )
 
 
 def _collect(
@@ -164,41 +197,33 @@ def evaluate_version(
     begun = time.monotonic()
     bags = output / "bags"
     arguments = GraphArguments(lockstep=True, bags=str(bags), robot=robot, task=task)
-    with RunningGraph(describe(arguments), output / "log") as graph:
+    with _own_graph(arguments, output / "log", console) as graph:
         evaluated = _evaluate(graph, arguments, version, trials, samplers, first_seed, console)
     return Report(
         command="eval",
         stages=[stage_result("evaluation", sampler, done) for sampler, done in evaluated.items()],
-        latency_ms=_latencies(bags, evaluated),
-        deadline_misses=_deadline_misses(bags, evaluated),
+        **_driving_results(bags, evaluated),
+        bags=bags_result([entry for trials in evaluated.values() for entry in trials.episodes]),
         policy_version=version.name,
         wall_seconds=time.monotonic() - begun,
-        machine=_machine(),
+        machine=this_machine(),
     )
 
 
-def _decisions(bags: Path, episodes: Iterable[IndexEntry]) -> list[tuple[float, bool]]:
-    """Inference time [s] and deadline miss of every decision recorded in some episodes."""
-    topic = "policy/decision"
-    return [
-        (float(message.value.inference_s), bool(message.value.deadline_missed))
-        for entry in episodes
-        for message in read_messages(bags / entry.folder, [topic])[topic]
-    ]
-
-
-def _latencies(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Latency]:
-    times = {
-        sampler: [s for s, _ in _decisions(bags, trials.episodes)]
-        for sampler, trials in evaluated.items()
+def _driving_results(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Any]:
+    """Fields of a report that say how the policy drove."""
+    driven = {
+        sampler: Driving.read(bags, trials.episodes) for sampler, trials in evaluated.items()
     }
-    return {sampler: latency(values) for sampler, values in times.items() if values}
-
-
-def _deadline_misses(bags: Path, evaluated: dict[str, Trials]) -> int:
-    return sum(
-        missed for trials in evaluated.values() for _, missed in _decisions(bags, trials.episodes)
-    )
+    return {
+        "latency_ms": {
+            sampler: latency(found.inference_s)
+            for sampler, found in driven.items()
+            if found.inference_s
+        },
+        "deadline_misses": sum(found.deadline_misses for found in driven.values()),
+        "lockstep_timeouts": sum(found.unanswered_periods for found in driven.values()),
+    }
 
 
 def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
@@ -212,11 +237,3 @@ def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
         )
         return 1
     return 0
-
-
-def _machine() -> dict[str, object]:
-    return {
-        "processors": os.cpu_count(),
-        "python": platform.python_version(),
-        "system": platform.platform(),
-    }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -20,10 +21,11 @@ from numpy.typing import NDArray
 from rl100_learner.training.records import read_metrics
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
+from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, WorkspaceBox
-from rl100_policy.core.errors import BagError
+from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.point_cloud import (
     Intrinsics,
@@ -32,12 +34,16 @@ from rl100_policy.core.point_cloud import (
     depth_to_cloud,
     transform,
 )
+from rl100_sim.episode import SIMULATED_TASKS
+from rl100_sim.tasks.push_t import goal_pose
 
 Floats = NDArray[np.float32]
 
 _SNAPSHOTS = 4
 """Clouds drawn along an episode's path."""
 _DPI = 130
+_OUTLINE_STEP = 0.001
+"""Grid on which the outline of the block is drawn [m]."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +56,12 @@ class RecordedEpisode:
     t_base_camera: NDArray[np.float64]
     tool_path: NDArray[np.float64]
     """Tool tip per joint state, [T, 3], m, base frame."""
-    outcome: Outcome
+    depth_range_m: tuple[float, float]
+    """Valid readings, nearest and farthest [m]."""
+    title: str
 
     @classmethod
-    def read(cls, folder: Path, outcome: Outcome, robot: RobotConfig) -> RecordedEpisode:
+    def read(cls, folder: Path, metadata: EpisodeMetadata, robot: RobotConfig) -> RecordedEpisode:
         """Read a closed episode.
 
         Raises:
@@ -71,7 +79,8 @@ class RecordedEpisode:
             intrinsics=messages.intrinsics(found[info][0].value),
             t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
             tool_path=np.array([arm.tool_position(q) for q in joints]),
-            outcome=outcome,
+            depth_range_m=(robot.camera().depth_min, robot.camera().depth_max),
+            title=f"{metadata.episode_id}: {metadata.outcome.value}",
         )
 
     def policy_cloud(self, index: int, task: TaskConfig) -> Floats:
@@ -84,6 +93,7 @@ class RecordedEpisode:
             task.crop,
             wanted.n_points,
             wanted.min_points,
+            depth_range_m=self.depth_range_m,
         )
 
 
@@ -94,7 +104,7 @@ def draw_all(
     training: Path,
     robot: RobotConfig,
     task: TaskConfig,
-) -> list[Path]:
+) -> tuple[list[Path], dict[str, str]]:
     """Draw the three pictures of a run.
 
     Args:
@@ -106,22 +116,41 @@ def draw_all(
         task: The task.
 
     Returns:
-        Files written.
+        Files written; and, by file name, why one could not be drawn.
     """
     mpl.use("Agg")
     folder.mkdir(parents=True, exist_ok=True)
-    chosen = min(
-        episodes, key=lambda entry: (entry.metadata.outcome is not Outcome.SUCCESS, -entry.seconds)
-    )
-    episode = RecordedEpisode.read(bags / chosen.folder, chosen.metadata.outcome, robot)
-    drawn = {
-        "scene.png": scene_figure(episode, task),
-        "episode_path.png": path_figure(episode, task, chosen.metadata.episode_id),
-        "loss.png": loss_figure(training),
+
+    @cache
+    def chosen() -> RecordedEpisode:
+        return _choose(bags, episodes, robot)
+
+    figures = {
+        "scene.png": lambda: scene_figure(chosen(), task),
+        "episode_path.png": lambda: path_figure(chosen(), task),
+        "loss.png": lambda: loss_figure(training),
     }
-    for name, figure in drawn.items():
-        figure.savefig(folder / name, dpi=_DPI)
-    return [folder / name for name in drawn]
+    drawn: list[Path] = []
+    problems: dict[str, str] = {}
+    for name, figure in figures.items():
+        try:
+            figure().savefig(folder / name, dpi=_DPI)
+            drawn.append(folder / name)
+        except Exception as error:  # a picture must not cost the run its result
+            problems[name] = str(error) or repr(error)
+    return drawn, problems
+
+
+def _choose(bags: Path, episodes: Sequence[IndexEntry], robot: RobotConfig) -> RecordedEpisode:
+    """The longest success, or the longest episode if there is none."""
+    if not episodes:
+        raise BagError(
+            f"there is no episode in {bags} to draw; look into the log folder beside it"
+        )
+    entry = min(
+        episodes, key=lambda each: (each.metadata.outcome is not Outcome.SUCCESS, -each.seconds)
+    )
+    return RecordedEpisode.read(bags / entry.folder, entry.metadata, robot)
 
 
 def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
@@ -155,7 +184,7 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     return figure
 
 
-def path_figure(episode: RecordedEpisode, task: TaskConfig, name: str) -> Figure:
+def path_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     """An episode from above: tool path over time and the cloud at some moments."""
     figure = Figure(figsize=(7, 6), layout="constrained")
     axes = figure.add_subplot()
@@ -176,6 +205,7 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig, name: str) -> Figure
     axes.plot(path[:, 1], path[:, 0], "-", color="crimson", lw=1.4, label="tool path")
     axes.plot(path[0, 1], path[0, 0], "o", color="crimson", ms=7, label="tool at the start")
     _draw_goal(axes, task)
+    _draw_goal_outline(axes, task)
     low, high = task.crop.low, task.crop.high
     axes.set(
         xlim=(high[1], low[1]),
@@ -184,16 +214,22 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig, name: str) -> Figure
         ylabel="x [m]",
         aspect="equal",
     )
-    axes.set_title(f"{name}: {episode.outcome.value}", fontsize=9)
+    axes.set_title(episode.title, fontsize=9)
     axes.legend(fontsize=7, loc="lower left")
     return figure
 
 
 def loss_figure(training: Path) -> Figure:
-    """Loss of each training stage over its optimiser steps."""
+    """Loss of each training stage over its optimiser steps.
+
+    Raises:
+        ConfigError: If the folder holds no records of a training.
+    """
     rows = read_metrics(training)
+    if not rows:
+        raise ConfigError(f"{training} holds no records of a training")
     stages = list(dict.fromkeys(str(row["stage"]) for row in rows))
-    figure = Figure(figsize=(5.5 * max(1, len(stages)), 3.8), layout="constrained")
+    figure = Figure(figsize=(5.5 * len(stages), 3.8), layout="constrained")
     for index, stage in enumerate(stages):
         axes = figure.add_subplot(1, len(stages), index + 1)
         mine = [row for row in rows if row["stage"] == stage]
@@ -228,3 +264,16 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
             )
         )
         axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")
+
+
+def _draw_goal_outline(axes: Axes, task: TaskConfig) -> None:
+    """The block as it lies at its goal, where the task is simulated and so has a shape."""
+    if task.name not in SIMULATED_TASKS:
+        return
+    low, high = task.crop.low, task.crop.high
+    x = np.arange(low[0], high[0], _OUTLINE_STEP)
+    y = np.arange(low[1], high[1], _OUTLINE_STEP)
+    points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)
+    gap = SIMULATED_TASKS[task.name].item.distance(goal_pose(task), points)
+    # A line one step off the block, because inside the distance is zero also where its parts meet.
+    axes.contour(y, x, gap, [_OUTLINE_STEP], colors="k", linewidths=0.8, linestyles="dashed")

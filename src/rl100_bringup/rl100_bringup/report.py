@@ -7,6 +7,8 @@ It is the one form in which every command that measures writes them.
 from __future__ import annotations
 
 import json
+import os
+import platform
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from rl100_bringup.session import Trials
+from rl100_policy.bags.index import IndexEntry
+from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import FrozenModel
 
 REPORT_FILE = "report.json"
@@ -36,6 +40,8 @@ class StageResult(FrozenModel):
     """Wilson 95 % interval of the success rate."""
     seconds: float
     """Wall time of the trials [s]."""
+    degraded: int = 0
+    """Trials whose bags are known to lack messages."""
 
 
 class Latency(FrozenModel):
@@ -48,7 +54,7 @@ class Latency(FrozenModel):
 
 
 class BagsResult(FrozenModel):
-    """Recorded demonstrations."""
+    """Episodes that the command recorded, or learned from; of a demo the demonstrations."""
 
     episodes: int
     seconds: float
@@ -77,9 +83,13 @@ class Report(FrozenModel):
     """By policy."""
     deadline_misses: int = 0
     """Decisions that took longer than one action period."""
+    lockstep_timeouts: int = 0
+    """Control periods of the trials in which the simulated world went on without a command; at
+    most, where trials are ``degraded``."""
     bags: BagsResult | None = None
     training: list[TrainingResult] = Field(default_factory=list)
     wall_seconds: float = 0.0
+    """Wall time of the command, without the drawing of pictures [s]."""
     policy_version: str = ""
     machine: dict[str, Any] = Field(default_factory=dict)
 
@@ -105,6 +115,7 @@ def stage_result(name: str, policy: str, trials: Trials) -> StageResult:
         wilson_low=low,
         wilson_high=high,
         seconds=trials.wall_s,
+        degraded=_degraded(trials.episodes),
     )
 
 
@@ -123,16 +134,28 @@ def latency(inference_s: Sequence[float]) -> Latency:
     return Latency(p50=float(p50), p99=float(p99), max=float(times.max()), decisions=len(times))
 
 
-def bags_result(trials: Trials) -> BagsResult:
+def bags_result(episodes: Sequence[IndexEntry]) -> BagsResult:
     """Totals over recorded episodes."""
-    episodes = trials.episodes
     return BagsResult(
         episodes=len(episodes),
         seconds=sum(episode.seconds for episode in episodes),
         bytes=sum(episode.bytes for episode in episodes),
-        successes=trials.successes,
-        degraded=sum(episode.metadata.degraded for episode in episodes),
+        successes=sum(episode.metadata.outcome is Outcome.SUCCESS for episode in episodes),
+        degraded=_degraded(episodes),
     )
+
+
+def _degraded(episodes: Sequence[IndexEntry]) -> int:
+    return sum(episode.metadata.degraded for episode in episodes)
+
+
+def this_machine() -> dict[str, Any]:
+    """What figures of time depend on."""
+    return {
+        "processors": os.cpu_count(),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+    }
 
 
 def tables(report: Report) -> list[Table]:
@@ -140,7 +163,7 @@ def tables(report: Report) -> list[Table]:
     out = [_success_table(report.stages)] if report.stages else []
     if report.bags:
         bags = Table(
-            "bags", "recorded", "size", "success share", "degraded", title="Demonstrations"
+            "bags", "recorded", "size", "success share", "degraded", title="Recorded episodes"
         )
         b = report.bags
         share = f"{100 * b.successes / max(1, b.episodes):.0f} %"
@@ -167,16 +190,21 @@ def tables(report: Report) -> list[Table]:
                 f"{times.max:.2f} ms",
                 str(times.decisions),
             )
-        table.caption = f"deadline misses: {report.deadline_misses}"
+        table.caption = (
+            f"deadline misses: {report.deadline_misses}, "
+            f"lockstep time-outs: {report.lockstep_timeouts}"
+        )
         out.append(table)
     return out
 
 
 def _success_table(stages: Sequence[StageResult]) -> Table:
-    table = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
+    heads = ("stage", "policy", "success", "95 % interval", "time", "degraded")
+    table = Table(*heads, title="Success")
     for stage in stages:
         percent = 100 * stage.successes / max(1, stage.trials)
         share = f"{stage.successes}/{stage.trials} = {percent:.0f} %"
         interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
-        table.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
+        time, degraded = f"{stage.seconds:.0f} s", str(stage.degraded)
+        table.add_row(stage.name, stage.policy, share, interval, time, degraded)
     return table

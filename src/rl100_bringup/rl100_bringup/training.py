@@ -6,6 +6,7 @@ The same as the learner node does on request.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from rich.console import Console
@@ -13,10 +14,12 @@ from rich.progress import TaskID
 
 from rl100_bringup.display import progress_display
 from rl100_bringup.graph import config_path
-from rl100_bringup.report import TrainingResult
+from rl100_bringup.report import Report, TrainingResult, bags_result, this_machine
 from rl100_learner.data.reader import load_episodes
+from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_policy.bags.index import read_index
 from rl100_policy.core.config import load_robot, load_task
 
 
@@ -45,7 +48,6 @@ def train_from_bags(
         load_task(config_path("tasks", task)),
     )
     settings = with_overrides(TrainSettings(), overrides)
-    results: dict[str, TrainingResult] = {}
     with progress_display(console) as display:
         reading = display.add_task("read bags", total=None, note="")
         episodes = load_episodes(
@@ -56,23 +58,56 @@ def train_from_bags(
             accept_other_setup=settings.accept_other_setup,
         )
         bars: dict[str, TaskID] = {}
-        begun: dict[str, float] = {}
 
         def on_progress(progress: Progress) -> None:
             if progress.stage not in bars:
                 bars[progress.stage] = display.add_task(
                     f"train: {progress.stage}", total=progress.steps, note=""
                 )
-                begun[progress.stage] = sum(result.seconds for result in results.values())
             display.update(
                 bars[progress.stage], completed=progress.step, note=f"loss {progress.loss:.4f}"
-            )
-            spent = progress.seconds - begun[progress.stage]
-            results[progress.stage] = TrainingResult(
-                stage=progress.stage, steps=progress.step, seconds=spent, loss=progress.loss
             )
 
         version = train_imitation(
             episodes, task_config, robot_config, output, settings, on_progress
         )
-    return version, list(results.values())
+    return version, training_results(output)
+
+
+def train_and_report(
+    bags: Path, output: Path, robot: str, task: str, overrides: tuple[str, ...], console: Console
+) -> tuple[Path, Report]:
+    """As ``train_from_bags``, with everything measured as a report."""
+    begun = time.monotonic()
+    version, training = train_from_bags(bags, output, robot, task, overrides, console)
+    report = Report(
+        command="train",
+        bags=bags_result(read_index(bags).entries),
+        training=training,
+        policy_version=version.name,
+        wall_seconds=time.monotonic() - begun,
+        machine=this_machine(),
+    )
+    return version, report
+
+
+def training_results(run: Path) -> list[TrainingResult]:
+    """What a run cost and ended with, by stage, from its records.
+
+    So a run that was interrupted, or had ended before, is reported as one that was not.
+    """
+    last = {str(row["stage"]): row for row in read_metrics(run)}
+    results: list[TrainingResult] = []
+    before = 0.0
+    for stage, row in last.items():
+        until = float(row["seconds"])  # of all stages so far
+        results.append(
+            TrainingResult(
+                stage=stage,
+                steps=int(row["step"]),
+                seconds=until - before,
+                loss=float(row["loss"]),
+            )
+        )
+        before = until
+    return results

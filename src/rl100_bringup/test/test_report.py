@@ -43,10 +43,15 @@ def example() -> Report:
         wilson_low=0.3,
         wilson_high=0.95,
         seconds=8.0,
+        degraded=2,
     )
     bags = BagsResult(episodes=2, seconds=9.0, bytes=2_000_000, successes=1, degraded=0)
     return Report(
-        command="demo", stages=[stage], bags=bags, latency_ms={"one_step": latency([0.001, 0.002])}
+        command="demo",
+        stages=[stage],
+        bags=bags,
+        latency_ms={"one_step": latency([0.001, 0.002])},
+        lockstep_timeouts=5,
     )
 
 
@@ -54,10 +59,11 @@ def test_the_report_on_disk_has_the_promised_form(tmp_path):
     written = json.loads(example().write(tmp_path / "run").read_text())
     assert written["stages"][0] == {
         "name": "imitation", "policy": "one_step", "successes": 3, "trials": 4,
-        "wilson_low": 0.3, "wilson_high": 0.95, "seconds": 8.0,
+        "wilson_low": 0.3, "wilson_high": 0.95, "seconds": 8.0, "degraded": 2,
     }  # fmt: skip
     assert {"p50", "p99"} <= written["latency_ms"]["one_step"].keys()
     assert written["deadline_misses"] == 0
+    assert written["lockstep_timeouts"] == 5
     assert {"episodes", "seconds", "bytes", "successes"} <= written["bags"].keys()
 
 
@@ -68,6 +74,7 @@ def test_the_tables_show_every_figure():
     shown = console.file.getvalue()
     for figure in ("3/4 = 75 %", "30 - 95 %", "2 MB", "50 %", "1.50 ms", "deadline misses: 0"):
         assert figure in shown
+    assert "time-outs: 5" in shown
 
 
 def test_progress_is_shown_in_a_log_too(monkeypatch):

@@ -15,7 +15,7 @@ from rl100_sim.world import ArmWorld
 
 Floats = NDArray[np.float64]
 
-_TASKS = {"push_t": PushT}
+SIMULATED_TASKS = {"push_t": PushT}
 """Simulated tasks by the name in the task description."""
 
 
@@ -32,12 +32,13 @@ class SimulatedEpisode:
         Raises:
             ConfigError: If the task has no simulation.
         """
-        if task.name not in _TASKS:
+        if task.name not in SIMULATED_TASKS:
             raise ConfigError(
-                f"task {task.name!r} has no simulation; simulated are {sorted(_TASKS)}"
+                f"task {task.name!r} has no simulation; simulated are {sorted(SIMULATED_TASKS)}"
             )
         self._home = np.array(robot.home)
-        self.task = _TASKS[task.name](robot, task, ArmKinematics(robot).tool_position(self._home))
+        home_position = ArmKinematics(robot).tool_position(self._home)
+        self.task = SIMULATED_TASKS[task.name](robot, task, home_position)
         self.world = ArmWorld(robot, self.task.item, self.task.goal)
         self.camera = DepthCamera(self.world.model, robot.camera())
         self.periods, self._noise_seed = 0, 0

@@ -96,9 +96,14 @@ def train(
 
     Imitation first, then the one-step student.
     """
-    from rl100_bringup.training import train_from_bags
+    from rl100_bringup.report import tables
+    from rl100_bringup.training import train_and_report
 
-    version, _ = train_from_bags(bags, output, robot, task, tuple(override or ()), console)
+    version, report = train_and_report(bags, output, robot, task, tuple(override or ()), console)
+    path = report.write(output)
+    for table in tables(report):
+        console.print(table)
+    console.print(f"report: {path}")
     console.print(f"policy version: {version}")
 
 
@@ -128,9 +133,10 @@ def evaluate(
         task,
         console,
     )
+    path = report.write(output)
     for table in tables(report):
         console.print(table)
-    console.print(f"report: {report.write(output)}")
+    console.print(f"report: {path}")
 
 
 @app.command()

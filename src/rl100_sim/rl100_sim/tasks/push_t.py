@@ -94,9 +94,7 @@ class PushT:
             ConfigError: If ``task.sim`` has an unknown key or values that contradict each other.
         """
         self.parameters = read_parameters(task)
-        self.goal: Floats = np.array(
-            [self.parameters.goal_x, self.parameters.goal_y, self.parameters.goal_yaw]
-        )
+        self.goal = goal_pose(task)
         self.max_periods = max(1, round(task.time_limit / robot.control_period))
         self._low = np.array(task.tool_workspace.low[:2]) + _ROOM_TO_PASS
         self._high = np.array(task.tool_workspace.high[:2]) - _ROOM_TO_PASS
@@ -152,6 +150,16 @@ class PushT:
         """Judge the state after ``periods`` control periods of an episode."""
         success = self.is_success(object_pose)
         return Outcome(float(success), success, periods >= self.max_periods, success)
+
+
+def goal_pose(task: TaskConfig) -> Floats:
+    """Where the block is to lie, (x, y, yaw) [3] in the base frame, m and rad.
+
+    Raises:
+        ConfigError: As ``read_parameters``.
+    """
+    parameters = read_parameters(task)
+    return np.array([parameters.goal_x, parameters.goal_y, parameters.goal_yaw])
 
 
 def read_parameters(task: TaskConfig) -> PushTParameters:

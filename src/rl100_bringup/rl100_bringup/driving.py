@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a policy drove the arm, read from the bags of the episodes it drove."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from rl100_policy.bags.index import IndexEntry
+from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.reading import read_messages
+from rl100_policy.core import messages
+
+
+@dataclass(frozen=True)
+class Driving:
+    """Timing of some episodes."""
+
+    inference_s: tuple[float, ...]
+    """Wall time of every decision [s]."""
+    deadline_misses: int
+    """Decisions that took longer than one action period."""
+    unanswered_periods: int
+    """Control periods without a command for their joint state. In lockstep the simulated world
+    went on without one there, after ``lockstep_timeout``; where messages are missing from a bag,
+    the command may only be missing from the bag."""
+
+    @classmethod
+    def read(cls, bags: Path, episodes: Iterable[IndexEntry]) -> Self:
+        """Read each bag once.
+
+        Raises:
+            BagError: If one is damaged.
+        """
+        topics = ("policy/decision", "gate/command", "joint_states")
+        inference_s: list[float] = []
+        misses, unanswered = 0, 0
+        for entry in episodes:
+            found = read_messages(bags / entry.folder, topics)
+            decisions, commands, joints = (
+                [message.value for message in found[topic]] for topic in topics
+            )
+            inference_s += [float(decision.inference_s) for decision in decisions]
+            misses += sum(bool(decision.deadline_missed) for decision in decisions)
+            unanswered += len(_periods(entry.metadata, _stamps(joints)) - _stamps(commands))
+        return cls(tuple(inference_s), misses, unanswered)
+
+
+def _stamps(values: Iterable[Any]) -> set[int]:
+    return {messages.stamp_ns(value.header.stamp) for value in values}
+
+
+def _periods(metadata: EpisodeMetadata, stamps: set[int]) -> set[int]:
+    """Stamps at which control periods of the episode begin; none does at its last observation."""
+    end_ns = metadata.end_ns or max(stamps, default=0)
+    return {stamp for stamp in stamps if metadata.start_ns <= stamp < end_ns}

@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the demo makes of its bags: timing, verdict, pictures, results of training."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rl100_bringup import demo, driving, pictures
+from rl100_bringup.demo import _verdict
+from rl100_bringup.driving import Driving
+from rl100_bringup.graph import GraphArguments, config_path
+from rl100_bringup.session import Trials
+from rl100_bringup.training import training_results
+from rl100_policy.bags.index import IndexEntry, read_index
+from rl100_policy.bags.judgement import Judgement, JudgementKind
+from rl100_policy.bags.metadata import EpisodeMetadata
+from rl100_policy.bags.testing import SyntheticEpisode
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.point_cloud import depth_to_cloud
+from rl100_sim.episode import SimulatedEpisode
+from rl100_sim.tasks.push_t import T_BLOCK, goal_pose
+
+ROBOT = load_robot(config_path("robots", "panda"))
+TASK = load_task(config_path("tasks", "push_t"))
+
+
+@pytest.fixture(scope="module")
+def depth_mm():
+    world = SimulatedEpisode(ROBOT, TASK)
+    world.reset(np.random.default_rng(0))
+    return world.depth_mm()
+
+
+@pytest.fixture
+def record(tmp_path, depth_mm):
+    """Writes a bag of three periods and the last observation; returns the index entries."""
+
+    def write(**options) -> tuple[IndexEntry, ...]:
+        SyntheticEpisode(
+            TASK,
+            ROBOT,
+            depth_mm=np.stack([depth_mm] * 4),
+            positions=np.tile(ROBOT.home, (4, 1)),
+            actions=np.zeros((3, 2), np.float32),
+            **options,
+        ).write(tmp_path / "bags")
+        return read_index(tmp_path / "bags").entries
+
+    return write
+
+
+def test_a_period_without_a_command_is_a_lockstep_timeout(record, tmp_path):
+    assert Driving.read(tmp_path / "bags", record()).unanswered_periods == 0
+    entries = record(missing={"command": frozenset({0, 2})})
+    assert Driving.read(tmp_path / "bags", entries).unanswered_periods == 2
+
+
+def test_every_bag_is_parsed_once(record, tmp_path, monkeypatch):
+    record()
+    entries, read = record(), []
+
+    def counted(folder, topics):
+        read.append(folder.name)
+        return {topic: [] for topic in topics}
+
+    monkeypatch.setattr(driving, "read_messages", counted)
+    demo._driving_results(tmp_path / "bags", {"one_step": Trials(entries, 1.0)})
+    assert read == [entry.folder for entry in entries]
+
+
+def trials(successes: int, count: int) -> Trials:
+    won = Judgement(stamp_ns=1, kind=JudgementKind.SUCCESS)
+    return Trials(
+        tuple(
+            IndexEntry(
+                folder=f"{index}",
+                key="",
+                bytes=1,
+                seconds=1.0,
+                messages=1,
+                metadata=EpisodeMetadata(
+                    episode_id=f"{index}",
+                    task="push_t",
+                    judgements=(won,) if index < successes else (),
+                ),
+            )
+            for index in range(count)
+        ),
+        wall_s=1.0,
+    )
+
+
+@pytest.mark.parametrize(
+    ("operator", "student", "status"),
+    [
+        (trials(9, 10), trials(4, 10), 1),  # 40 % is below half of 90 %
+        (trials(9, 10), trials(5, 10), 0),
+        (trials(8, 10), trials(2, 5), 0),  # exactly half
+        (trials(8, 10), trials(0, 5), 1),
+        (trials(0, 10), trials(0, 5), 0),
+    ],
+)
+def test_a_student_with_less_than_half_of_the_operators_success_fails_the_demo(
+    operator, student, status
+):
+    said = io.StringIO()
+    assert _verdict(operator, student, Console(file=said)) == status
+    assert ("failed" in said.getvalue()) == bool(status)
+
+
+def test_results_of_training_are_those_on_record(tmp_path):
+    rows = [
+        {"stage": "imitation", "step": 50, "global_step": 50, "seconds": 2.0, "loss": 0.9},
+        {"stage": "imitation", "step": 60, "global_step": 60, "seconds": 2.5, "loss": 0.5},
+        {"stage": "distillation", "step": 30, "global_step": 90, "seconds": 4.0, "loss": 0.1},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = [(r.stage, r.steps, r.seconds, r.loss) for r in training_results(tmp_path)]
+    assert found == [("imitation", 60, 2.5, 0.5), ("distillation", 30, 1.5, 0.1)]
+
+
+def draw(tmp_path, entries):
+    """The three pictures of a run that has no training."""
+    return pictures.draw_all(
+        tmp_path / "pictures", tmp_path / "bags", entries, tmp_path / "train", ROBOT, TASK
+    )
+
+
+def test_what_can_be_drawn_is_drawn_and_the_rest_has_a_reason(record, tmp_path):
+    drawn, problems = draw(tmp_path, record())
+    assert [path.name for path in drawn] == ["scene.png", "episode_path.png"]
+    assert all(path.stat().st_size > 10_000 for path in drawn)
+    assert problems == {"loss.png": f"{tmp_path / 'train'} holds no records of a training"}
+
+
+def test_without_an_episode_the_reason_says_so(tmp_path):
+    drawn, problems = draw(tmp_path, [])
+    assert drawn == []
+    assert "no episode" in problems["scene.png"]
+    assert "no episode" in problems["episode_path.png"]
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path):
+    said = io.StringIO()
+    console = Console(file=said, width=500)
+    demo._draw(tmp_path, [], GraphArguments(), console)
+    assert "warning: picture scene.png not drawn: there is no episode in" in said.getvalue()
+
+
+def test_the_drawn_cloud_is_the_one_the_policy_saw(record, tmp_path):
+    (entry,) = record()
+    near = ROBOT.camera().model_copy(update={"depth_max": 0.75})  # cuts the block in two
+    robot = ROBOT.model_copy(update={"cameras": (near,)})
+    folder = tmp_path / "bags" / entry.folder
+    short, full = (
+        pictures.RecordedEpisode.read(folder, entry.metadata, each) for each in (robot, ROBOT)
+    )
+    size = TASK.observation
+    expected = depth_to_cloud(
+        short.depth_m[0],
+        short.intrinsics,
+        short.t_base_camera,
+        TASK.crop,
+        size.n_points,
+        size.min_points,
+        depth_range_m=(near.depth_min, near.depth_max),
+    )
+    np.testing.assert_array_equal(short.policy_cloud(0, TASK), expected)
+    assert not np.array_equal(short.policy_cloud(0, TASK), full.policy_cloud(0, TASK))
+
+
+def test_the_outline_at_the_goal_is_that_of_the_block(record, tmp_path):
+    (entry,) = record()
+    turned = TASK.model_copy(update={"sim": {**TASK.sim, "goal_yaw": 0.6}})
+    folder = tmp_path / "bags" / entry.folder
+    episode = pictures.RecordedEpisode.read(folder, entry.metadata, ROBOT)
+    (axes,) = pictures.path_figure(episode, turned).axes
+    (outline,) = [item for item in axes.collections if item.get_linestyle()[0][1] is not None]
+    drawn = outline.get_paths()[0].vertices[:, ::-1]  # y is drawn to the left, x upwards
+    gap = T_BLOCK.distance(goal_pose(turned), drawn)
+    np.testing.assert_allclose(gap, 0.001, atol=2e-4)
+    assert np.ptp(drawn, axis=0).min() > 0.12
