@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from rl100_msgs.msg import EpisodeState, HumanFeedback
 from rl100_msgs.srv import StartEpisode, StopEpisode
@@ -17,6 +18,7 @@ from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages, read_metadata
 from rl100_policy.bags.recovery import check_episode
+from rl100_policy.core.config import load_robot
 from rl100_policy.core.messages import stamp_ns
 from rl100_policy.nodes.recorder import RecorderNode
 from rl100_policy.ros.conversions import header, time_message
@@ -26,6 +28,7 @@ from rl100_policy.ros.testing import isolated_ros, spinning
 pytestmark = pytest.mark.ros
 
 PERIOD_NS = 100_000_000
+PANDA = Path(__file__).parents[2] / "rl100_bringup" / "config" / "robots" / "panda.yaml"
 TOPICS = [
     "joint_states sensor_msgs/msg/JointState sensor",
     "camera/extrinsics geometry_msgs/msg/TransformStamped latched",
@@ -183,6 +186,18 @@ def test_an_undo_that_names_the_closed_episode_changes_its_label(session):
     assert check_episode(Path(stopped.path)) == []
 
 
+def test_a_judgement_that_names_an_earlier_episode_reaches_it_while_the_next_one_runs(session):
+    session.begin()
+    session.robot.move(1)
+    first = session.end(end_step=1)
+    session.begin()
+    session.robot.judge(HumanFeedback.SUCCESS, first.episode_id)
+    assert session.state_is(lambda state: state.reason == f"{first.episode_id} is now success")
+    session.robot.move(2)
+    assert session.end(end_step=2).outcome == EpisodeState.UNLABELLED
+    assert read_metadata(Path(first.path)).outcome is Outcome.SUCCESS
+
+
 def test_a_malformed_message_is_recorded_as_it_is(session):
     session.begin()
     malformed = bytes(range(7))
@@ -248,6 +263,36 @@ def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
     assert not response.success
     assert "joint_states" in response.message
     assert list(tmp_path.iterdir()) == []
+
+
+def described_robot(folder: Path, **camera: object) -> Path:
+    """Description of the shipped robot with another camera."""
+    tree = yaml.safe_load(PANDA.read_text())
+    tree["cameras"][0] |= camera
+    (folder / "robot.yaml").write_text(yaml.safe_dump(tree))
+    return folder / "robot.yaml"
+
+
+def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
+    """Regression: the topics of the shipped robot's camera were asked for, whatever was given."""
+    path = described_robot(tmp_path, topic="front/depth/image")
+    with isolated_ros(bags=tmp_path / "bags", robot_config=path, sync=False):
+        robot = Robot()
+        image = robot.create_publisher(Image, "front/depth/image", SENSOR)
+        info = robot.create_publisher(CameraInfo, "front/depth/camera_info", SENSOR)
+        with spinning(RecorderNode(), robot) as spin_until:
+            session = Session(robot, spin_until).ready()
+            assert spin_until(lambda: image.get_subscription_count() > 0)
+            assert spin_until(lambda: info.get_subscription_count() > 0)
+            session.begin()
+            image.publish(Image(header=header(PERIOD_NS)))
+            info.publish(CameraInfo(header=header(PERIOD_NS)))
+            robot.move(1)
+            assert session.state_is(lambda state: state.messages == 3)
+            folder = Path(session.end(end_step=1).path)
+    read = read_messages(folder, ["front/depth/image", "front/depth/camera_info"])
+    assert [len(messages) for messages in read.values()] == [1, 1]
+    assert read_metadata(folder).setup == load_robot(path).setup
 
 
 def test_a_stopped_node_closes_its_episode(tmp_path):

@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Recorder node: every topic of the robot contract, raw, one MCAP bag per episode.
 
-In: the topics of the ``topics`` parameter, as bytes; ``feedback`` HumanFeedback is also read for
-the outcome. Subscriptions are made once, reliable unless a publisher is best-effort, 200 deep;
-messages outside an episode are dropped, but the newest of each latched topic is kept and begins
-every bag. Out: ``episode/state`` EpisodeState (LATCHED, on change and at 2 Hz). Services:
-``episode/start`` StartEpisode, ``episode/stop`` StopEpisode.
+In: the topics of the ``topics`` parameter, as bytes: joint states and cameras of the robot
+description, and what the nodes of this suite decide and do, unless told otherwise. ``feedback``
+HumanFeedback is also read for the outcome. Subscriptions are made once, reliable unless a
+publisher is best-effort, 200 deep; messages outside an episode are dropped, but the newest of each
+latched topic is kept and begins every bag. Out: ``episode/state`` EpisodeState (LATCHED, on change
+and at 2 Hz). Services: ``episode/start`` StartEpisode, ``episode/stop`` StopEpisode.
 
-Threads: one executor thread and one writer thread.
+Threads: one executor thread, one that writes the running episode, and one that adds judgements to
+closed ones.
 
 | callback group | entities | may wait |
 |---|---|---|
-| default, mutually exclusive | subscriptions, start service, 20 Hz timer (steady clock) | never |
+| default, mutually exclusive | subscriptions, start service, 20 Hz timer | start: for the disk |
 | stop, mutually exclusive | stop service, a coroutine awaiting the closed bag | without a thread |
-| (writer thread) | all that touches the disk but making an episode's folder | for the disk |
+| (writer thread) | messages, flushes, end of the running episode | for the disk |
+| (relabeller thread) | copies of closed bags with further judgements | for the disk |
+
+The start service looks at the free space and makes folder and head of the bag; a second thread for
+that would buy nothing, since no episode is running. The timer's clock is steady.
 
 Messages are stamped in the bag with the ROS time of their reception (``/clock`` in simulation), as
 rosbag2 does; their header stamps are untouched. An episode ends when every sensor seen in it has
@@ -51,6 +57,7 @@ from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_ve
 from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
 from rl100_policy.bags.session import Stream, parse_stream
 from rl100_policy.bags.storage import RecordedTopic
+from rl100_policy.bags.topics import FEEDBACK_TOPIC, all_topics
 from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
@@ -59,20 +66,6 @@ from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
 from rl100_policy.ros.raw_subscription import RawSubscription, has_header, message_class
-
-FEEDBACK_TOPIC = "feedback"
-
-DEFAULT_TOPICS = [
-    "joint_states sensor_msgs/msg/JointState sensor",
-    "camera/depth/image_rect_raw sensor_msgs/msg/Image sensor",
-    "camera/depth/camera_info sensor_msgs/msg/CameraInfo latched",
-    "camera/extrinsics geometry_msgs/msg/TransformStamped latched",
-    "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
-    "policy/action_chunk rl100_msgs/msg/ActionChunk",
-    "policy/decision rl100_msgs/msg/DecisionRecord",
-    "gate/command rl100_msgs/msg/GateCommand",
-    f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
-]
 
 _TICK_S = 0.05
 _STATE_PERIOD_S = 0.5
@@ -91,7 +84,9 @@ class RecorderParameters:
     robot_config: str = parameter("", "path of the robot description (YAML); empty: none")
     task_config: str = parameter("", "path of the task description (YAML); empty: none")
     topics: Sequence[str] = parameter(
-        DEFAULT_TOPICS, "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]' each"
+        [""],
+        "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]' each; an empty entry "
+        "stands for joint states, cameras of the robot description, and topics of this suite",
     )
     expected_period: float = parameter(
         0.0,
@@ -126,7 +121,8 @@ class RecorderNode(Node):
         task = load_task(p.task_config) if p.task_config else None
         self._provenance = _provenance(robot, task)
         period_s = p.expected_period or (robot.control_period if robot else _PERIOD_S)
-        self._streams = [parse_stream(text, round(period_s * 1e9)) for text in p.topics]
+        topics = all_topics(p.topics, robot)
+        self._streams = [parse_stream(text, round(period_s * 1e9)) for text in topics]
         self._definitions = MessageDefinitions()
         self._latched: dict[str, tuple[bytes, int]] = {}
         self._topics: dict[str, RecordedTopic] = {}
@@ -181,7 +177,7 @@ class RecorderNode(Node):
         self._recorder.lose(stream, count)
 
     def _on_feedback(self, data: bytes) -> None:
-        """Add a judgement to the running episode, or to the last one if it is named."""
+        """Add a judgement to the running episode, or to the one it names."""
         try:
             message: Any = deserialize_message(data, HumanFeedback)
             judgement = Judgement(

@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which topics an episode holds, as entries of the recorder's ``topics`` parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rl100_policy.core.config import RobotConfig
+from rl100_policy.core.errors import ConfigError
+
+FEEDBACK_TOPIC = "feedback"
+
+_SUITE_TOPICS = (
+    "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
+    "policy/action_chunk rl100_msgs/msg/ActionChunk",
+    "policy/decision rl100_msgs/msg/DecisionRecord",
+    "gate/command rl100_msgs/msg/GateCommand",
+    f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
+)
+
+
+def all_topics(entries: Sequence[str], robot: RobotConfig | None) -> list[str]:
+    """Entries, each once, with what the empty one stands for in its place.
+
+    The empty entry stands for joint states, the cameras of the robot description, and the topics
+    of this suite. The topic that commands the arm is not among them: playing a bag must not move
+    an arm, and ``gate/command`` says the same.
+
+    Args:
+        entries: As ``session.parse_stream`` reads them.
+        robot: Robot description, None if there is none.
+
+    Raises:
+        ConfigError: If there is an empty entry but no robot description.
+    """
+    found: list[str] = []
+    for entry in entries:
+        found += [entry] if entry.strip() else _described_topics(robot)
+    return list(dict.fromkeys(found))
+
+
+def _described_topics(robot: RobotConfig | None) -> list[str]:
+    if robot is None:
+        raise ConfigError(
+            "topics: an empty entry stands for the topics of a robot; give robot_config, "
+            "or name every topic"
+        )
+    found = ["joint_states sensor_msgs/msg/JointState sensor"]
+    for camera in robot.cameras:
+        # An episode waits for the camera that a learner reads; others are recorded if they come.
+        expected = " sensor" if camera == robot.camera() else ""
+        found.append(f"{camera.topic} sensor_msgs/msg/Image{expected}")
+        found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched")
+    return [*found, "camera/extrinsics geometry_msgs/msg/TransformStamped latched", *_SUITE_TOPICS]
