@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl100_learner.data.alignment import align, nearest_index
+from rl100_policy.core.observation import Frame, ObservationWindow
 
 P = 100  # period; stamps below are in units of ns, only their ratios matter
 
@@ -125,3 +126,15 @@ def test_a_stretch_is_always_on_the_grid_and_in_step(no_joint, no_frame, no_comm
     np.testing.assert_array_equal(np.diff(observed), P)
     np.testing.assert_array_equal(joints[joined.joints], observed)
     np.testing.assert_array_equal(commands[joined.commands], observed[:-1])
+
+
+def test_frames_of_a_faster_camera_are_paired_as_the_window_of_the_policy_pairs_them():
+    camera = np.array([round(n * 1000 / 30) for n in range(60)])
+    cloud = np.zeros((4, 3), np.float32)
+    window = ObservationWindow(2, P)
+    for newest in camera[4:]:
+        window.clear()
+        for stamp in camera[camera <= newest]:
+            window.push(Frame(int(stamp), cloud, np.zeros(3, np.float32)))
+        (row,) = nearest_index(camera, np.array([newest - P]), P // 2)
+        assert [frame.stamp_ns for frame in window.frames()] == [camera[row], newest]

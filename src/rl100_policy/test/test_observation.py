@@ -4,7 +4,6 @@
 import numpy as np
 import pytest
 
-from rl100_learner.data.alignment import nearest_index
 from rl100_policy.core.config import ObservationConfig
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.observation import (
@@ -47,17 +46,6 @@ def test_of_a_faster_camera_the_frames_one_period_apart_are_taken():
         window.push(frame(stamp))
     assert stamps(window) == [33, 133, 233]
     assert window.interval_ns == 33
-
-
-def test_frames_of_a_faster_camera_are_paired_as_the_learner_pairs_them():
-    camera = np.array([round(n * 1000 / 30) for n in range(60)])
-    window = ObservationWindow(2, PERIOD)
-    for newest in camera[4:]:
-        window.clear()
-        for stamp in camera[camera <= newest]:
-            window.push(frame(int(stamp)))
-        (row,) = nearest_index(camera, np.array([newest - PERIOD]), PERIOD // 2)
-        assert stamps(window) == [camera[row], newest]
 
 
 @pytest.mark.parametrize(("gap", "kept"), [(150, [100, 250]), (151, [251, 251])])
