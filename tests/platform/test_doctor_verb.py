@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`./rl100 doctor` where what the other verbs make is missing or broken: it tells, makes nothing."""
+"""`./rl100 doctor` where what other verbs make is missing or broken: it tells, makes nothing."""
 
 import os
 import shutil

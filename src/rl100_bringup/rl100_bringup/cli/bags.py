@@ -31,7 +31,7 @@ def list_bags(folder: Path, console: Console) -> None:
     for name in index.unfinished:
         console.print(
             f"unfinished: {name} (being written, or left by a crash: "
-            f"rl100 bags --recover {folder})",
+            f"./rl100 bags {folder} --recover)",
             highlight=False,
         )
     total = index.summary()

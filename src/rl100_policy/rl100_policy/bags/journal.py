@@ -185,7 +185,7 @@ class BagJournal:
         if free_bytes(self._bags) < self._min_free_bytes:
             raise BagError(
                 f"less than {self._min_free_bytes} bytes are free in {self._bags}; free space, "
-                "then run `rl100 doctor` to recover the episode"
+                f"then run `./rl100 bags {self._bags} --recover`"
             )
 
     def _fail(self, reason: str) -> None:

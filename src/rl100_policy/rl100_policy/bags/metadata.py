@@ -135,7 +135,8 @@ def metadata_from_table(table: Mapping[str, str], where: str) -> EpisodeMetadata
         return EpisodeMetadata.model_validate(values)
     except (json.JSONDecodeError, ValidationError) as error:
         raise BagError(
-            f"episode metadata in {where} is malformed: {error}; run `rl100 doctor`"
+            f"episode metadata in {where} is malformed: {error}; "
+            "`./rl100 bags FOLDER --check` says what else is wrong with it"
         ) from error
 
 

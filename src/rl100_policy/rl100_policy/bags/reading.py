@@ -74,7 +74,7 @@ def read_statistics(path: Path) -> tuple[float, int]:
     except (OSError, *DAMAGE) as error:
         raise BagError(f"{path} is not a closed MCAP file: {error!r}") from error
     if summary is None or summary.statistics is None:
-        raise BagError(f"{path} has no summary; run `rl100 doctor`")
+        raise BagError(f"{path} has no summary; run `./rl100 bags FOLDER --check`")
     statistics = summary.statistics
     return (
         statistics.message_end_time - statistics.message_start_time
@@ -137,7 +137,7 @@ def read_messages(
         raise BagError(f"cannot read {path}: {error}") from error
     if scan.problem or not scan.complete:
         raise BagError(
-            f"{path} is damaged: {scan.problem or 'it has no end record'}; run `rl100 doctor`"
+            f"{path} is damaged: {scan.problem or 'it has no end record'}; leave this episode out"
         )
     typestore = _typestore(frozenset(types.values()))
     type_names = {name: type_name for name, (type_name, _) in types.items()}

@@ -90,7 +90,8 @@ def recover(partial: Path) -> RecoveryResult:
         return _recover_locked(partial, episode_id)
     except OSError as error:
         raise BagError(
-            f"cannot recover {partial}: {error}; check rights and space, then run `rl100 doctor`"
+            f"cannot recover {partial}: {error}; check rights and space, "
+            f"then run `./rl100 bags {partial.parent} --recover` again"
         ) from error
     finally:
         lock.release()

@@ -64,7 +64,8 @@ def _copied(source: Path, target: Path) -> McapFile:
     if scan.problem or not scan.complete or copy.undescribed:
         copy.file.abort()
         raise BagError(
-            f"{source} is damaged: {scan.problem or 'no end record'}; run `rl100 doctor`"
+            f"{source} is damaged: {scan.problem or 'no end record'}; "
+            "`./rl100 bags FOLDER --check` says what is wrong with it"
         )
     return copy.file
 

@@ -109,7 +109,8 @@ class TopicTable:
         schema = self._schemas.get(channel.schema_id) if channel else None
         if channel is None or schema is None:
             raise BagError(
-                f"channel {channel_id} is not described in the file; run `rl100 doctor`"
+                f"channel {channel_id} is not described in the file; "
+                "run `./rl100 bags FOLDER --check`"
             )
         return channel, schema
 

@@ -131,7 +131,8 @@ def read_metadata_file(folder: Path) -> dict[str, Any]:
         raise BagError(f"{path} does not exist; expected a rosbag2 folder") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise BagError(
-            f"{path} is not a rosbag2 metadata file: {error!r}; run `rl100 doctor`"
+            f"{path} is not a rosbag2 metadata file: {error!r}; "
+            "`./rl100 bags FOLDER --check` says what else is wrong with it"
         ) from error
     return information
 
