@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rl100_policy.bags.session import Stream, parse_stream
-from rl100_policy.bags.topics import all_topics
+from rl100_policy.bags.topics import DEFAULT_TOPICS, all_topics
 from rl100_policy.core.config import RobotConfig, load_robot
 from rl100_policy.core.errors import ConfigError
 
@@ -24,21 +24,21 @@ def names(topics: list[str]) -> list[str]:
     return [entry.split()[0] for entry in topics]
 
 
-def test_an_empty_entry_stands_for_the_topics_of_robot_and_suite():
+def test_the_default_is_the_topics_of_robot_and_suite():
     robot = robot_with_camera(topic="front/image")
-    found = set(names(all_topics([""], robot)))
+    found = set(names(all_topics([DEFAULT_TOPICS], robot)))
     assert {"joint_states", "front/image", "front/camera_info", "feedback"} <= found
     assert "camera/depth/image_rect_raw" not in found
 
 
 def test_what_commands_the_arm_is_not_recorded_so_that_playing_a_bag_moves_nothing():
     robot = load_robot(PANDA)
-    assert robot.command_topic not in names(all_topics([""], robot))
+    assert robot.command_topic not in names(all_topics([DEFAULT_TOPICS], robot))
 
 
 def test_entries_of_the_person_are_added_and_none_comes_twice():
     wrench = "wrench geometry_msgs/msg/WrenchStamped sensor=0.01"
-    topics = all_topics(["", wrench, ""], load_robot(PANDA))
+    topics = all_topics([DEFAULT_TOPICS, wrench, DEFAULT_TOPICS], load_robot(PANDA))
     assert topics[-1] == wrench
     assert len(names(topics)) == len(set(names(topics)))
     assert all_topics([wrench], None) == [wrench]
@@ -46,14 +46,14 @@ def test_entries_of_the_person_are_added_and_none_comes_twice():
 
 def test_without_a_robot_description_every_topic_must_be_named():
     with pytest.raises(ConfigError, match="robot_config"):
-        all_topics([""], None)
+        all_topics([DEFAULT_TOPICS], None)
 
 
 def test_an_episode_waits_for_the_first_camera_only():
     robot = load_robot(PANDA)
     second = robot.camera().model_copy(update={"name": "wrist", "topic": "wrist/image"})
     both = robot.model_copy(update={"cameras": (robot.camera(), second)})
-    streams = {each.topic: each for each in map(parsed, all_topics([""], both))}
+    streams = {each.topic: each for each in map(parsed, all_topics([DEFAULT_TOPICS], both))}
     assert streams[robot.camera().topic].is_sensor
     assert not streams["wrist/image"].is_sensor
     assert streams["wrist/camera_info"].latched

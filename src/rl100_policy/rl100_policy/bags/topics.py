@@ -9,6 +9,8 @@ from rl100_policy.core.config import RobotConfig
 from rl100_policy.core.errors import ConfigError
 
 FEEDBACK_TOPIC = "feedback"
+DEFAULT_TOPICS = "default"
+"""Entry for joint states, the cameras of the robot description, and the topics of this suite."""
 
 _SUITE_TOPICS = (
     "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
@@ -20,29 +22,28 @@ _SUITE_TOPICS = (
 
 
 def all_topics(entries: Sequence[str], robot: RobotConfig | None) -> list[str]:
-    """Entries, each once, with what the empty one stands for in its place.
+    """Entries, each once, with what ``DEFAULT_TOPICS`` stands for in its place.
 
-    The empty entry stands for joint states, the cameras of the robot description, and the topics
-    of this suite. The topic that commands the arm is not among them: playing a bag must not move
-    an arm, and ``gate/command`` says the same.
+    The topic that commands the arm is not among them: playing a bag must not move an arm, and
+    ``gate/command`` says the same.
 
     Args:
-        entries: As ``session.parse_stream`` reads them.
+        entries: As ``session.parse_stream`` reads them, or ``DEFAULT_TOPICS``.
         robot: Robot description, None if there is none.
 
     Raises:
-        ConfigError: If there is an empty entry but no robot description.
+        ConfigError: If the defaults are asked for but there is no robot description.
     """
     found: list[str] = []
     for entry in entries:
-        found += [entry] if entry.strip() else _described_topics(robot)
+        found += _described_topics(robot) if entry == DEFAULT_TOPICS else [entry]
     return list(dict.fromkeys(found))
 
 
 def _described_topics(robot: RobotConfig | None) -> list[str]:
     if robot is None:
         raise ConfigError(
-            "topics: an empty entry stands for the topics of a robot; give robot_config, "
+            f"topics: {DEFAULT_TOPICS!r} stands for the topics of a robot; give robot_config, "
             "or name every topic"
         )
     found = ["joint_states sensor_msgs/msg/JointState sensor"]

@@ -52,7 +52,7 @@ class CameraConfig(FrozenModel):
 
     name: str
     topic: str
-    """Depth image topic; CameraInfo is its sibling, see ``info_topic``."""
+    """Depth image topic; CameraInfo is ``camera_info`` beside it."""
     optical_frame: str
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
@@ -71,7 +71,7 @@ class CameraConfig(FrozenModel):
 
     @property
     def info_topic(self) -> str:
-        """CameraInfo topic: ``camera_info`` beside the image, as image_transport has it."""
+        """CameraInfo topic, named as image_transport does."""
         namespace, slash, _ = self.topic.rpartition("/")
         return f"{namespace}{slash}camera_info"
 

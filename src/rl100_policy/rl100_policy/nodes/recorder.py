@@ -57,7 +57,7 @@ from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_ve
 from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
 from rl100_policy.bags.session import Stream, parse_stream
 from rl100_policy.bags.storage import RecordedTopic
-from rl100_policy.bags.topics import FEEDBACK_TOPIC, all_topics
+from rl100_policy.bags.topics import DEFAULT_TOPICS, FEEDBACK_TOPIC, all_topics
 from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
@@ -84,9 +84,9 @@ class RecorderParameters:
     robot_config: str = parameter("", "path of the robot description (YAML); empty: none")
     task_config: str = parameter("", "path of the task description (YAML); empty: none")
     topics: Sequence[str] = parameter(
-        [""],
-        "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]' each; an empty entry "
-        "stands for joint states, cameras of the robot description, and topics of this suite",
+        [DEFAULT_TOPICS],
+        "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]' each; 'default' stands "
+        "for joint states, cameras of the robot description, and topics of this suite",
     )
     expected_period: float = parameter(
         0.0,
