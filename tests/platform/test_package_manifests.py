@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each package.xml names what its package imports, and nothing else."""
+"""Each package.xml names what its package and its tests import, and nothing else."""
 
 import ast
 import re
@@ -11,18 +11,20 @@ import pytest
 
 from environment import REPOSITORY
 
-PACKAGES = ("rl100_sim", "rl100_bringup")
+PACKAGES = ("rl100_policy", "rl100_learner", "rl100_sim", "rl100_bringup")
 ROSDEP = {
+    "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",
+    "pytest": "python3-pytest",
     "rich": "python3-rich",
     "scipy": "python3-scipy",
     "yaml": "python3-yaml",
 }
 """Keys of modules whose key is not their own name."""
-NOT_IMPORTED = {"rviz2", "example-robot-data"}
-"""Needed as a program or as data."""
+NOT_IMPORTED = {"rviz2", "example-robot-data", "tensorboard"}
+"""Needed as a program, as data, or by another package (torch)."""
 
 
 def imported(folder: Path) -> set[str]:
@@ -37,12 +39,36 @@ def imported(folder: Path) -> set[str]:
     return found - set(sys.stdlib_module_names)
 
 
+def declared(package: str, kind: str) -> set[str]:
+    """Keys of a kind of dependency."""
+    tree = ElementTree.parse(REPOSITORY / "src" / package / "package.xml")
+    return {item.text for item in tree.iter(kind)}
+
+
+def installed_by_pip(package: str) -> set[str]:
+    """What the manifest says has no rosdep key; for running or for tests."""
+    text = (REPOSITORY / "src" / package / "package.xml").read_text()
+    listed = re.search(r"installed by pip from requirements/: (.*?) *-->", text)
+    return set(listed[1].split(", "))
+
+
+def needed(package: str, *folders: str) -> set[str]:
+    """Keys of what some folders of a package import from elsewhere."""
+    root = REPOSITORY / "src" / package
+    own = {package, *(path.stem for path in (root / "test").glob("*.py"))}
+    modules = set().union(*(imported(root / folder) for folder in folders))
+    return {ROSDEP.get(name, name) for name in modules - own}
+
+
 @pytest.mark.parametrize("package", PACKAGES)
 def test_dependencies_are_what_is_imported(package):
-    folder = REPOSITORY / "src" / package
-    text = (folder / "package.xml").read_text()
-    keys = {item.text for item in ElementTree.fromstring(text).iter("exec_depend")}
-    by_pip = re.search(r"installed by pip from requirements/: (.*?) *-->", text)[1].split(", ")
-    modules = imported(folder / package) | imported(folder / "launch")
-    needed = {ROSDEP.get(name, name) for name in modules - {package}}
-    assert keys | set(by_pip) == needed | (NOT_IMPORTED & (keys | set(by_pip)))
+    by_pip = installed_by_pip(package)
+    found = needed(package, package, "launch")
+    assert declared(package, "exec_depend") - NOT_IMPORTED == found - by_pip
+    assert by_pip - NOT_IMPORTED <= found | needed(package, "test")
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_test_dependencies_are_what_only_tests_import(package):
+    known = declared(package, "exec_depend") | installed_by_pip(package)
+    assert declared(package, "test_depend") == needed(package, "test") - known
