@@ -233,6 +233,15 @@ def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, k
     assert not bench.commands
 
 
+def test_the_joint_states_of_a_gripper_on_the_same_topic_are_let_pass(lockstep):
+    bench, spin_until = lockstep
+    bench.joints.publish(joint_state_message(["finger"], np.zeros(1), np.zeros(1), PERIOD_NS))
+    bench.state(2)
+    answers(lockstep, 1)
+    assert bench.status[-1].malformed == 0
+    assert messages.stamp_ns(bench.commands[-1].header.stamp) == 2 * PERIOD_NS
+
+
 def test_a_teleop_command_that_is_not_finite_holds(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
     bench, _ = lockstep

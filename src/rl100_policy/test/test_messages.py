@@ -68,8 +68,14 @@ def test_joints_are_taken_by_name_in_the_order_asked_for():
     np.testing.assert_array_equal(messages.joint_positions(state, ["a", "b"]), [1.0, 2.0])
 
 
+def test_a_joint_state_of_another_driver_is_none_of_ours():
+    state = SimpleNamespace(name=["finger"], position=[0.02])
+    assert messages.joint_positions(state, ["a", "b"]) is None
+
+
 @pytest.mark.parametrize(
-    ("names", "positions"), [(["a"], [1.0]), (["a", "b"], [1.0]), (["a", "b"], [1.0, np.nan])]
+    ("names", "positions"),
+    [(["a"], [1.0]), (["a", "b"], [1.0]), (["a", "b"], [1.0, np.nan]), ([], [])],
 )
 def test_an_incomplete_joint_state_is_refused(names, positions):
     state = SimpleNamespace(name=names, position=positions)

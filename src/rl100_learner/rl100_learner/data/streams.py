@@ -77,13 +77,12 @@ def arm_positions(
     skipped = 0
     found: dict[int, NDArray[np.float64]] = {}
     for stamp, message in _until(recorded, end_ns):
-        if set(names).isdisjoint(message.name):
-            continue
         try:
             positions = messages.joint_positions(message, names)
         except ObservationError:
             skipped += 1
-        else:
+            continue
+        if positions is not None:
             found.setdefault(stamp, positions)
     return dict(sorted(found.items())), skipped
 

@@ -126,19 +126,23 @@ def transform_matrix(message: Any) -> NDArray[np.float64]:
     return pose_from_xyz_quaternion(values[:3], values[3:])
 
 
-def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64]:
+def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64] | None:
     """Positions of the named joints, [n], rad, from a sensor_msgs/JointState.
 
-    They are in the order of ``names``.
+    They are in the order of ``names``. None if the message tells of other joints only: another
+    driver on the same topic, a gripper's for example.
 
     Raises:
-        ObservationError: If a joint is missing, sizes disagree, or a position is not finite.
+        ObservationError: If some of the joints are missing, sizes disagree, or a position is not
+            finite.
     """
     found = list(message.name)
     if len(found) != len(message.position):
         raise ObservationError(
             f"joint state has {len(found)} names but {len(message.position)} positions"
         )
+    if found and set(names).isdisjoint(found):
+        return None
     missing = [name for name in names if name not in found]
     if missing:
         raise ObservationError(f"joint state lacks {missing}; it has {found}")

@@ -123,6 +123,8 @@ class CommandGateNode(Node):
         except ObservationError as error:
             self._refuse(str(error))
             return
+        if q is None:
+            return
         stamp = messages.stamp_ns(message.header.stamp)
         if stamp < self._newest_ns - self._period_ns:
             self._restart_clock(stamp)

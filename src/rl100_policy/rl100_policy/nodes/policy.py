@@ -128,6 +128,8 @@ class PolicyNode(Node):
         except ObservationError as error:
             self._refuse(error)
             return
+        if q is None:
+            return
         self._take(self._assembler.add_joint_state(messages.stamp_ns(message.header.stamp), q))
 
     def _on_cloud(self, message: PointCloud2) -> None:
