@@ -15,7 +15,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
 from rl100_learner.training.records import read_metrics
@@ -255,14 +255,7 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
     if x is not None and y is not None:
         radius = task.sim.get("position_tolerance", 0.02)
         axes.add_patch(
-            Rectangle(
-                (y - radius, x - radius),
-                2 * radius,
-                2 * radius,
-                fill=False,
-                color="k",
-                lw=1.2,
-            )
+            Circle((y, x), radius, fill=False, color="k", lw=1.2, label="its tolerance")
         )
         axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")
 
@@ -278,3 +271,4 @@ def _draw_goal_outline(axes: Axes, task: TaskConfig) -> None:
     gap = SIMULATED_TASKS[task.name].item.distance(goal_pose(task), points)
     # A line one step off the block, because inside the distance is zero also where its parts meet.
     axes.contour(y, x, gap, [_OUTLINE_STEP], colors="k", linewidths=0.8, linestyles="dashed")
+    axes.plot([], [], "k--", lw=0.8, label="outline of the block at its goal")

@@ -199,12 +199,12 @@ def tables(report: Report) -> list[Table]:
 
 
 def _success_table(stages: Sequence[StageResult]) -> Table:
-    heads = ("stage", "policy", "success", "95 % interval", "time", "degraded")
-    table = Table(*heads, title="Success")
+    table = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
+    if degraded := sum(stage.degraded for stage in stages):
+        table.caption = f"{degraded} episodes are degraded: messages of them are missing"
     for stage in stages:
         percent = 100 * stage.successes / max(1, stage.trials)
         share = f"{stage.successes}/{stage.trials} = {percent:.0f} %"
         interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
-        time, degraded = f"{stage.seconds:.0f} s", str(stage.degraded)
-        table.add_row(stage.name, stage.policy, share, interval, time, degraded)
+        table.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
     return table
