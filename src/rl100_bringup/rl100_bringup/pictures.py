@@ -255,7 +255,7 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
     if x is not None and y is not None:
         radius = task.sim.get("position_tolerance", 0.02)
         axes.add_patch(
-            Circle((y, x), radius, fill=False, color="k", lw=1.2, label="its tolerance")
+            Circle((y, x), radius, fill=False, color="k", lw=1.2, label="position tolerance")
         )
         axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")
 
