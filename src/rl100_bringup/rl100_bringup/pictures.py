@@ -18,8 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
-from rl100_learner.training.records import read_metrics
 from rl100_learner.data.streams import arm_positions
+from rl100_learner.training.records import read_metrics
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
@@ -77,7 +77,7 @@ class RecordedEpisode:
         joints, _ = arm_positions(found["joint_states"], robot.joints, end_ns=0)
         return cls(
             depth_m=[messages.depth_image(m.value) for m in found[topic]],
-            intrinsics=messages.intrinsics(found[info][0].value),
+            intrinsics=messages.intrinsics(found[info][0].value, robot.camera().optical_frame),
             t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
             tool_path=np.array([arm.tool_position(q) for q in joints.values()]),
             depth_range_m=(robot.camera().depth_min, robot.camera().depth_max),

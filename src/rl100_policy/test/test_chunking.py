@@ -56,7 +56,13 @@ def test_flat_actions_of_the_wrong_length_are_refused_naming_the_sizes():
 )
 def test_a_chunk_of_another_action_space_or_period_is_refused(changes):
     with pytest.raises(ActionError, match="expected"):
-        chunk(**changes).check(ACTION, PERIOD)
+        chunk(**changes).check(ACTION, PERIOD, 10 * PERIOD)
+
+
+def test_a_plan_longer_than_may_be_executed_is_refused_naming_the_parameter():
+    chunk().check(ACTION, PERIOD, 4 * PERIOD)
+    with pytest.raises(ActionError, match="longest_chunk"):
+        chunk().check(ACTION, PERIOD, 4 * PERIOD - 1)
 
 
 def test_a_newer_decision_overrides_the_older_one_from_its_begin():

@@ -13,6 +13,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
 from rl100_policy.nodes.cloud import CloudNode
@@ -179,7 +180,7 @@ def test_bad_camera_info_and_extrinsics_are_counted_and_do_not_replace_good_ones
     camera.depth.publish(depth_message(slab(), 1, CAMERA.optical_frame))
     assert spin_until(lambda: len(camera.clouds) == 1)
     info = camera_info_message(CAMERA, 0)
-    info.k[0] = float("nan")
+    info.p[0] = float("nan")
     camera.info.publish(info)
     extrinsics = copy.deepcopy(extrinsics_message(CAMERA, ROBOT.base_frame, 0))
     rotation = extrinsics.transform.rotation
@@ -188,6 +189,33 @@ def test_bad_camera_info_and_extrinsics_are_counted_and_do_not_replace_good_ones
     assert spin_until(lambda: camera.dropped() >= 2)
     camera.depth.publish(depth_message(slab(), 2, CAMERA.optical_frame))
     assert spin_until(lambda: len(camera.clouds) == 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda info: setattr(info.header, "frame_id", "colour_optical_frame"), "frame"),
+        (lambda info: setattr(info, "binning_x", 2), "bad CameraInfo"),
+        (lambda info: setattr(info.roi, "width", 40), "bad CameraInfo"),
+        (
+            lambda info: (setattr(info, "p", [0.0] * 12), setattr(info, "d", [0.1] * 5)),
+            "bad CameraInfo",
+        ),
+    ],
+)
+def test_the_camera_info_of_another_or_not_rectified_image_is_not_taken(rig, change, reason):
+    camera, spin_until = rig
+    info = camera_info_message(CAMERA, 0)
+    change(info)
+    camera.info.publish(info)
+    assert spin_until(lambda: camera.reasons() == {reason})
+    camera.depth.publish(depth_message(slab(), 3, CAMERA.optical_frame))
+    assert spin_until(lambda: len(camera.clouds) == 1)
+
+
+def test_an_unknown_kind_of_input_is_refused():
+    with isolated_ros(**PATHS, input="dpeth"), pytest.raises(ConfigError, match="depth or points"):
+        CloudNode()
 
 
 def test_points_from_a_camera_give_a_cloud_too():

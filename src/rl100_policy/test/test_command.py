@@ -146,9 +146,10 @@ _number = st.one_of(st.floats(-2, 2), st.floats(allow_nan=True, allow_infinity=T
         max_size=25,
     ),
     st.integers(0, 2**32 - 1),
+    st.booleans(),
 )
-def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, seed):
-    gate, rng = _SHARED, np.random.default_rng(seed)
+def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, seed, slow):
+    gate, rng = _SLOW if slow else _SHARED, np.random.default_rng(seed)
     gate.reset(HOME)
     arm, before, velocity, period = gate.kinematics, HOME, np.zeros(7), ROBOT.control_period
     for *action, kind in steps:
@@ -173,3 +174,15 @@ def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, se
 
 
 _SHARED = CommandGate(ROBOT, TASK)
+_SLOW = CommandGate(ROBOT.model_copy(update={"velocity_scale": 0.02}), TASK)
+"""Of an arm whose velocity limits the task's actions exceed."""
+
+
+def test_an_action_faster_than_the_joints_is_slowed_down_and_keeps_its_direction():
+    _SLOW.reset(HOME)
+    result = _SLOW.step(np.array([0.2, 0.1]), HOME)
+    assert result.flags & GateFlag.CLIPPED_VELOCITY
+    speeds = np.abs(result.joint_command - HOME) / ROBOT.control_period
+    np.testing.assert_allclose(np.max(speeds / _SLOW.kinematics.velocity_limits), 1.0, rtol=1e-6)
+    turned = np.arctan2(result.executed[1], result.executed[0]) - np.arctan2(0.1, 0.2)
+    assert abs(turned) < np.deg2rad(5.0)

@@ -147,6 +147,29 @@ def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig
     assert messages.stamp_ns(command.points[0].time_from_start) == PERIOD_NS
 
 
+def test_a_teleop_command_in_another_frame_does_not_move_the_arm(real_time):
+    take_command(real_time, GateCommand.TELEOP)
+    bench, spin_until = real_time
+    twist = np.array([0.1, 0.0])
+    bench.twists.publish(twist_message(twist, TASK.action.names, 3 * PERIOD_NS, "camera"))
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    bench.state(3)
+    record = answers(real_time, 1)
+    assert record.flags & GateCommand.HELD_STALE
+    np.testing.assert_allclose(record.executed, 0.0, atol=1e-9)
+
+
+def test_a_chunk_from_before_the_policy_took_command_is_not_executed(real_time):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.POLICY)
+    bench.chunk(1, np.full((8, 2), 0.1))
+    spin_until(lambda: False, 0.2)
+    take_command(real_time, GateCommand.POLICY)
+    bench.state(2)
+    record = answers(real_time, 1)
+    assert record.flags & GateCommand.HELD_STALE
+
+
 def test_the_policys_chunk_is_executed_action_by_action(rig):
     take_command(rig, GateCommand.POLICY)
     actions = np.array([[0.1, 0.0], [0.0, 0.1], [-0.1, 0.0]])
@@ -233,8 +256,17 @@ def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, k
     assert not bench.commands
 
 
-def test_the_joint_states_of_a_gripper_on_the_same_topic_are_let_pass(lockstep):
+def test_a_plan_of_minutes_is_refused(lockstep):
+    take_command(lockstep, GateCommand.POLICY)
     bench, spin_until = lockstep
+    bench.chunk(1, np.full((600, 2), 0.02))
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    assert "longest_chunk" in bench.status[-1].last_reason
+    assert not bench.commands
+
+
+def test_the_joint_states_of_a_gripper_on_the_same_topic_are_let_pass(lockstep):
+    bench = lockstep[0]
     bench.joints.publish(joint_state_message(["finger"], np.zeros(1), np.zeros(1), PERIOD_NS))
     bench.state(2)
     answers(lockstep, 1)

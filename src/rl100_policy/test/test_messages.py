@@ -81,3 +81,54 @@ def test_an_incomplete_joint_state_is_refused(names, positions):
     state = SimpleNamespace(name=names, position=positions)
     with pytest.raises(ObservationError):
         messages.joint_positions(state, ["a", "b"])
+
+
+def camera_info(**changes):
+    values = {
+        "header": SimpleNamespace(frame_id="optical"),
+        "width": 64,
+        "height": 48,
+        "d": [0.0] * 5,
+        "k": [50.0, 0.0, 32.0, 0.0, 51.0, 24.0, 0.0, 0.0, 1.0],
+        "p": [0.0] * 12,
+        "binning_x": 0,
+        "binning_y": 0,
+        "roi": SimpleNamespace(width=0, height=0),
+    }
+    return SimpleNamespace(**(values | changes))
+
+
+def test_intrinsics_are_those_of_the_rectified_image():
+    p = [40.0, 0.0, 30.0, 0.0, 0.0, 41.0, 22.0, 0.0, 0.0, 0.0, 1.0, 0.0]
+    rectified = messages.intrinsics(camera_info(p=p, d=[0.1] * 5), "optical")
+    assert (rectified.fx, rectified.fy, rectified.cx, rectified.cy) == (40.0, 41.0, 30.0, 22.0)
+
+
+def test_intrinsics_of_a_driver_that_leaves_the_projection_empty_are_the_camera_matrix():
+    found = messages.intrinsics(camera_info(), "optical")
+    assert (found.fx, found.fy, found.cx, found.cy) == (50.0, 51.0, 32.0, 24.0)
+
+
+def cloud(**changes):
+    fields = [
+        SimpleNamespace(name=name, offset=4 * index, datatype=7, count=1)
+        for index, name in enumerate("xyz")
+    ]
+    values = {"fields": fields, "width": 1, "height": 1, "point_step": 12, "is_bigendian": False}
+    return SimpleNamespace(**(values | {"data": bytes(12)} | changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"width": 0, "data": b""},
+        {"width": 0, "point_step": 2**32 - 1},
+        {"point_step": 0},
+        {"point_step": 8},
+        {"width": 2},
+        {"fields": []},
+    ],
+)
+def test_a_cloud_whose_size_cannot_be_is_refused(changes):
+    with pytest.raises(ObservationError):
+        messages.cloud_points(cloud(**changes))

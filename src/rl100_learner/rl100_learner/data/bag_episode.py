@@ -141,7 +141,7 @@ class EpisodeReader:
         )
         pose, bad = recorded_camera_pose(bag[EXTRINSICS], camera, self._robot.base_frame)
         skipped[EXTRINSICS] += bad
-        intrinsics, bad = recorded_intrinsics(bag[camera.info_topic])
+        intrinsics, bad = recorded_intrinsics(bag[camera.info_topic], camera.optical_frame)
         skipped[camera.info_topic] += bad
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad

@@ -119,7 +119,7 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     return ExecutedActions(np.array(list(usable), dtype=np.int64), actions)
 
 
-def recorded_intrinsics(infos: Sequence[BagMessage]) -> tuple[Intrinsics, int]:
+def recorded_intrinsics(infos: Sequence[BagMessage], optical_frame: str) -> tuple[Intrinsics, int]:
     """Intrinsics of the one camera setting of an episode, from its sensor_msgs/CameraInfo.
 
     Returns:
@@ -131,7 +131,7 @@ def recorded_intrinsics(infos: Sequence[BagMessage]) -> tuple[Intrinsics, int]:
     found, skipped = set(), 0
     for info in infos:
         try:
-            found.add(messages.intrinsics(info.value))
+            found.add(messages.intrinsics(info.value, optical_frame))
         except ObservationError:
             skipped += 1
     if len(found) != 1:

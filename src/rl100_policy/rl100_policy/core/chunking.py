@@ -60,8 +60,13 @@ class Chunk:
             raise ActionError(f"expected {n_chunk} x {dim} values, got {values.size}")
         return values.reshape(n_chunk, dim)
 
-    def check(self, action: ActionConfig, period_ns: int) -> None:
-        """Refuse a chunk made for another action space.
+    def check(self, action: ActionConfig, period_ns: int, longest_ns: int) -> None:
+        """Refuse a chunk made for another action space, or a longer plan than may be executed.
+
+        Args:
+            action: What the task commands.
+            period_ns: Control period of the robot.
+            longest_ns: Longest time that the arm may act on one observation.
 
         Raises:
             ActionError: Names what was expected and what came.
@@ -75,6 +80,12 @@ class Chunk:
         if self.period_ns != period_ns:
             raise ActionError(
                 f"expected an action period of {period_ns} ns, got {self.period_ns} ns"
+            )
+        if self.end_ns - self.stamp_ns > longest_ns:
+            raise ActionError(
+                f"{len(self.actions)} actions last {(self.end_ns - self.stamp_ns) * 1e-9:.1f} s; "
+                f"at most {longest_ns * 1e-9:.1f} s of one decision are executed "
+                "(parameter longest_chunk of the command gate)"
             )
 
     @property

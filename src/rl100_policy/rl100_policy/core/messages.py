@@ -98,16 +98,37 @@ def require_frame(message: Any, expected: str) -> None:
         )
 
 
-def intrinsics(message: Any) -> Intrinsics:
-    """Pinhole intrinsics from a sensor_msgs/CameraInfo of a rectified image.
+def intrinsics(message: Any, optical_frame: str) -> Intrinsics:
+    """Pinhole intrinsics from the sensor_msgs/CameraInfo of a whole, rectified image.
+
+    They are those of the projection matrix P, which is of the rectified image; of K where a driver
+    leaves P empty and the lens has no distortion.
+
+    Args:
+        message: The CameraInfo.
+        optical_frame: Frame of the camera whose image it must describe.
 
     Raises:
-        ObservationError: If focal lengths or size are not positive and finite.
+        ObservationError: If it is another camera's, of a part of the image, of an image that is
+            not rectified, or focal lengths or size are not positive and finite.
     """
-    k = message.k
-    return Intrinsics(
-        int(message.width), int(message.height), float(k[0]), float(k[4]), float(k[2]), float(k[5])
-    )
+    require_frame(message, optical_frame)
+    p, k = np.asarray(message.p, dtype=float), np.asarray(message.k, dtype=float)
+    roi = message.roi
+    if message.binning_x > 1 or message.binning_y > 1 or roi.width or roi.height:
+        raise ObservationError(
+            f"expected the CameraInfo of a whole image, got binning {message.binning_x} x "
+            f"{message.binning_y} and a region of {roi.width}x{roi.height} pixels",
+            reason="bad CameraInfo",
+        )
+    if not p.any() and np.any(message.d):
+        raise ObservationError(
+            f"expected a rectified image, got distortion {list(message.d)} and no projection "
+            "matrix; give the rectified stream of the camera",
+            reason="bad CameraInfo",
+        )
+    fx, fy, cx, cy = (p[0], p[5], p[2], p[6]) if p.any() else (k[0], k[4], k[2], k[5])
+    return Intrinsics(int(message.width), int(message.height), *map(float, (fx, fy, cx, cy)))
 
 
 def transform_matrix(message: Any) -> NDArray[np.float64]:
@@ -170,10 +191,10 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
             reason="fields",
         )
     count = message.width * message.height
-    if message.point_step <= 0 or len(message.data) < count * message.point_step:
+    if count == 0 or message.point_step <= 0 or len(message.data) < count * message.point_step:
         raise ObservationError(
-            f"{count} points of {message.point_step} bytes "
-            f"need more than {len(message.data)} bytes",
+            f"expected points in at least as many bytes as the size says, got {count} points of "
+            f"{message.point_step} bytes in {len(message.data)} bytes",
             reason="size",
         )
     if max(offsets[axis] for axis in "xyz") + 4 > message.point_step:

@@ -31,7 +31,7 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.point_cloud import (
     Intrinsics,
@@ -86,6 +86,10 @@ class CloudNode(Node):
         self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
+        if self._settings.input not in ("depth", "points"):
+            raise ConfigError(
+                f"expected the parameter input to be depth or points, got {self._settings.input!r}"
+            )
         if self._settings.input == "depth":
             self.create_subscription(Image, self._camera.topic, self._on_depth, qos)
             self.create_subscription(CameraInfo, self._camera.info_topic, self._on_info, qos)
@@ -120,7 +124,7 @@ class CloudNode(Node):
 
     def _on_info(self, message: CameraInfo) -> None:
         try:
-            self._intrinsics = messages.intrinsics(message)
+            self._intrinsics = messages.intrinsics(message, self._camera.optical_frame)
         except ObservationError as error:
             self._drop("CameraInfo", error)
             return

@@ -78,6 +78,13 @@ class GateParameters:
         low=0.01,
         high=2.0,
     )
+    longest_chunk: float = parameter(
+        4.0,
+        "a chunk that plans farther ahead than this is refused [s]: the longest the arm may act "
+        "on one observation",
+        low=0.01,
+        high=60.0,
+    )
 
 
 class CommandGateNode(Node):
@@ -94,6 +101,7 @@ class CommandGateNode(Node):
         self._gate = CommandGate(self._robot, self._task)
         self._measured = MeasurementCheck(self._gate.kinematics)
         self._period_ns = round(self._robot.control_period * 1e9)
+        self._longest_chunk_ns = round(self._settings.longest_chunk * 1e9)
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
         self._schedule = ChunkSchedule()
         self._twist: tuple[int, Floats] | None = None
@@ -157,7 +165,7 @@ class CommandGateNode(Node):
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
             chunk = chunk_from_message(message)
-            chunk.check(self._task.action, self._period_ns)
+            chunk.check(self._task.action, self._period_ns, self._longest_chunk_ns)
             if message.header.frame_id != self._robot.base_frame:
                 raise ActionError(
                     f"chunk in frame {message.header.frame_id!r}, "

@@ -7,10 +7,12 @@ import gc
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 
 import rclpy
 from rclpy.executors import (
+    Executor,
     ExternalShutdownException,
     MultiThreadedExecutor,
     SingleThreadedExecutor,
@@ -59,7 +61,7 @@ def run_node(
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: keeps the collector's pauses short
     try:
-        executor.spin()
+        _spin(executor, node)
     except (KeyboardInterrupt, ExternalShutdownException):
         pass
     finally:
@@ -68,6 +70,26 @@ def run_node(
         node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _spin(executor: Executor, node: Node) -> None:
+    """Serve callbacks until the process is asked to stop; one that raises does not end the node.
+
+    What a callback expects to go wrong it handles itself. This is for the rest: a message that the
+    client library cannot take (a clock with a negative time), an error of ours. A node that is
+    gone can neither hold the arm nor close its bag.
+    """
+    while True:
+        try:
+            executor.spin()
+            return
+        except (KeyboardInterrupt, ExternalShutdownException):
+            raise
+        except Exception:  # whatever it is: said, with where, and the node goes on
+            node.get_logger().error(
+                f"a callback failed; the node goes on\n{traceback.format_exc()}",
+                throttle_duration_sec=2.0,
+            )
 
 
 def _bound_shutdown() -> None:
