@@ -6,12 +6,16 @@ cd "$(dirname -- "${BASH_SOURCE[0]}")/.." || exit 1
 
 # The sources, not the build: a check must not depend on what was built last.
 sources=$(printf '%s:' "$PWD"/src/*)
-status=0
+failed=()
 check() {
   echo "== $*"
-  PYTHONPATH="$sources${PYTHONPATH:-}" "$@" || status=1
+  PYTHONPATH="$sources${PYTHONPATH:-}" "$@" || failed+=("$1")
 }
 check ruff check --output-format concise .
 check mypy
 check lint-imports
-exit $status
+if [ ${#failed[@]} -gt 0 ]; then
+  echo "FAILED: ${failed[*]}"
+  exit 1
+fi
+echo "all checks passed"

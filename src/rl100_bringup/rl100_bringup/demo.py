@@ -35,6 +35,7 @@ from rl100_bringup.training import train_from_bags
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import check_fits, read_manifest
 
 EVALUATION_SEED = 100_000
 """Seed of the first evaluation episode: far from those of the demonstrations."""
@@ -95,6 +96,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     for table in tables(report):
         console.print(table)
     console.print(f"report: {path}   whole demo: {report.wall_seconds:.0f} s")
+    console.print(f"policy version: {version}   (./rl100 eval {version})", highlight=False)
     _draw(output, evaluated["one_step"].episodes, arguments, console)
     return _verdict(demonstrations, evaluated["one_step"], console)
 
@@ -196,6 +198,11 @@ def evaluate_version(
     """
     begun = time.monotonic()
     bags = output / "bags"
+    check_fits(
+        read_manifest(version),
+        load_task(config_path("tasks", task)),
+        load_robot(config_path("robots", robot)),
+    )
     arguments = GraphArguments(lockstep=True, bags=str(bags), robot=robot, task=task)
     with _own_graph(arguments, output / "log", console) as graph:
         evaluated = _evaluate(graph, arguments, version, trials, samplers, first_seed, console)

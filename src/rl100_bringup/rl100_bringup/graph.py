@@ -135,8 +135,9 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     """Nodes of the graph.
 
     Raises:
-        ConfigError: If a description is missing or invalid, or the arguments contradict each
-            other.
+        ConfigError: If a description or file is missing or invalid, or the arguments contradict
+            each other.
+        PolicyVersionError: If ``policy`` is given and is no version for this robot and task.
     """
     if arguments.lockstep and not arguments.sim:
         raise ConfigError(
@@ -152,6 +153,13 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         config_path("tasks", arguments.task),
     )
     robot, task = load_robot(robot_path), load_task(task_path)
+    policy, params_file = _absolute(arguments.policy), _absolute(arguments.params_file)
+    if policy:
+        from rl100_policy.core.policy_version import check_fits, read_manifest  # torch: seconds
+
+        check_fits(read_manifest(Path(policy)), task, robot)
+    if params_file and not Path(params_file).is_file():
+        raise ConfigError(f"params_file: there is no file {params_file}")
     common = {"robot_config": str(robot_path), "task_config": str(task_path)}
     clocked = {**common, "use_sim_time": arguments.follows_clock}
     stepped = {**clocked, "lockstep": arguments.lockstep}
@@ -164,14 +172,14 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         (
             "rl100_policy",
             "policy",
-            {**stepped, "policy": _absolute(arguments.policy), "sampler": arguments.sampler},
+            {**stepped, "policy": policy, "sampler": arguments.sampler},
         )
     )
     if arguments.record:
         nodes.append(("rl100_policy", "recorder", {**clocked, "bags": _absolute(arguments.bags)}))
     if arguments.learner:
         nodes.append(("rl100_learner", "learner", clocked))
-    params = (_absolute(arguments.params_file),) if arguments.params_file else ()
+    params = (params_file,) if params_file else ()
     described = [
         NodeDescription(package, name, name, values, params) for package, name, values in nodes
     ]
@@ -181,7 +189,6 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         described.append(
             NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))
         )
-    del robot, task  # loaded to refuse invalid descriptions before any process starts
     return described
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from rl100_bringup.graph import GraphArguments, config_path, describe, operator_description
 from rl100_bringup.processes import node_command
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import Rl100Error
 
 PARAMETERS = {
     "sim_robot": ("rl100_sim.nodes.sim_robot", "SimParameters"),
@@ -81,10 +81,12 @@ def test_every_node_is_installed_and_gets_its_parameters_in_a_file(node, tmp_pat
         ({"task": "nowhere.yaml"}, "nowhere.yaml"),
         ({"lockstep": "true", "sim": "false"}, "real arm does not wait"),
         ({"use_sim_time": "false"}, "is the clock"),
+        ({"policy": "/nowhere"}, "/nowhere.*policy version"),
+        ({"params_file": "/nowhere.yaml"}, "no file /nowhere.yaml"),
     ],
 )
 def test_wrong_arguments_are_refused_saying_what_is_possible(given, message):
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(Rl100Error, match=message):
         describe(GraphArguments.from_strings(given))
 
 

@@ -80,7 +80,8 @@ def faked_launch(monkeypatch):
     "changes",
     [
         {},
-        {"lockstep": "true", "policy": "versions/v1"},
+        {"lockstep": "true", "sampler": "ddim"},
+        {"params_file": __file__},
         {"rviz": "true", "learner": "true", "record": "false"},
         {"sim": "false"},
         {"sim": "false", "use_sim_time": "true"},
@@ -92,9 +93,12 @@ def test_the_launch_file_starts_the_nodes_of_the_description(faked_launch, chang
     nodes = [node.told for node in function(context)]
     described = describe(GraphArguments.from_strings(changes))
     assert [
-        (n["package"], n["executable"], n["name"], n["parameters"][0], tuple(n["arguments"]))
+        (n["package"], n["executable"], n["name"], n["parameters"], tuple(n["arguments"]))
         for n in nodes
-    ] == [(d.package, d.executable, d.name, d.parameters, d.arguments) for d in described]
+    ] == [
+        (d.package, d.executable, d.name, [d.parameters, *d.params_files], d.arguments)
+        for d in described
+    ]
 
 
 def test_every_argument_of_the_graph_is_a_documented_launch_argument(faked_launch):

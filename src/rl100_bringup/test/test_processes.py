@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from domain_coordinator import domain_id
 
 from rl100_bringup.domain import free_domain
 from rl100_bringup.graph import NodeDescription
-from rl100_bringup.processes import NodeDiedError, RunningGraph
+from rl100_bringup.processes import NodeDiedError, RunningGraph, node_command
 
 SHOW = NodeDescription("fake_package", "show", "show", {})
 LIMIT_S = 30.0
@@ -36,6 +37,13 @@ def fake_package(tmp_path, monkeypatch):
     )
     script.chmod(0o755)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix), prepend=os.pathsep)
+
+
+def test_a_node_is_told_its_arguments_before_those_of_ros(tmp_path):
+    node = replace(SHOW, arguments=("-d", "layout.rviz"))
+    command = node_command(node, tmp_path)
+    assert command[1:3] == ["-d", "layout.rviz"]
+    assert command.index("--ros-args") == 3
 
 
 def eventually(condition) -> bool:

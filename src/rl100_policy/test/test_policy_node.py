@@ -4,6 +4,7 @@
 It refuses what is malformed, and swaps versions.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
 from rl100_policy.core.policy_version import load_version, write_version
+from rl100_policy.core.runner import PolicyRunner
 from rl100_policy.nodes.policy import PolicyNode
 from rl100_policy.ros.conversions import cloud_message, joint_state_message, time_message
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
@@ -146,6 +148,34 @@ def test_a_decision_every_chunk_with_its_record(rig):
     assert np.abs(record.actions).max() <= 1.0
     assert chunk.names == list(TASK.action.names)
     assert record.inference_s > 0.0
+
+
+def test_a_decision_that_took_longer_than_a_period_counts_as_a_miss(rig, monkeypatch):
+    robot, spin_until = rig
+    in_time = PolicyRunner.decide
+    seconds = iter([0.9 * ROBOT.control_period, 1.1 * ROBOT.control_period])
+    monkeypatch.setattr(
+        PolicyRunner,
+        "decide",
+        lambda self, frames: replace(in_time(self, frames), inference_s=next(seconds)),
+    )
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 9)
+    assert spin_until(lambda: len(robot.records) == 2)
+    assert [record.deadline_missed for record in robot.records] == [False, True]
+    assert spin_until(lambda: robot.status[-1].deadline_misses == 1)
+
+
+def test_a_frame_from_before_is_not_decided_on(rig):
+    robot, spin_until = rig
+    drive(rig, 2)
+    robot.clock.publish(Clock(clock=time_message(10 * PERIOD_NS)))
+    spin_until(lambda: False, 0.2)
+    robot.command(POLICY)
+    assert not spin_until(lambda: bool(robot.chunks), 0.5)
+    drive(rig, 1, first=10)
+    assert spin_until(lambda: len(robot.chunks) == 1)
 
 
 @pytest.mark.parametrize("rig", [{"sampler": "ddim", "deterministic": False}], indirect=True)

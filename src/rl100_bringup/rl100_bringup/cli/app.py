@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 from datetime import UTC, datetime
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -25,16 +26,26 @@ app = typer.Typer(
 )
 console = Console()
 
-GraphOption = Annotated[
-    list[str] | None,
-    typer.Argument(help="launch arguments as name:=value, see robot.launch.py --show-args"),
-]
+
+class Sampler(StrEnum):
+    """How a policy decides."""
+
+    DDIM = "ddim"
+    ONE_STEP = "one_step"
+
+
+def _folder(what: str) -> Any:
+    """An argument that names an existing folder."""
+    return typer.Argument(help=what, exists=True, file_okay=False)
 
 
 @app.command()
 def demo(
     output: Annotated[
-        Path, typer.Option(help="folder for bags, policy version, pictures and report.json")
+        Path,
+        typer.Option(
+            help="folder for bags, policy version, pictures and report.json", file_okay=False
+        ),
     ] = Path("runs/demo"),
     episodes: Annotated[int, typer.Option(help="demonstrations to record", min=4)] = 200,
     trials: Annotated[int, typer.Option(help="evaluation episodes per policy", min=1)] = 50,
@@ -57,11 +68,24 @@ def demo(
 
 
 @app.command()
-def up(arguments: GraphOption = None) -> None:
+def up(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(help="launch arguments as name:=value, for example lockstep:=true"),
+    ] = None,
+    *,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", "-s", help="list the launch arguments, start nothing")
+    ] = False,
+) -> None:
     """Start the node graph of robot.launch.py and keep it running until Ctrl-C."""
+    from rl100_bringup.cli.graph import arguments_table
     from rl100_bringup.graph import GraphArguments, describe
     from rl100_bringup.processes import RunningGraph
 
+    if show_args:
+        console.print(arguments_table())
+        return
     given = dict(_name_value(item) for item in arguments or [])
     nodes = describe(GraphArguments.from_strings(given))
     log = Path("runs") / "up" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
@@ -73,7 +97,11 @@ def up(arguments: GraphOption = None) -> None:
                 process.node.name, process.node.package, str(process.pid), str(process.log)
             )
         console.print(table)
-        console.print("running; Ctrl-C stops all nodes")
+        console.print(
+            "running; Ctrl-C stops all nodes. The arm holds until somebody takes command: a "
+            "person's device, or in a second terminal the scripted operator "
+            "(docs/how-to/record-and-train.md)"
+        )
         try:
             while True:
                 graph.check()
@@ -84,8 +112,12 @@ def up(arguments: GraphOption = None) -> None:
 
 @app.command()
 def train(
-    bags: Annotated[Path, typer.Option(help="folder of episode bags")],
-    output: Annotated[Path, typer.Option(help="folder of the run; give it again to resume")],
+    bags: Annotated[
+        Path, typer.Option(help="folder of episode bags", exists=True, file_okay=False)
+    ],
+    output: Annotated[
+        Path, typer.Option(help="folder of the run; give it again to resume", file_okay=False)
+    ],
     robot: Annotated[str, typer.Option(help="robot description")] = "panda",
     task: Annotated[str, typer.Option(help="task description")] = "push_t",
     override: Annotated[
@@ -109,12 +141,12 @@ def train(
 
 @app.command(name="eval")
 def evaluate(
-    policy: Annotated[Path, typer.Argument(help="folder of the policy version")],
-    output: Annotated[Path, typer.Option(help="folder for bags and report.json")] = Path(
-        "runs/eval"
-    ),
+    policy: Annotated[Path, _folder("folder of the policy version")],
+    output: Annotated[
+        Path, typer.Option(help="folder for bags and report.json", file_okay=False)
+    ] = Path("runs/eval"),
     trials: Annotated[int, typer.Option(help="episodes per sampler", min=1)] = 50,
-    sampler: Annotated[list[str] | None, typer.Option(help="ddim, one_step; default both")] = None,
+    sampler: Annotated[list[Sampler] | None, typer.Option(help="default: both")] = None,
     first_seed: Annotated[int, typer.Option(help="seed of the first episode")] = 100_000,
     robot: Annotated[str, typer.Option(help="robot description")] = "panda",
     task: Annotated[str, typer.Option(help="task description")] = "push_t",
@@ -127,7 +159,7 @@ def evaluate(
         policy,
         output,
         trials,
-        tuple(sampler or ("ddim", "one_step")),
+        tuple(each.value for each in sampler or Sampler),
         first_seed,
         robot,
         task,
@@ -141,7 +173,7 @@ def evaluate(
 
 @app.command()
 def bags(
-    folder: Annotated[Path, typer.Argument(help="folder of episode bags")],
+    folder: Annotated[Path, _folder("folder of episode bags")],
     *,
     recover: Annotated[bool, typer.Option("--recover", help="repair what a crash left")] = False,
     check: Annotated[
@@ -163,7 +195,10 @@ def doctor(
     folder: Annotated[
         Path | None,
         typer.Option(
-            "--bags", help="also check this folder of bags and recover what a crash left"
+            "--bags",
+            help="also check this folder of bags and recover what a crash left",
+            exists=True,
+            file_okay=False,
         ),
     ] = None,
 ) -> None:
@@ -193,7 +228,7 @@ def main() -> int:
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # what nohup is for
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
     try:
-        app(standalone_mode=True)
+        app(prog_name="./rl100" if "RL100_ROOT" in os.environ else "rl100")
     except Rl100Error as error:
         console.print(f"[red]error:[/red] {error}", highlight=False)
         return 1

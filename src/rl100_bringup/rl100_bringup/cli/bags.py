@@ -15,7 +15,10 @@ from rl100_policy.bags.recovery import check_episode, recover_all
 def list_bags(folder: Path, console: Console) -> None:
     """Print one row per closed episode, then what is damaged or unfinished, then totals."""
     index = read_index(folder)
-    table = Table("episode", "outcome", "operator", "policy", "seconds", "messages", "MB", "state")
+    table = Table()
+    table.add_column("episode", no_wrap=True, overflow="ignore", min_width=32)
+    for title in ("outcome", "operator", "policy", "seconds", "messages", "MB", "state"):
+        table.add_column(title, overflow="fold")
     for entry in index.entries:
         meta = entry.metadata
         state = ", ".join(

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -50,22 +51,41 @@ def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSe
     tree: dict[str, Any] = TypeAdapter(TrainSettings).dump_python(settings, mode="json")
     for entry in overrides:
         key, separator, text = entry.partition("=")
+        if not separator:
+            raise ConfigError(
+                f"expected a setting as key=value, for example imitation.steps=500, got {entry!r}"
+            )
         *path, leaf = key.strip().split(".")
         node: Any = tree
         for part in path:
             node = node.get(part) if isinstance(node, dict) else None
-        if not separator or not isinstance(node, dict) or leaf not in node:
-            raise ConfigError(
-                f"override {entry!r} should be key=value with a key of TrainSettings, for example "
-                "imitation.steps=500"
-            )
+        if not isinstance(node, dict) or leaf not in node:
+            raise ConfigError(_no_such_key(key.strip(), tree))
         try:
             node[leaf] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise ConfigError(f"override {entry!r}: value is not valid YAML: {error}") from error
+            raise ConfigError(f"setting {entry!r}: value is not valid YAML: {error}") from error
     try:
         return TrainSettings.model_validate(tree)
     except ValidationError as error:
-        raise ConfigError(
-            f"overrides {list(overrides)} do not give valid settings: {error}"
-        ) from error
+        problems = (
+            f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
+            for each in error.errors()
+        )
+        raise ConfigError(f"invalid settings: {'; '.join(problems)}") from error
+
+
+def _no_such_key(key: str, tree: dict[str, Any]) -> str:
+    known = list(_keys(tree))
+    near = difflib.get_close_matches(key, known, n=3) or known
+    return (
+        f"there is no setting {key!r}; did you mean {', '.join(near)}? All are in docs/settings.md"
+    )
+
+
+def _keys(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for name, value in tree.items():
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name

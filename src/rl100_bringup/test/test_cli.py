@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rl100 command: what is wrong is said before anything is started."""
+
+import pytest
+from typer.testing import CliRunner
+
+from rl100_bringup.cli.app import app
+from rl100_bringup.graph import GraphArguments
+from rl100_policy.core.errors import Rl100Error
+
+run = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["bags", "/nowhere"],
+        ["bags", __file__],
+        ["doctor", "--bags", "/nowhere"],
+        ["eval", "/nowhere"],
+        ["train", "--bags", "/nowhere", "--output", "run"],
+    ],
+)
+def test_a_folder_that_is_not_there_is_named(arguments, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    outcome = run(app, arguments)
+    assert outcome.exit_code == 2
+    assert "does not exist" in outcome.output or "is a file" in outcome.output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_output_that_is_a_file_is_refused(tmp_path):
+    outcome = run(app, ["train", "--bags", str(tmp_path), "--output", __file__])
+    assert outcome.exit_code == 2
+    assert "is a file" in outcome.output
+
+
+def test_a_sampler_that_does_not_exist_is_refused_with_those_that_do(tmp_path):
+    outcome = run(app, ["eval", str(tmp_path), "--sampler", "foo"])
+    assert outcome.exit_code == 2
+    assert "ddim" in outcome.output
+    assert "one_step" in outcome.output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["up", "policy:=/nowhere"],
+        ["up", "params_file:=/nowhere"],
+        ["eval", "."],
+        ["train", "--bags", ".", "--output", "run", "--set", "imitation.stpes=3"],
+    ],
+)
+def test_what_a_run_would_fail_of_is_refused_before_it_writes_or_starts_anything(
+    arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    outcome = run(app, arguments)
+    assert isinstance(outcome.exception, Rl100Error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_launch_argument_is_shown_with_what_it_is():
+    outcome = run(app, ["up", "--show-args"])
+    assert outcome.exit_code == 0
+    assert all(name in outcome.output for name in vars(GraphArguments()))
+    assert "value of sim" in outcome.output

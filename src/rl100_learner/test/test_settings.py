@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Changes to settings as key=value."""
+
+import pytest
+
+from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_policy.core.errors import ConfigError
+
+
+def test_changes_are_applied_where_the_key_says():
+    changed = with_overrides(TrainSettings(), ["seed=3", "imitation.optimizer.muon_lr=0.01"])
+    assert changed.seed == 3
+    assert changed.imitation.optimizer.muon_lr == 0.01
+    assert changed.distillation == TrainSettings().distillation
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("imitation.stpes=10", r"no setting 'imitation.stpes'; did you mean imitation\.steps"),
+        ("imitation=10", "invalid settings: imitation: .*got 10"),
+        ("imitation.steps.more=10", "no setting"),
+        ("imitation.steps", "as key=value"),
+        ("imitation.steps=abc", "invalid settings: imitation.steps: .*got 'abc'"),
+        ("imitation.steps=[", "not valid YAML"),
+    ],
+)
+def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(TrainSettings(), [entry])
