@@ -32,6 +32,7 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.session import Trials, run_operator
 from rl100_bringup.training import train_from_bags
+from rl100_learner.training.settings import TrainSettings, with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
@@ -69,10 +70,11 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     if bags.exists():
         raise ConfigError(f"{output} holds an earlier demo; choose another --output or remove it")
     arguments = GraphArguments(lockstep=True, bags=str(bags))
+    overrides = (f"seed={settings.seed}", *settings.overrides)
+    with_overrides(TrainSettings(), overrides)  # refused now, not after minutes of recording
     console.rule("RL-100 for ROS 2: demonstrate, record, learn, drive")
     with _own_graph(arguments, output / "log", console) as graph:
         demonstrations = _collect(graph, arguments, settings, console)
-        overrides = (f"seed={settings.seed}", *settings.overrides)
         version, training = train_from_bags(
             bags, output / "train", arguments.robot, arguments.task, overrides, console
         )

@@ -7,11 +7,11 @@ doctor also works when ROS is what is broken.
 
 from __future__ import annotations
 
-import ctypes
 import enum
 import importlib.metadata
 import os
 import shutil
+import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -25,9 +25,13 @@ from rich.table import Table
 _HIGHEST_DOMAIN_ID = 101
 # One 32 MiB segment (dds/*.xml) for each of about ten nodes, and as much again for luck.
 _ENOUGH_SHM_MIB = 512
+_SHM_SEGMENT = 4 * 2**20
+"""Smallest shared-memory segment that takes some images of 640x480 [bytes]."""
 _ENOUGH_DISK_GB = 5
 _KEY_PACKAGES = ("numpy", "torch", "mujoco", "pin", "fpsample", "rosbags", "mcap", "colcon-core")
-_GL_LIBRARIES = {"EGL": "libEGL.so.1", "OSMesa": "libOSMesa.so.8"}
+_GL_BACKENDS = ("egl", "osmesa")
+_DRAW = "import mujoco as m; m.Renderer(m.MjModel.from_xml_string('<mujoco/>'), 8, 8).render()"
+_DRAW_LIMIT_S = 30
 _BUILD_PROGRAMS = {"C++ compiler": ("c++", "g++", "clang++"), "cmake": ("cmake",)}
 _INTERFACES = {".msg", ".srv", ".action"}
 _STALE_CMAKE_PATH = "/opt/python/cp3"
@@ -123,12 +127,23 @@ def dds_profile(machine: Machine) -> Finding:
         return Finding(name, Status.WARN, "FASTRTPS_DEFAULT_PROFILES_FILE is not set", advice)
     try:
         # The file is the user's own configuration, so the standard parser's limits do not matter.
-        tag = ElementTree.parse(value).getroot().tag
+        profile = ElementTree.parse(value)
     except (OSError, ElementTree.ParseError) as error:
         advice = "point FASTRTPS_DEFAULT_PROFILES_FILE to dds/fastdds_loopback_shm.xml"
         return Finding(name, Status.FAIL, f"{value}: {error}", advice)
+    tag = profile.getroot().tag
     if tag.rpartition("}")[2] not in {"profiles", "dds"}:
         return Finding(name, Status.FAIL, f"{value} holds <{tag}>, not <profiles>", "correct it")
+    segments = [
+        int(size.text or 0)
+        for transport in profile.iterfind(".//{*}transport_descriptor")
+        if transport.findtext("{*}type", "").strip() == "SHM"
+        for size in transport.iterfind("{*}segment_size")
+    ]
+    if max(segments, default=0) < _SHM_SEGMENT:
+        found = f"{value} gives no shared memory for an image"
+        advice = f"an SHM transport with a segment_size of {_SHM_SEGMENT}, as in dds/"
+        return Finding(name, Status.WARN, found, advice)
     return Finding(name, Status.OK, value)
 
 
@@ -148,22 +163,37 @@ def shared_memory(machine: Machine) -> Finding:
 
 
 def offscreen_gl(machine: Machine) -> Finding:
-    """Whether the simulator can draw without a screen."""
-    del machine
+    """Whether the simulator can draw without a screen: it draws, in a process of its own."""
     name = "offscreen OpenGL"
-    present = [label for label, library in _GL_LIBRARIES.items() if _loads(library)]
-    if present:
-        return Finding(name, Status.OK, ", ".join(present))
-    advice = "needed only for RGB pictures: apt-get install libosmesa6"
-    return Finding(name, Status.WARN, "neither EGL nor OSMesa", advice)
+    chosen = machine.environment.get("MUJOCO_GL", "")
+    failed = []
+    for backend in (chosen,) if chosen else _GL_BACKENDS:
+        problem = _drawing_problem(machine, backend)
+        if not problem:
+            advice = "" if chosen else f"for RGB pictures: export MUJOCO_GL={backend}"
+            return Finding(name, Status.OK, f"MUJOCO_GL={backend} draws", advice)
+        failed.append(f"{backend}: {problem}")
+    advice = "needed only for RGB pictures: apt-get install libosmesa6, export MUJOCO_GL=osmesa"
+    return Finding(name, Status.WARN, "; ".join(failed), advice)
 
 
-def _loads(library: str) -> bool:
+def _drawing_problem(machine: Machine, backend: str) -> str:
+    """Why an empty scene cannot be drawn with a backend of MuJoCo; empty if it can."""
     try:
-        ctypes.CDLL(library)
-    except OSError:
-        return False
-    return True
+        drawn = subprocess.run(
+            [machine.python, "-c", _DRAW],
+            env=dict(machine.environment) | {"MUJOCO_GL": backend},
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=_DRAW_LIMIT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no picture within {_DRAW_LIMIT_S} s"
+    if drawn.returncode == 0:
+        return ""
+    return (drawn.stderr.strip().splitlines() or ["it crashed"])[-1]
 
 
 def disk(machine: Machine) -> Finding:

@@ -15,6 +15,8 @@ from ament_index_python.packages import get_package_share_directory
 
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_sim.episode import simulated_task
 
 
 def _argument(
@@ -153,6 +155,10 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         config_path("tasks", arguments.task),
     )
     robot, task = load_robot(robot_path), load_task(task_path)
+    if arguments.sim:
+        simulated_task(robot, task)
+    else:
+        ArmKinematics(robot)
     policy, params_file = _absolute(arguments.policy), _absolute(arguments.params_file)
     if policy:
         from rl100_policy.core.policy_version import check_fits, read_manifest  # torch: seconds

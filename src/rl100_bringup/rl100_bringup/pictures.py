@@ -81,7 +81,7 @@ class RecordedEpisode:
             t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
             tool_path=np.array([arm.tool_position(q) for q in joints.values()]),
             depth_range_m=(robot.camera().depth_min, robot.camera().depth_max),
-            title=f"{metadata.episode_id}: {metadata.outcome.value}",
+            title=_title(metadata),
         )
 
     def policy_cloud(self, index: int, task: TaskConfig) -> Floats:
@@ -96,6 +96,14 @@ class RecordedEpisode:
             wanted.min_points,
             depth_range_m=self.depth_range_m,
         )
+
+
+def _title(metadata: EpisodeMetadata) -> str:
+    """Who drove, how it ended, and which episode it is."""
+    sampler = metadata.tags.get("sampler", "")
+    version = f"{metadata.policy_version} {sampler}".strip()
+    driver = f"policy {version}" if metadata.policy_version else metadata.operator
+    return f"{driver}: {metadata.outcome.value}\n{metadata.episode_id}"
 
 
 def draw_all(
@@ -164,7 +172,9 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     depth = np.where(episode.depth_m[0] > 0, episode.depth_m[0], np.nan)
     shown = image.imshow(depth, cmap="viridis_r", vmax=np.nanpercentile(depth, 97))
     figure.colorbar(shown, ax=image, label="depth [m]", shrink=0.8)
-    image.set(title="depth image as recorded", xlabel="u [px]", ylabel="v [px]")
+    image.set(
+        title="depth image as recorded (white: no reading)", xlabel="u [px]", ylabel="v [px]"
+    )
     space = figure.add_subplot(1, 2, 2, projection="3d")
     everything = transform(
         deproject(episode.depth_m[0], episode.intrinsics), episode.t_base_camera
@@ -175,19 +185,23 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     space.scatter(*cloud.T, s=14, c=cloud[:, 2], cmap="plasma", depthshade=False)
     _draw_box(space, task.crop)
     space.view_init(elev=32, azim=-35)
-    space.set_aspect("equal")
+    limits = (space.get_xlim(), space.get_ylim(), space.get_zlim())
+    space.set_box_aspect(np.ptp(limits, axis=1), zoom=0.9)  # equal scales, room for the labels
     space.set(
         title=f"{len(cloud)} points the policy sees, in the crop box",
         xlabel="x [m]",
         ylabel="y [m]",
         zlabel="z [m]",
+        zticks=np.round([0.0, task.crop.high[2]], 2),
     )
+    space.locator_params(axis="x", nbins=5)
+    space.locator_params(axis="y", nbins=5)
     return figure
 
 
 def path_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     """An episode from above: tool path over time and the cloud at some moments."""
-    figure = Figure(figsize=(7, 6), layout="constrained")
+    figure = Figure(figsize=(9, 6), layout="constrained")
     axes = figure.add_subplot()
     colours = mpl.colormaps["viridis"]
     last = len(episode.depth_m) - 1
@@ -216,7 +230,7 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
         aspect="equal",
     )
     axes.set_title(episode.title, fontsize=9)
-    axes.legend(fontsize=7, loc="lower left")
+    figure.legend(fontsize=8, loc="outside right center", frameon=False)
     return figure
 
 
@@ -254,9 +268,9 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
     x, y = task.sim.get("goal_x"), task.sim.get("goal_y")
     if x is not None and y is not None:
         radius = task.sim.get("position_tolerance", 0.02)
-        axes.add_patch(
-            Circle((y, x), radius, fill=False, color="k", lw=1.2, label="position tolerance")
-        )
+        axes.add_patch(Circle((y, x), radius, fill=False, color="k", lw=1.2))
+        told = f"success: the block's centre ends within {100 * radius:.0f} cm"
+        axes.plot([], [], "o", mfc="none", mec="k", ms=12, label=told)
         axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")
 
 

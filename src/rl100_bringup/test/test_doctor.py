@@ -77,11 +77,22 @@ def test_discovery(machine, reach, domain, status):
     assert doctor.discovery(asked).status is status
 
 
+def profile(root: str, kind: str, segment_size: int) -> str:
+    return (
+        f'<{root} xmlns="http://example.invalid/schema"><transport_descriptors>'
+        f"<transport_descriptor><type>{kind}</type><segment_size>{segment_size}</segment_size>"
+        f"</transport_descriptor></transport_descriptors></{root}>"
+    )
+
+
 @pytest.mark.parametrize(
     ("text", "status"),
     [
-        ('<profiles xmlns="http://example.invalid/schema"/>', Status.OK),
-        ("<dds/>", Status.OK),
+        (profile("profiles", "SHM", 2**25), Status.OK),
+        (profile("dds", "SHM", 2**22), Status.OK),
+        (profile("profiles", "SHM", 512 * 2**10), Status.WARN),
+        (profile("profiles", "UDPv4", 2**25), Status.WARN),
+        ("<dds/>", Status.WARN),
         ("<profiles>", Status.FAIL),
         ("<html/>", Status.FAIL),
         (None, Status.FAIL),
@@ -117,14 +128,21 @@ def test_disk_limit(machine, monkeypatch, free, status):
     assert doctor.disk(machine).status is status
 
 
-@pytest.mark.parametrize(("loads", "status"), [(True, Status.OK), (False, Status.WARN)])
-def test_missing_gl_is_only_a_warning_that_says_what_it_is_for(
-    machine, monkeypatch, loads, status
-):
-    monkeypatch.setattr(doctor, "_loads", lambda _: loads)
+def test_gl_that_draws_is_named_with_the_variable_to_set(machine, monkeypatch):
+    monkeypatch.setattr(doctor, "_DRAW", "import os; assert os.environ['MUJOCO_GL'] == 'osmesa'")
     finding = doctor.offscreen_gl(machine)
-    assert finding.status is status
-    assert loads or "only for RGB pictures" in finding.advice
+    assert finding.status is Status.OK
+    assert "MUJOCO_GL=osmesa" in finding.advice
+
+
+def test_only_the_chosen_gl_is_tried_and_what_fails_says_why_and_what_it_is_for(
+    machine, monkeypatch
+):
+    monkeypatch.setattr(doctor, "_DRAW", "raise RuntimeError('no display')")
+    finding = doctor.offscreen_gl(with_variables(machine, MUJOCO_GL="glfw"))
+    assert finding.status is Status.WARN
+    assert finding.found == "glfw: RuntimeError: no display"
+    assert "only for RGB pictures" in finding.advice
 
 
 @pytest.mark.parametrize(

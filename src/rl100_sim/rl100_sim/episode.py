@@ -19,6 +19,21 @@ SIMULATED_TASKS = {"push_t": PushT}
 """Simulated tasks by the name in the task description."""
 
 
+def simulated_task(robot: RobotConfig, task: TaskConfig) -> PushT:
+    """The rules of a task for an arm: start states, reward, end.
+
+    Raises:
+        ConfigError: If the task has no simulation, a parameter of it is unknown or out of range,
+            or the arm's description does not fit its URDF.
+    """
+    if task.name not in SIMULATED_TASKS:
+        raise ConfigError(
+            f"task {task.name!r} has no simulation; simulated are {sorted(SIMULATED_TASKS)}"
+        )
+    home_position = ArmKinematics(robot).tool_position(np.array(robot.home))
+    return SIMULATED_TASKS[task.name](robot, task, home_position)
+
+
 class SimulatedEpisode:
     """Deterministic: the same seed and commands give the same states and images, bit for bit.
 
@@ -32,13 +47,8 @@ class SimulatedEpisode:
         Raises:
             ConfigError: If the task has no simulation.
         """
-        if task.name not in SIMULATED_TASKS:
-            raise ConfigError(
-                f"task {task.name!r} has no simulation; simulated are {sorted(SIMULATED_TASKS)}"
-            )
         self._home = np.array(robot.home)
-        home_position = ArmKinematics(robot).tool_position(self._home)
-        self.task = SIMULATED_TASKS[task.name](robot, task, home_position)
+        self.task = simulated_task(robot, task)
         self.world = ArmWorld(robot, self.task.item, self.task.goal)
         self.camera = DepthCamera(self.world.model, robot.camera())
         self.periods, self._noise_seed = 0, 0

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rl100_policy.core.errors import Rl100Error
@@ -230,7 +231,7 @@ def main() -> int:
     try:
         app(prog_name="./rl100" if "RL100_ROOT" in os.environ else "rl100")
     except Rl100Error as error:
-        console.print(f"[red]error:[/red] {error}", highlight=False)
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         return 1
     except KeyboardInterrupt:
         console.print("stopped")

@@ -12,7 +12,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
-from rl100_policy.core.config import FrozenModel
+from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
 
 
@@ -68,11 +68,7 @@ def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSe
     try:
         return TrainSettings.model_validate(tree)
     except ValidationError as error:
-        problems = (
-            f"{'.'.join(map(str, each['loc']))}: {each['msg']}, got {each['input']!r}"
-            for each in error.errors()
-        )
-        raise ConfigError(f"invalid settings: {'; '.join(problems)}") from error
+        raise ConfigError(f"invalid settings: {validation_problems(error)}") from error
 
 
 def _no_such_key(key: str, tree: dict[str, Any]) -> str:

@@ -223,6 +223,16 @@ class TaskConfig(FrozenModel):
     """Parameters of the simulated task, see its class."""
 
 
+def validation_problems(error: ValidationError) -> str:
+    """What is wrong with some values, by key: one clause each, without pydantic's own advice."""
+    problems = []
+    for each in error.errors(include_url=False):
+        key = ".".join(map(str, each["loc"]))
+        came = "" if each["type"] == "missing" else f", got {each['input']!r}"
+        problems.append(f"{key}: {each['msg']}{came}" if key else f"{each['msg']}{came}")
+    return "; ".join(problems)
+
+
 _Config = TypeVar("_Config", bound=FrozenModel)
 
 
@@ -236,8 +246,12 @@ def _load(kind: type[_Config], path: Path) -> _Config:
         ) from error
     try:
         return kind.model_validate(yaml.safe_load(text))
-    except (ValidationError, yaml.YAMLError) as error:
-        raise ConfigError(f"{path} is not a valid {kind.__name__}: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    except ValidationError as error:
+        raise ConfigError(
+            f"{path} is not a valid {kind.__name__}: {validation_problems(error)}"
+        ) from error
 
 
 def load_robot(path: str | Path) -> RobotConfig:

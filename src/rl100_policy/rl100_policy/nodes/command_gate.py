@@ -247,7 +247,7 @@ class CommandGateNode(Node):
         self._counts["periods"] += 1
         self._counts["clipped"] += bool(result.flags & CLIPPED)
         if result.flags & HELD:
-            self._counts["held"] += 1
+            self._counts["held"] += self._source is not CommandSource.HOLD
             self._reason = f"held: {result.flags.name}"
             self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
 

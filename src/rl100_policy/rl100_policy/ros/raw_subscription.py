@@ -103,8 +103,8 @@ class RawSubscription:
         self._node.destroy_subscription(self._subscription)
         self._subscription = self._subscribe()
         profile = self._subscription.qos_profile
-        self._node.get_logger().warning(
-            f"{self.name}: a publisher offers less than was asked for; now subscribed "
+        self._node.get_logger().info(
+            f"{self.name}: subscribed as its publisher offers it, "
             f"{profile.reliability.name}, {profile.durability.name}"
         )
 

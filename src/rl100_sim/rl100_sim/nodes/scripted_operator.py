@@ -58,6 +58,8 @@ from rl100_sim.planar_object import wrap_angle
 _SERVICE_TIMEOUT_S = 60.0
 _ASK_AGAIN_S = 5.0
 """Without an answer for this long a request that may come twice is sent again [s]."""
+_SAY_AFTER_S = 3.0
+"""A wait that takes longer than this is said, and looked into [s]."""
 _PATIENCE_S = 20.0
 """How long the operator tries to start a recording that is refused [s]."""
 _REHEARSAL_TIMEOUT_S = 60.0
@@ -225,11 +227,7 @@ class ScriptedOperatorNode(Node):
             start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
             self._start_recording(start)
         self._let_move()
-        if not self._ended.wait(_EPISODE_TIMEOUT_S):
-            raise OperatorError(
-                f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; "
-                "is a node missing?"
-            )
+        self._wait_for_the_end(seed)
         self._halt()
         assert self._last is not None
         self._successes += bool(self._last.success)
@@ -272,14 +270,34 @@ class ScriptedOperatorNode(Node):
         Raises:
             OperatorError: If the service is not there, does not answer, or refuses.
         """
-        if not client.wait_for_service(timeout_sec=_SERVICE_TIMEOUT_S):
-            raise OperatorError(f"service {client.srv_name} is not there; start its node")
+        self._wait_for(client)
         response = self._answer_to(client, request, patience_s or _SERVICE_TIMEOUT_S)
         if response is None or not response.success:
             raise OperatorError(
                 f"service {client.srv_name} refused: {getattr(response, 'message', '')}"
             )
         return response
+
+    def _wait_for(self, client: Client) -> None:
+        deadline = time.monotonic() + _SERVICE_TIMEOUT_S
+        while not client.wait_for_service(timeout_sec=_SAY_AFTER_S):
+            if time.monotonic() > deadline:
+                raise OperatorError(f"service {client.srv_name} is not there; start its node")
+            self.get_logger().warning(
+                f"waiting for service {client.srv_name}: does the graph run, and in ROS domain "
+                f"{self.context.get_domain_id()}?"
+            )
+
+    def _wait_for_the_end(self, seed: int) -> None:
+        deadline = time.monotonic() + _EPISODE_TIMEOUT_S
+        while not self._ended.wait(_SAY_AFTER_S):
+            if not self._run_sim.service_is_ready():
+                raise OperatorError(f"the simulated robot is gone in the episode of seed {seed}")
+            if time.monotonic() > deadline:
+                raise OperatorError(
+                    f"episode with seed {seed} did not end within {_EPISODE_TIMEOUT_S} s; "
+                    "is a node missing?"
+                )
 
     def _answer_to(self, client: Client, request: Any, patience_s: float) -> Any:
         """Answer to the newest of the requests.
