@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl100_policy.core.command import HELD, CommandGate, GateFlag, MeasurementCheck
-from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.config import RobotConfig, WorkspaceBox, load_robot, load_task
 from rl100_policy.core.errors import ObservationError
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
@@ -56,14 +56,49 @@ def test_an_action_beyond_its_bounds_is_clipped_to_them(gate):
     assert result.executed[0] <= TASK.action.high[0] + 1e-6
 
 
-def test_the_tool_stops_at_the_wall_of_the_workspace(gate):
+@pytest.mark.parametrize("gentle", [None, 2.0, 0.5])
+@pytest.mark.parametrize(
+    "direction", [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (-1, -1), (0.3, 1)]
+)
+def test_the_tool_stops_at_every_wall_of_the_workspace(direction, gentle):
+    """Regression: an arm that could not stop in time was told to go through the wall."""
+    gate = CommandGate(accelerating(gentle), TASK)
     q = HOME
-    for _ in range(40):
-        result = gate.step(np.array([0.0, 0.25]), q)
+    for step in range(150):
+        result = gate.step(0.25 * np.array(direction, dtype=float), q)
         q = result.joint_command
-    assert gate.kinematics.tool_position(q)[1] <= TASK.tool_workspace.high[1] + 1e-4
+        tool = gate.kinematics.tool_position(q)[:2]
+        assert (tool >= np.array(TASK.tool_workspace.low)[:2] - 1.1e-3).all(), step
+        assert (tool <= np.array(TASK.tool_workspace.high)[:2] + 1.1e-3).all(), step
     assert result.flags & GateFlag.CLIPPED_WORKSPACE
-    np.testing.assert_allclose(result.executed, 0.0, atol=1e-3)
+    np.testing.assert_allclose(result.executed, 0.0, atol=2e-3)
+    walls = np.where(
+        np.array(direction) > 0, TASK.tool_workspace.high[:2], TASK.tool_workspace.low[:2]
+    )
+    reached = np.abs(tool - walls)[np.array(direction) != 0]
+    assert (reached < 0.01).all()
+
+
+def test_a_tool_that_starts_outside_the_workspace_comes_in_and_stays(gate):
+    small = TASK.model_copy(
+        update={"tool_workspace": WorkspaceBox(low=(0.40, -0.1, 0.0), high=(0.6, 0.1, 0.2))}
+    )
+    gate, q = CommandGate(ROBOT, small), HOME
+    start = gate.kinematics.tool_position(HOME)[0]
+    assert start < 0.40
+    farther = gate.step(np.array([-0.2, 0.0]), q)
+    assert gate.kinematics.tool_position(farther.joint_command)[0] >= start - 1.1e-3
+    q = farther.joint_command
+    for _ in range(20):
+        q = gate.step(np.array([0.2, 0.0]), q).joint_command
+    for _ in range(40):
+        q = gate.step(np.array([-0.2, 0.0]), q).joint_command
+    assert gate.kinematics.tool_position(q)[0] >= 0.40 - 1.1e-3
+
+
+def accelerating(limit: float | None) -> RobotConfig:
+    """The arm with another acceleration limit of all joints [rad/s^2]."""
+    return ROBOT.model_copy(update={"acceleration_limits": (limit,) * 7} if limit else {})
 
 
 @pytest.mark.parametrize(
@@ -146,10 +181,10 @@ _number = st.one_of(st.floats(-2, 2), st.floats(allow_nan=True, allow_infinity=T
         max_size=25,
     ),
     st.integers(0, 2**32 - 1),
-    st.booleans(),
+    st.sampled_from(["as it is", "slow", "gentle", "narrow"]),
 )
-def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, seed, slow):
-    gate, rng = _SLOW if slow else _SHARED, np.random.default_rng(seed)
+def test_no_sequence_of_requests_and_measurements_breaks_a_limit(steps, seed, arm_is):
+    gate, rng = _GATES[arm_is], np.random.default_rng(seed)
     gate.reset(HOME)
     arm, before, velocity, period = gate.kinematics, HOME, np.zeros(7), ROBOT.control_period
     for *action, kind in steps:
@@ -167,15 +202,26 @@ def test_no_sequence_of_requests_and_measurements_breaks_a_joint_limit(steps, se
         assert (command <= arm.position_upper + 1e-9).all()
         assert (np.abs(new_velocity) <= arm.velocity_limits + 1e-9).all()
         assert (np.abs(new_velocity - velocity) <= arm.acceleration_limits * period + 1e-9).all()
+        tool = arm.tool_position(command)
+        assert (tool >= np.array(TASK.tool_workspace.low) - 1.1e-3).all()
+        assert (tool <= np.array(TASK.tool_workspace.high) + 1.1e-3).all()
         assert np.isfinite(result.executed).all()
         if not np.isfinite(action).all():
             assert result.flags & HELD
         before, velocity = command, new_velocity
 
 
-_SHARED = CommandGate(ROBOT, TASK)
 _SLOW = CommandGate(ROBOT.model_copy(update={"velocity_scale": 0.02}), TASK)
 """Of an arm whose velocity limits the task's actions exceed."""
+_GATES = {
+    "as it is": CommandGate(ROBOT, TASK),
+    "slow": _SLOW,
+    "gentle": CommandGate(accelerating(0.5), TASK),
+    "narrow": CommandGate(
+        ROBOT.model_copy(update={"acceleration_limits": (1.0,) * 7, "position_margin": 0.25}),
+        TASK,
+    ),
+}
 
 
 def test_an_action_faster_than_the_joints_is_slowed_down_and_keeps_its_direction():

@@ -31,6 +31,10 @@ holds."""
 _JOINT_LAG = 0.5
 """Largest distance of a measured joint from where it was told to be [rad, m]; beyond it the arm
 holds."""
+_WALL = 1e-3
+"""How far beyond the workspace the tool may come, for the inverse kinematics' sake [m]."""
+_SHARES = (1.0, 0.5, 0.25, 0.0)
+"""Shares of an action that are tried where all of it would lead out of the bounds."""
 _LIMIT_OVERSHOOT = 0.1
 """How far beyond its position limit a joint may be measured [rad, m]; farther is a broken
 sensor."""
@@ -142,6 +146,9 @@ class CommandGate:
         self._command = np.array(q_measured, dtype=float)
         self._velocity = np.zeros_like(self._command)
         self._target = self.kinematics.tool_pose(self._command)
+        # A tool that starts outside the box may only move towards it.
+        self._room_low = np.minimum(self._box_low, self._target[:3, 3])
+        self._room_high = np.maximum(self._box_high, self._target[:3, 3])
 
     def tracks(self, q_measured: Floats) -> bool:
         """Whether the measured arm, [n] rad, is about where it was told to be.
@@ -155,9 +162,8 @@ class CommandGate:
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within the acceleration limits and stay; the request, if any, is not executed."""
-        command, velocity, flags = self._limit_joints(self._command)
+        velocity, flags = self._limit_joints(self._command)
         return self._commit(
-            command,
             velocity,
             reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE),
         )
@@ -183,13 +189,19 @@ class CommandGate:
             return self.hold(GateFlag.HELD_STATE)
         clipped = np.clip(action, self._low, self._high)
         flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
-        target, boxed = self._moved_target(clipped)
-        wanted, error = self.kinematics.solve(target, self._command)
-        if error > _IK_TOLERANCE:
-            return self.hold(GateFlag.HELD_IK)
-        command, velocity, limited = self._limit_joints(wanted)
-        flags |= limited | (GateFlag.CLIPPED_WORKSPACE if boxed else GateFlag.NONE)
-        return self._commit(command, velocity, flags)
+        for share in _SHARES:
+            target, boxed = self._moved_target(share * clipped)
+            wanted, error = self.kinematics.solve(target, self._command)
+            if error > _IK_TOLERANCE:
+                return self.hold(GateFlag.HELD_IK)
+            velocity, limited = self._limit_joints(wanted)
+            leaves = self._leaves(velocity)
+            if not leaves:
+                flags |= limited | (GateFlag.CLIPPED_WORKSPACE if boxed else GateFlag.NONE)
+                return self._commit(velocity, flags)
+            flags |= leaves
+        braking, _ = self._limit_joints(self._command)
+        return self._commit(braking, flags)
 
     def _moved_target(self, action: Floats) -> tuple[Floats, bool]:
         """Target pose after one period of the action, and whether the workspace box cut it.
@@ -200,16 +212,13 @@ class CommandGate:
         twist[self._components] = action
         target = self._target.copy()
         wanted = target[:3, 3] + twist[:3] * self._period
-        # A tool that starts outside the box may only move towards it.
-        low = np.minimum(self._box_low, self._target[:3, 3])
-        high = np.maximum(self._box_high, self._target[:3, 3])
-        target[:3, 3] = np.clip(wanted, low, high)
+        target[:3, 3] = np.clip(wanted, self._room_low, self._room_high)
         if twist[3:].any():
             target[:3, :3] = _rotation(twist[3:] * self._period) @ target[:3, :3]
         return target, bool((target[:3, 3] != wanted).any())
 
-    def _limit_joints(self, wanted: Floats) -> tuple[Floats, Floats, GateFlag]:
-        """Nearest joint positions reachable in one period within the limits.
+    def _limit_joints(self, wanted: Floats) -> tuple[Floats, GateFlag]:
+        """Joint velocity over one period towards some positions, within the limits.
 
         The limits are of position, velocity and acceleration.
 
@@ -217,11 +226,7 @@ class CommandGate:
         slows it down.
         """
         arm, flags = self.kinematics, GateFlag.NONE
-        bounded = np.clip(
-            wanted,
-            np.minimum(arm.position_lower, self._command),
-            np.maximum(arm.position_upper, self._command),
-        )
+        bounded = np.clip(wanted, *self._joint_bounds())
         if (bounded != wanted).any():
             flags |= GateFlag.CLIPPED_POSITION
         velocity = (bounded - self._command) / self._period
@@ -229,25 +234,57 @@ class CommandGate:
         if excess > 1.0:
             velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
         change = velocity - self._velocity
-        excess = float(np.max(np.abs(change) / (arm.acceleration_limits * self._period)))
+        excess = self._periods_to_change(change)
         if excess > 1.0:
             velocity, flags = (
                 self._velocity + change / excess,
                 flags | GateFlag.CLIPPED_ACCELERATION,
             )
-        command = np.clip(
-            self._command + velocity * self._period,
+        return velocity, flags
+
+    def _leaves(self, velocity: Floats) -> GateFlag:
+        """Which bounds the arm leaves if it brakes after one period at a velocity.
+
+        A velocity is taken only if this is none of them. So braking at once, whose way was found
+        good one period before, is always left as the last choice.
+
+        Braking from v takes e = max |v| / (a T) periods and goes in a straight joint line, by
+        v T (1 - k / e) in the k-th of them.
+        """
+        periods = self._periods_to_change(velocity)
+        whole = np.floor(periods)
+        braking = whole - whole * (whole + 1.0) / (2.0 * periods) if whole else 0.0
+        way = velocity * self._period * (1.0 + braking)
+        lower, upper = self._joint_bounds()
+        rest = self._command + way
+        flags = GateFlag.NONE
+        if (rest < lower - 1e-9).any() or (rest > upper + 1e-9).any():
+            flags |= GateFlag.CLIPPED_POSITION
+        for share in (0.5, 1.0):
+            tool = self.kinematics.tool_position(self._command + share * way)
+            if (tool < self._room_low - _WALL).any() or (tool > self._room_high + _WALL).any():
+                flags |= GateFlag.CLIPPED_WORKSPACE
+        return flags
+
+    def _joint_bounds(self) -> tuple[Floats, Floats]:
+        """Position limits, [n] each, rad; a joint beyond one may only move towards it."""
+        arm = self.kinematics
+        return (
             np.minimum(arm.position_lower, self._command),
             np.maximum(arm.position_upper, self._command),
         )
-        return command, (command - self._command) / self._period, flags
 
-    def _commit(self, command: Floats, velocity: Floats, flags: GateFlag) -> GateResult:
-        """Take over command and velocity.
+    def _periods_to_change(self, change: Floats) -> float:
+        """Control periods that a change of the joint velocity takes within the limits."""
+        return float(np.max(np.abs(change) / (self.kinematics.acceleration_limits * self._period)))
+
+    def _commit(self, velocity: Floats, flags: GateFlag) -> GateResult:
+        """Move on by one period at a velocity.
 
         The executed action is the tool motion between the two commands.
         """
         before = self._target
+        command = self._command + velocity * self._period
         after = self.kinematics.tool_pose(command)
         twist = np.empty(6)
         twist[:3] = (after[:3, 3] - before[:3, 3]) / self._period
@@ -257,6 +294,10 @@ class CommandGate:
         if any(component >= 3 for component in self._components):
             moved[:3, :3] = after[:3, :3]
         self._target, self._command, self._velocity = moved, command, velocity
+        inside_low = np.maximum(self._room_low, after[:3, 3])
+        inside_high = np.minimum(self._room_high, after[:3, 3])
+        self._room_low = np.minimum(self._box_low, inside_low)
+        self._room_high = np.maximum(self._box_high, inside_high)
         return GateResult(command.copy(), twist[self._components], flags)
 
     def _commanded_axes(self) -> NDArray[np.bool_]:
