@@ -25,6 +25,7 @@ CONFIG = Path(__file__).parents[1] / "src" / "rl100_bringup" / "config"
 KINECT = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)
 UNITS_PER_METRE = 5000
 NEAR_SCENE = WorkspaceBox(low=(-1.0, -1.0, 0.4), high=(1.0, 1.0, 2.0))
+RANGE = (0.15, 3.0)
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def test_the_frame_has_holes_as_real_frames_do(depth):
 
 @pytest.mark.parametrize("count", [512, 1024])
 def test_every_point_of_the_cloud_is_a_reading_of_the_frame(depth, count):
-    cloud = depth_to_cloud(depth, KINECT, np.eye(4), NEAR_SCENE, count, 100)
+    cloud = depth_to_cloud(depth, KINECT, np.eye(4), NEAR_SCENE, count, 100, depth_range_m=RANGE)
     assert cloud.shape == (count, 3)
     u = np.rint(cloud[:, 0] / cloud[:, 2] * KINECT.fx + KINECT.cx).astype(int)
     v = np.rint(cloud[:, 1] / cloud[:, 2] * KINECT.fy + KINECT.cy).astype(int)
@@ -50,7 +51,7 @@ def test_every_point_of_the_cloud_is_a_reading_of_the_frame(depth, count):
 def test_farthest_points_cover_the_scene_better_than_random_ones(depth):
     everything = deproject(depth, KINECT)
     scene = crop_to_box(everything[everything[:, 2] > 0.15], NEAR_SCENE)
-    sampled = depth_to_cloud(depth, KINECT, np.eye(4), NEAR_SCENE, 512, 100)
+    sampled = depth_to_cloud(depth, KINECT, np.eye(4), NEAR_SCENE, 512, 100, depth_range_m=RANGE)
     rng = np.random.default_rng(0)
     some = scene[rng.choice(len(scene), 2000, replace=False)]
     random = scene[rng.choice(len(scene), 512, replace=False)]
@@ -109,11 +110,18 @@ def test_camera_info_of_another_resolution_is_refused(depth):
             NEAR_SCENE,
             512,
             100,
+            depth_range_m=RANGE,
         )
 
 
 def test_a_crop_box_beside_the_scene_is_refused(depth):
     with pytest.raises(ObservationError, match="crop is empty"):
         depth_to_cloud(
-            depth, KINECT, np.eye(4), WorkspaceBox(low=(8, 8, 8), high=(9, 9, 9)), 512, 100
+            depth,
+            KINECT,
+            np.eye(4),
+            WorkspaceBox(low=(8, 8, 8), high=(9, 9, 9)),
+            512,
+            100,
+            depth_range_m=RANGE,
         )

@@ -25,16 +25,11 @@ from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
-from rl100_policy.core.config import RobotConfig, TaskConfig, WorkspaceBox
+from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig, WorkspaceBox
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.point_cloud import (
-    Intrinsics,
-    crop_to_box,
-    deproject,
-    depth_to_cloud,
-    transform,
-)
+from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.point_cloud import Intrinsics, crop_to_box, deproject, transform
 from rl100_sim.episode import SIMULATED_TASKS
 from rl100_sim.tasks.push_t import goal_pose
 
@@ -57,8 +52,8 @@ class RecordedEpisode:
     t_base_camera: NDArray[np.float64]
     tool_path: NDArray[np.float64]
     """Tool tip per joint state, [T, 3], m, base frame."""
-    depth_range_m: tuple[float, float]
-    """Valid readings, nearest and farthest [m]."""
+    camera: CameraConfig
+    base_frame: str
     title: str
 
     @classmethod
@@ -68,6 +63,8 @@ class RecordedEpisode:
         Raises:
             BagError: If the bag lacks depth images, camera info or extrinsics.
         """
+        if robot.camera().kind != "depth":
+            raise BagError("pictures are drawn from depth images; this camera delivers points")
         topic, info = robot.camera().topic, robot.camera().info_topic
         found = read_messages(folder, [topic, info, "camera/extrinsics", "joint_states"])
         missing = [name for name, values in found.items() if not values]
@@ -80,21 +77,15 @@ class RecordedEpisode:
             intrinsics=messages.intrinsics(found[info][0].value, robot.camera().optical_frame),
             t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
             tool_path=np.array([arm.tool_position(q) for q in joints.values()]),
-            depth_range_m=(robot.camera().depth_min, robot.camera().depth_max),
+            camera=robot.camera(),
+            base_frame=robot.base_frame,
             title=_title(metadata),
         )
 
     def policy_cloud(self, index: int, task: TaskConfig) -> Floats:
         """The policy's cloud of one frame, [N, 3], m, base frame."""
-        wanted = task.observation
-        return depth_to_cloud(
-            self.depth_m[index],
-            self.intrinsics,
-            self.t_base_camera,
-            task.crop,
-            wanted.n_points,
-            wanted.min_points,
-            depth_range_m=self.depth_range_m,
+        return CloudMaker(self.camera, task, self.base_frame).of_depth(
+            self.depth_m[index], self.intrinsics, self.t_base_camera
         )
 
 

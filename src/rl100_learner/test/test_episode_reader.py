@@ -9,6 +9,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import pytest
 from rl100_learner.data import reader as reader_module
 from rl100_learner.data.bag_episode import EpisodeReader
 from rl100_learner.data.reader import BagReport, BagStatus, load_episodes, read_episode
+from rl100_learner.data.streams import executed_actions
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.relabel import relabel_episode
@@ -127,7 +129,7 @@ def test_a_frame_without_a_view_counts_as_missing(tmp_path):
     depth[2] = 0  # no reading anywhere
     folder = written(tmp_path, depth_mm=depth)
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 depth frames give no cloud" in notes_of(folder)
+    assert "1 camera frames give no cloud" in notes_of(folder)
 
 
 def joint_state(step: int, names=ROBOT.joints, positions=ROBOT.home) -> bytes:
@@ -193,7 +195,7 @@ def test_a_depth_frame_of_another_camera_gives_no_cloud_as_in_the_live_node(tmp_
     data = FACTORY.depth(known_episode().stamp_ns(2), known_episode().depth_mm[2], "elsewhere")
     folder = written(tmp_path, missing={"depth": frozenset({2})}, extra=(("depth", 2, data),))
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 depth frames give no cloud" in notes_of(folder)
+    assert "1 camera frames give no cloud" in notes_of(folder)
 
 
 def test_periods_in_which_nobody_is_in_command_are_cut_from_both_ends(tmp_path):
@@ -411,3 +413,34 @@ def test_what_progress_raises_ends_the_reading(bags):
 
     with pytest.raises(InterruptedError):
         load_episodes(bags, TASK, ROBOT, cancel)
+
+
+def test_the_action_learned_is_the_executed_one_not_the_one_asked_for():
+    asked, executed = np.array([0.2, 0.1]), np.array([0.05, -0.02])
+    commands = {
+        7: SimpleNamespace(
+            action_space=TASK.action.space, names=list(TASK.action.names), source=1,
+            requested=asked, executed=executed,
+        )
+    }  # fmt: skip
+    np.testing.assert_allclose(executed_actions(commands, TASK.action).actions, [executed])
+
+
+def test_the_clouds_keep_the_depth_range_of_the_camera(tmp_path):
+    """Regression: the learner could use another range than the live node and no test said so."""
+    near = CAMERA.model_copy(update={"depth_max": 0.4635})
+    robot = ROBOT.model_copy(update={"cameras": (near,)})
+    folder = known_episode(robot=robot).write(tmp_path)
+    read = EpisodeReader(TASK, robot).read(folder)
+    assert len(read.episode.clouds) == 4  # depth 460 to 463 mm
+
+
+def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_path):
+    of_depth = EpisodeReader(TASK, ROBOT).read(known_episode().write(tmp_path / "a")).episode
+    camera = CAMERA.model_copy(update={"kind": "points", "topic": "camera/depth/points"})
+    robot = ROBOT.model_copy(update={"cameras": (camera,)})
+    folder = known_episode(robot=robot).write(tmp_path / "b")
+    of_points = EpisodeReader(TASK, robot).read(folder).episode
+    assert of_points.clouds.shape == of_depth.clouds.shape
+    for mine, other in zip(of_points.clouds, of_depth.clouds, strict=True):
+        np.testing.assert_allclose(np.sort(mine, axis=0), np.sort(other, axis=0), atol=1e-5)

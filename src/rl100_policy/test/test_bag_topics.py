@@ -59,5 +59,13 @@ def test_an_episode_waits_for_the_first_camera_only():
     assert streams["wrist/camera_info"].latched
 
 
+def test_of_a_camera_that_delivers_points_these_are_recorded():
+    robot = load_robot(PANDA)
+    camera = robot.camera().model_copy(update={"kind": "points", "topic": "camera/points"})
+    entries = all_topics([DEFAULT_TOPICS], robot.model_copy(update={"cameras": (camera,)}))
+    assert "camera/points sensor_msgs/msg/PointCloud2 sensor" in entries
+    assert not any("CameraInfo" in entry for entry in entries)
+
+
 def parsed(entry: str) -> Stream:
     return parse_stream(entry, PERIOD_NS)

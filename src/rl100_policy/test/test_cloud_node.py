@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
@@ -13,7 +14,6 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
 from rl100_policy.nodes.cloud import CloudNode
@@ -112,6 +112,7 @@ def test_a_depth_frame_becomes_the_cloud_of_the_shared_function(rig):
         TASK.crop,
         TASK.observation.n_points,
         TASK.observation.min_points,
+        depth_range_m=(CAMERA.depth_min, CAMERA.depth_max),
     )
     np.testing.assert_allclose(messages.cloud_points(cloud), expected, atol=1e-6)
     np.testing.assert_allclose(messages.cloud_points(cloud)[:, 2], 0.03, atol=1.5e-3)
@@ -213,27 +214,57 @@ def test_the_camera_info_of_another_or_not_rectified_image_is_not_taken(rig, cha
     assert spin_until(lambda: len(camera.clouds) == 1)
 
 
-def test_an_unknown_kind_of_input_is_refused():
-    with isolated_ros(**PATHS, input="dpeth"), pytest.raises(ConfigError, match="depth or points"):
-        CloudNode()
-
-
-def test_points_from_a_camera_give_a_cloud_too():
-    with isolated_ros(**PATHS, lockstep=True, input="points"):
+@pytest.fixture
+def points_rig(tmp_path):
+    delivers_points = CAMERA.model_copy(update={"kind": "points", "topic": "camera/depth/points"})
+    robot = ROBOT.model_copy(update={"cameras": (delivers_points,)})
+    description = tmp_path / "robot.yaml"
+    description.write_text(yaml.safe_dump(robot.model_dump(mode="json")))
+    with isolated_ros(**(PATHS | {"robot_config": description}), lockstep=True):
         camera = Camera()
         with spinning(CloudNode(), camera) as spin_until:
             assert spin_until(
                 lambda: (
                     camera.points.get_subscription_count()
+                    and camera.extrinsics.get_subscription_count()
                     and camera.count_publishers("policy/cloud")
                 )
             )
-            grid = np.stack(
-                np.meshgrid(np.linspace(0.4, 0.6, 30), np.linspace(-0.1, 0.1, 30)), axis=-1
-            ).reshape(-1, 2)
-            points = np.column_stack([grid, np.full(len(grid), 0.02)]).astype(np.float32)
-            message = cloud_message(points, 9, ROBOT.base_frame)
-            assert spin_until(lambda: (camera.points.publish(message), bool(camera.clouds))[1])
-            found = messages.cloud_points(camera.clouds[0])
-            assert {tuple(p) for p in found.tolist()} <= {tuple(p) for p in points.tolist()}
-            assert len(found) == TASK.observation.n_points
+            yield camera, spin_until
+
+
+def plane() -> np.ndarray:
+    """Points 2 cm above the table, [900, 3], m, base frame."""
+    grid = np.stack(
+        np.meshgrid(np.linspace(0.4, 0.6, 30), np.linspace(-0.1, 0.1, 30)), axis=-1
+    ).reshape(-1, 2)
+    return np.column_stack([grid, np.full(len(grid), 0.02)]).astype(np.float32)
+
+
+def test_points_in_the_base_frame_give_a_cloud_too(points_rig):
+    camera, spin_until = points_rig
+    message = cloud_message(plane(), 9, ROBOT.base_frame)
+    assert spin_until(lambda: (camera.points.publish(message), bool(camera.clouds))[1])
+    found = messages.cloud_points(camera.clouds[0])
+    assert {tuple(p) for p in found.tolist()} <= {tuple(p) for p in plane().tolist()}
+    assert len(found) == TASK.observation.n_points
+
+
+def test_points_in_the_optical_frame_wait_for_the_cameras_pose(points_rig):
+    camera, spin_until = points_rig
+    pose = pose_from_xyz_rpy(CAMERA.xyz, CAMERA.rpy)
+    seen = (plane() - pose[:3, 3]) @ pose[:3, :3]
+    camera.points.publish(cloud_message(seen, 9, CAMERA.optical_frame))
+    assert not spin_until(lambda: bool(camera.clouds), 0.3)
+    camera.extrinsics.publish(extrinsics_message(CAMERA, ROBOT.base_frame, 0))
+    assert spin_until(lambda: bool(camera.clouds))
+    np.testing.assert_allclose(messages.cloud_points(camera.clouds[0])[:, 2], 0.02, atol=1e-5)
+
+
+def test_points_in_a_third_frame_are_dropped(points_rig):
+    camera, spin_until = points_rig
+    camera.extrinsics.publish(extrinsics_message(CAMERA, ROBOT.base_frame, 0))
+    spin_until(lambda: False, 0.2)
+    camera.points.publish(cloud_message(plane(), 9, "map"))
+    assert spin_until(lambda: camera.reasons() == {"frame"})
+    assert not camera.clouds

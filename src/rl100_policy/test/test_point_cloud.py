@@ -23,6 +23,7 @@ from rl100_policy.core.point_cloud import (
 )
 
 CAMERA = Intrinsics(8, 6, 10.0, 12.0, 3.5, 2.5)
+RANGE = (0.15, 3.0)
 EVERYTHING = WorkspaceBox(low=(-9, -9, -9), high=(9, 9, 9))
 
 
@@ -74,14 +75,16 @@ def test_impossible_intrinsics_are_refused(field):
 def test_invalid_readings_are_left_out(bad):
     depth = np.full((6, 8), 1.0, np.float32)
     depth[2, 3] = bad
-    cloud = depth_to_cloud(depth, CAMERA, np.eye(4), EVERYTHING, 47, 10)
+    cloud = depth_to_cloud(depth, CAMERA, np.eye(4), EVERYTHING, 47, 10, depth_range_m=RANGE)
     expected = np.delete(deproject(np.ones((6, 8), np.float32), CAMERA), 2 * 8 + 3, axis=0)
     assert {tuple(p) for p in cloud.tolist()} == {tuple(p) for p in expected.tolist()}
 
 
 def test_an_empty_crop_is_refused():
     with pytest.raises(ObservationError, match="crop is empty"):
-        depth_to_cloud(np.zeros((6, 8), np.float32), CAMERA, np.eye(4), EVERYTHING, 16, 4)
+        depth_to_cloud(
+            np.zeros((6, 8), np.float32), CAMERA, np.eye(4), EVERYTHING, 16, 4, depth_range_m=RANGE
+        )
 
 
 def test_too_few_points_are_refused_naming_how_many():
@@ -120,7 +123,7 @@ def test_whatever_the_image_the_result_is_a_finite_cloud_in_the_box_or_a_stated_
     )
     box = WorkspaceBox(low=(-0.2, -0.2, 0.4), high=(0.2, 0.2, 1.5))
     try:
-        cloud = depth_to_cloud(depth, CAMERA, np.eye(4), box, 16, 4)
+        cloud = depth_to_cloud(depth, CAMERA, np.eye(4), box, 16, 4, depth_range_m=RANGE)
     except ObservationError:
         return
     assert cloud.shape == (16, 3)

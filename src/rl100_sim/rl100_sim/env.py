@@ -14,7 +14,8 @@ from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.observation import proprioception
-from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
+from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.point_cloud import Intrinsics
 from rl100_sim.camera import depth_in_metres, render_rgb
 from rl100_sim.episode import SimulatedEpisode
 
@@ -86,6 +87,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         self.episode = SimulatedEpisode(self.robot, self.task_config)
         self._gate = CommandGate(self.robot, self.task_config)
         camera = self.robot.camera()
+        self._maker = CloudMaker(camera, self.task_config, self.robot.base_frame)
         self._intrinsics = Intrinsics(
             camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
         )
@@ -161,16 +163,11 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
 
     def _update_cloud(self) -> bool:
         """Render; whether the cloud is new: a view with too few points repeats the last one."""
-        camera, wanted = self.robot.camera(), self.task_config.observation
         try:
-            self._cloud = depth_to_cloud(
+            self._cloud = self._maker.of_depth(
                 depth_in_metres(self.episode.depth_mm()),
                 self._intrinsics,
                 self.episode.camera.t_base_camera,
-                self.task_config.crop,
-                wanted.n_points,
-                wanted.min_points,
-                depth_range_m=(camera.depth_min, camera.depth_max),
             )
         except ObservationError:
             if self.episode.periods == 0:

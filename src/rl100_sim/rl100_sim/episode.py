@@ -30,6 +30,8 @@ def simulated_task(robot: RobotConfig, task: TaskConfig) -> PushT:
         raise ConfigError(
             f"task {task.name!r} has no simulation; simulated are {sorted(SIMULATED_TASKS)}"
         )
+    if robot.camera().kind != "depth":
+        raise ConfigError("the simulated camera delivers depth images: kind must be depth")
     home_position = ArmKinematics(robot).tool_position(np.array(robot.home))
     return SIMULATED_TASKS[task.name](robot, task, home_position)
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """One episode from its bag, by the code that serves the live robot.
 
-Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a depth
+Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a camera
 frame from which no cloud can be made counts as missing; any other message that a live node would
 refuse is skipped, and counted in the notes; periods at the beginning and end in which nobody was
 in command are not part of the episode; if the stretch does not reach the end of the episode, its
@@ -32,13 +32,13 @@ from rl100_learner.data.streams import (
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages, read_metadata
-from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import proprioception
-from rl100_policy.core.point_cloud import Intrinsics, depth_to_cloud
+from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.point_cloud import Intrinsics
 
 JOINTS = "joint_states"
 EXTRINSICS = "camera/extrinsics"
@@ -62,10 +62,11 @@ class _Streams:
 
     positions: dict[int, NDArray[np.float64]]
     """[n_joints], rad."""
-    depth: dict[int, Any]
-    """sensor_msgs/Image."""
+    frames: dict[int, Any]
+    """sensor_msgs/Image, or PointCloud2 of a camera that delivers points."""
     commands: ExecutedActions
-    intrinsics: Intrinsics
+    intrinsics: Intrinsics | None
+    """None of a camera that delivers points."""
     t_base_camera: NDArray[np.float64]
     """[4, 4], optical frame in the base frame."""
     notes: tuple[str, ...]
@@ -89,6 +90,7 @@ class EpisodeReader:
         self._task, self._robot = task, robot
         self._accept_other_setup = accept_other_setup
         self._camera = robot.camera()
+        self._maker = CloudMaker(self._camera, task, robot.base_frame)
         self._kinematics = ArmKinematics(robot)
         self._period_ns = round(robot.control_period * 1e9)
 
@@ -134,15 +136,18 @@ class EpisodeReader:
     def _streams(self, folder: Path, metadata: EpisodeMetadata) -> _Streams:
         camera, end_ns = self._camera, metadata.end_ns
         skipped: Counter[str] = Counter()
+        infos = [camera.info_topic] if camera.kind == "depth" else []
         bag = read_messages(
             folder,
-            [JOINTS, camera.topic, camera.info_topic, EXTRINSICS, COMMANDS],
+            [JOINTS, camera.topic, *infos, EXTRINSICS, COMMANDS],
             on_malformed=lambda topic, _: skipped.update([topic]),
         )
         pose, bad = recorded_camera_pose(bag[EXTRINSICS], camera, self._robot.base_frame)
         skipped[EXTRINSICS] += bad
-        intrinsics, bad = recorded_intrinsics(bag[camera.info_topic], camera.optical_frame)
-        skipped[camera.info_topic] += bad
+        intrinsics = None
+        for topic in infos:
+            intrinsics, bad = recorded_intrinsics(bag[topic], camera.optical_frame)
+            skipped[topic] += bad
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad
         notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
@@ -152,7 +157,7 @@ class EpisodeReader:
         notes += [f"taken in spite of {each}" for each in self._other_setup(metadata)]
         return _Streams(
             positions=positions,
-            depth=by_stamp(bag[camera.topic], end_ns),
+            frames=by_stamp(bag[camera.topic], end_ns),
             commands=executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action),
             intrinsics=intrinsics,
             t_base_camera=pose,
@@ -167,7 +172,7 @@ class EpisodeReader:
         if len(stretch.commands) == 0:
             raise BagError(
                 f"no action has an observation before and after it: {len(joint_ns)} joint states, "
-                f"{len(streams.depth)} depth frames of which {unusable} give no cloud, "
+                f"{len(streams.frames)} camera frames of which {unusable} give no cloud, "
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
         positions, frames = list(streams.positions.values()), list(clouds.values())
@@ -186,30 +191,19 @@ class EpisodeReader:
 
     def _clouds(self, streams: _Streams) -> tuple[dict[int, Floats], int]:
         """Clouds of the frames that commands refer to, by stamp; and how many frames give none."""
-        frame_ns, command_ns = _stamps(streams.depth), streams.commands.stamps_ns
+        frame_ns, command_ns = _stamps(streams.frames), streams.commands.stamps_ns
         grid = np.union1d(command_ns, command_ns + self._period_ns)
         wanted = np.unique(nearest_index(frame_ns, grid, self._period_ns // 2))
         clouds: dict[int, Floats] = {}
         unusable = 0
         for stamp in frame_ns[wanted[wanted >= 0]].tolist():
             try:
-                clouds[stamp] = self._cloud(streams, streams.depth[stamp])
+                clouds[stamp] = self._maker.make(
+                    streams.frames[stamp], streams.intrinsics, streams.t_base_camera
+                )
             except ObservationError:
                 unusable += 1
         return clouds, unusable
-
-    def _cloud(self, streams: _Streams, image: Any) -> Floats:
-        observed, camera = self._task.observation, self._camera
-        messages.require_frame(image, camera.optical_frame)
-        return depth_to_cloud(
-            messages.depth_image(image),
-            streams.intrinsics,
-            streams.t_base_camera,
-            self._task.crop,
-            observed.n_points,
-            observed.min_points,
-            depth_range_m=(camera.depth_min, camera.depth_max),
-        )
 
 
 def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
@@ -236,7 +230,7 @@ def _notes(
     """What is known to be missing from the episode, for people."""
     notes = [*metadata.degraded_reasons, *streams.notes]
     if unusable:
-        notes.append(f"{unusable} depth frames give no cloud")
+        notes.append(f"{unusable} camera frames give no cloud")
     if stretch.left_out:
         notes.append(f"{stretch.left_out} control periods beside the longest gap-free stretch")
     return tuple(notes)

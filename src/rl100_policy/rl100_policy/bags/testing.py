@@ -21,10 +21,12 @@ from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
 from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
+from rl100_policy.core.point_cloud import Intrinsics, deproject
 
 TYPES = {
     "joint_states": "sensor_msgs/msg/JointState",
     "depth": "sensor_msgs/msg/Image",
+    "points": "sensor_msgs/msg/PointCloud2",
     "camera_info": "sensor_msgs/msg/CameraInfo",
     "extrinsics": "geometry_msgs/msg/TransformStamped",
     "command": "rl100_msgs/msg/GateCommand",
@@ -85,6 +87,27 @@ class MessageFactory:
             is_bigendian=0,
             step=2 * width,
             data=np.ascontiguousarray(depth_mm).view(np.uint8).reshape(-1),
+        )
+
+    def points(self, stamp_ns: int, points: NDArray[np.float32], frame_id: str) -> bytes:
+        """sensor_msgs/PointCloud2 with float32 x, y, z from [N, 3] m."""
+        fields = [
+            self.make(
+                "sensor_msgs/msg/PointField", name=name, offset=4 * index, datatype=7, count=1
+            )
+            for index, name in enumerate("xyz")
+        ]
+        return self.serialise(
+            TYPES["points"],
+            header=self.header(stamp_ns, frame_id),
+            height=1,
+            width=len(points),
+            fields=fields,
+            is_bigendian=False,
+            point_step=12,
+            row_step=12 * len(points),
+            data=np.ascontiguousarray(points, dtype=np.float32).view(np.uint8).reshape(-1),
+            is_dense=True,
         )
 
     def camera_info(self, stamp_ns: int, camera: CameraConfig) -> bytes:
@@ -205,6 +228,7 @@ class SyntheticEpisode:
         names = {
             "joint_states": "joint_states",
             "depth": camera.topic,
+            "points": camera.topic,
             "camera_info": camera.info_topic,
             "extrinsics": "camera/extrinsics",
             "command": "gate/command",
@@ -218,9 +242,16 @@ class SyntheticEpisode:
             ("extrinsics", start, factory.extrinsics(0, camera, self.robot.base_frame)),
             ("camera_info", start, factory.camera_info(start, camera)),
         ]
+        intrinsics = Intrinsics(
+            camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
+        )
         for step, (image, q) in enumerate(zip(self.depth_mm, self.positions, strict=True)):
             stamp = self.stamp_ns(step)
-            made.append(("depth", stamp, factory.depth(stamp, image, camera.optical_frame)))
+            if camera.kind == "points":
+                points = deproject(image.astype(np.float32) * np.float32(0.001), intrinsics)
+                made.append(("points", stamp, factory.points(stamp, points, camera.optical_frame)))
+            else:
+                made.append(("depth", stamp, factory.depth(stamp, image, camera.optical_frame)))
             made.append(("joint_states", stamp, factory.joint_state(stamp, self.robot.joints, q)))
             if step < len(self.actions):
                 source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP

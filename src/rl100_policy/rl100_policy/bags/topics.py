@@ -50,6 +50,9 @@ def _described_topics(robot: RobotConfig | None) -> list[str]:
     for camera in robot.cameras:
         # An episode waits for the camera that a learner reads; others are recorded if they come.
         expected = " sensor" if camera == robot.camera() else ""
+        if camera.kind == "points":
+            found.append(f"{camera.topic} sensor_msgs/msg/PointCloud2{expected}")
+            continue
         found.append(f"{camera.topic} sensor_msgs/msg/Image{expected}")
         found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched")
     return [*found, "camera/extrinsics geometry_msgs/msg/TransformStamped latched", *_SUITE_TOPICS]

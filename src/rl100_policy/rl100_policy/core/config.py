@@ -51,8 +51,11 @@ class CameraConfig(FrozenModel):
     """
 
     name: str
+    kind: Literal["depth", "points"] = "depth"
+    """What it delivers: ``depth`` images with CameraInfo, or ``points``, a PointCloud2."""
     topic: str
-    """Depth image topic; CameraInfo is ``camera_info`` beside it."""
+    """Topic of the depth images, with CameraInfo on ``camera_info`` beside it, or of the
+    points."""
     optical_frame: str
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]

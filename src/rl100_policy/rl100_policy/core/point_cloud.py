@@ -175,7 +175,7 @@ def depth_to_cloud(
     n_points: int,
     min_points: int,
     *,
-    depth_range_m: tuple[float, float] = (0.15, 3.0),
+    depth_range_m: tuple[float, float],
 ) -> Floats:
     """The observation of one depth frame: deproject, transform, crop, sample.
 

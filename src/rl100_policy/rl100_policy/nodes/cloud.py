@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cloud node: depth image to the point cloud the policy sees, next to the camera.
 
-In: depth Image and its CameraInfo (SENSOR), ``camera/extrinsics`` TransformStamped (LATCHED), or a
-PointCloud2 in place of the image. Out: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in
-the base frame, stamp of the image; ``/diagnostics`` at 1 Hz. One callback group, single-threaded;
-no callback blocks.
+In: depth Image and its CameraInfo (SENSOR), or PointCloud2, as the robot description says;
+``camera/extrinsics`` TransformStamped (LATCHED). Out: ``policy/cloud`` PointCloud2 (SENSOR), N x
+xyz float32 in the base frame, stamp of the frame; ``/diagnostics`` at 1 Hz. One callback group,
+single-threaded; no callback blocks.
 
 The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be
 used (wrong encoding, size or frame, too few points, a stamp seen before, no camera known before
@@ -31,15 +31,10 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
-from rl100_policy.core.point_cloud import (
-    Intrinsics,
-    crop_to_box,
-    depth_to_cloud,
-    sample_cloud,
-    transform,
-)
+from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.point_cloud import Intrinsics
 from rl100_policy.ros.conversions import cloud_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
@@ -56,10 +51,6 @@ class CloudParameters:
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
     camera: str = parameter("", "name of the camera in the robot description; empty: the first")
-    input: str = parameter(
-        "depth", "what the camera delivers: depth (Image + CameraInfo) or points (PointCloud2)"
-    )
-    points_topic: str = parameter("camera/depth/points", "PointCloud2 topic when input is points")
     lockstep: bool = parameter(False, "process every frame instead of the newest only")
 
 
@@ -70,15 +61,15 @@ class CloudNode(Node):
         """Read parameters and subscribe."""
         super().__init__("cloud")
         self._settings = read_parameters(self, CloudParameters)
-        robot, self._task = (
-            load_robot(self._settings.robot_config),
-            load_task(self._settings.task_config),
-        )
+        robot = load_robot(self._settings.robot_config)
         self._base_frame = robot.base_frame
         self._camera = robot.camera(self._settings.camera or None)
+        self._maker = CloudMaker(
+            self._camera, load_task(self._settings.task_config), robot.base_frame
+        )
         self._t_base_camera: NDArray[np.float64] | None = None
         self._intrinsics: Intrinsics | None = None
-        self._early: Image | None = None
+        self._early: Image | PointCloud2 | None = None
         self._last_ns = -1
         self._dropped: Counter[str] = Counter()
         self._published = self._reported_drops = 0
@@ -86,17 +77,10 @@ class CloudNode(Node):
         self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
-        if self._settings.input not in ("depth", "points"):
-            raise ConfigError(
-                f"expected the parameter input to be depth or points, got {self._settings.input!r}"
-            )
-        if self._settings.input == "depth":
-            self.create_subscription(Image, self._camera.topic, self._on_depth, qos)
+        kind = PointCloud2 if self._camera.kind == "points" else Image
+        self.create_subscription(kind, self._camera.topic, self._on_frame, qos)
+        if self._camera.kind == "depth":
             self.create_subscription(CameraInfo, self._camera.info_topic, self._on_info, qos)
-        else:
-            self.create_subscription(
-                PointCloud2, self._settings.points_topic, self._on_points, qos
-            )
         self.create_subscription(
             TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
         )
@@ -134,59 +118,24 @@ class CloudNode(Node):
         """Process the frame that came before the camera was known."""
         early, self._early = self._early, None
         if early is not None:
-            self._on_depth(early)
+            self._on_frame(early)
 
-    def _on_depth(self, message: Image) -> None:
+    def _on_frame(self, message: Image | PointCloud2) -> None:
         begun = time.perf_counter()
         try:
-            if self._intrinsics is None or self._t_base_camera is None:
+            missing = self._maker.missing(message, self._intrinsics, self._t_base_camera)
+            if missing:
                 replaced, self._early = self._early, message
                 if replaced is not None:
-                    missing = "CameraInfo" if self._intrinsics is None else "camera/extrinsics"
                     raise ObservationError(
                         f"no {missing} has arrived yet; a newer frame took its place",
                         reason=f"no {missing} yet",
                     )
                 return
-            messages.require_frame(message, self._camera.optical_frame)
-            points = depth_to_cloud(
-                messages.depth_image(message),
-                self._intrinsics,
-                self._t_base_camera,
-                self._task.crop,
-                self._task.observation.n_points,
-                self._task.observation.min_points,
-                depth_range_m=(self._camera.depth_min, self._camera.depth_max),
-            )
-            self._publish(points, messages.stamp_ns(message.header.stamp))
+            cloud = self._maker.make(message, self._intrinsics, self._t_base_camera)
+            self._publish(cloud, messages.stamp_ns(message.header.stamp))
         except ObservationError as error:
-            self._drop("depth frame", error)
-        self._work_s += time.perf_counter() - begun
-
-    def _on_points(self, message: PointCloud2) -> None:
-        begun = time.perf_counter()
-        try:
-            points = messages.cloud_points(message)
-            if message.header.frame_id != self._base_frame:
-                if (
-                    message.header.frame_id != self._camera.optical_frame
-                    or self._t_base_camera is None
-                ):
-                    raise ObservationError(
-                        f"points are in frame {message.header.frame_id!r}; "
-                        f"expected {self._base_frame!r}, or "
-                        f"{self._camera.optical_frame!r} together with camera/extrinsics",
-                        reason="frame",
-                    )
-                points = transform(points, self._t_base_camera)
-            observation = self._task.observation
-            cropped = crop_to_box(points, self._task.crop)
-            self._publish(
-                sample_cloud(cropped, observation.n_points, observation.min_points),
-                messages.stamp_ns(message.header.stamp),
-            )
-        except ObservationError as error:
-            self._drop("point cloud", error)
+            self._drop("frame", error)
         self._work_s += time.perf_counter() - begun
 
     def _publish(self, points: NDArray[np.float32], stamp_ns: int) -> None:
