@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recorder node in this process, on a domain of its own."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +123,28 @@ def test_an_episode_holds_exactly_what_came_between_start_and_its_end_stamp(sess
     metadata = read_metadata(folder)
     assert (metadata.task, metadata.operator, metadata.tags) == ("push_t", "ann", {"seed": "7"})
     assert metadata.end_ns == 14 * PERIOD_NS
+    assert not stopped.degraded
+
+
+def test_what_was_sent_before_the_start_and_is_taken_after_it_is_not_recorded(session):
+    """Regression: the last frames of another epoch of the clock counted as hundreds of losses."""
+    for step in range(1, 7):
+        session.robot.move(step)
+    time.sleep(0.2)  # all of them wait for the recorder, which takes one at a time
+    session.begin()
+    session.robot.move(1000)
+    stopped = session.end(end_step=1000)
+    assert steps(Path(stopped.path)) == [1000]
+    assert not stopped.degraded
+
+
+def test_an_end_far_in_the_future_closes_the_bag_now_and_counts_nothing(session):
+    session.begin()
+    session.robot.move(1)
+    session.spin_until(lambda: False, 0.2)
+    stopped = session.end(end_step=round(2.1e9 * 1e9 / PERIOD_NS))
+    assert stopped.success
+    assert steps(Path(stopped.path)) == [1]
     assert not stopped.degraded
 
 

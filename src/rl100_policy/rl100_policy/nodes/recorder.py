@@ -72,6 +72,8 @@ _STATE_PERIOD_S = 0.5
 _SHUTDOWN_S = 10.0
 _PERIOD_S = 0.1
 """Period of sensors when neither a parameter nor a robot description gives one [s]."""
+_END_AHEAD_NS = 10_000_000_000
+"""An end stamp farther ahead of the clock than this is a mistake, and not waited for."""
 _DEPTH = 200
 """Messages a subscription holds: bursts of lockstep simulation, and pauses of this process."""
 
@@ -127,6 +129,7 @@ class RecorderNode(Node):
         self._latched: dict[str, tuple[bytes, int]] = {}
         self._topics: dict[str, RecordedTopic] = {}
         self._closed: Future = Future()
+        self._begun_ns = 0
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
         self._recorder = _recorder(p, self._streams)
@@ -153,10 +156,14 @@ class RecorderNode(Node):
 
     # Messages
 
-    def _on_message(self, stream: Stream, stamped: bool, data: bytes, sequence: int) -> None:
+    def _on_message(
+        self, stream: Stream, stamped: bool, data: bytes, sequence: int, received_ns: int
+    ) -> None:
         if stream.latched:
             self._latched[stream.topic] = (data, sequence)
-        if self._recorder.takes_messages:
+        # What waited for this node when the episode was started was sent before it.
+        is_of_before = 0 < received_ns < self._begun_ns
+        if self._recorder.takes_messages and not is_of_before:
             self._record(stream, data, sequence, messages.peek_stamp_ns(data) if stamped else None)
         if stream.topic == FEEDBACK_TOPIC:
             self._on_feedback(data)
@@ -204,6 +211,7 @@ class RecorderNode(Node):
             self.get_logger().error(f"episode not started: {error}")
             return response
         self._topics, self._closed = {}, Future()
+        self._begun_ns = time.time_ns()
         for stream in self._streams:
             if stream.topic in self._latched:
                 self._record(stream, *self._latched[stream.topic], None)
@@ -252,6 +260,11 @@ class RecorderNode(Node):
             return response
         deadline_s = time.monotonic() + self._settings.stop_timeout
         end_ns = messages.stamp_ns(request.end_stamp)
+        if end_ns > self.get_clock().now().nanoseconds + _END_AHEAD_NS:
+            self.get_logger().warning(
+                f"end stamp {end_ns} ns is far ahead of the clock; the episode is closed now"
+            )
+            end_ns = 0
         self._recorder.request_end(end_ns, deadline_s, discard=request.discard)
         self._publish_state()
         ended: Ended = await self._closed

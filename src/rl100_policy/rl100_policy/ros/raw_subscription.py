@@ -61,7 +61,8 @@ class RawSubscription:
     """One subscription that hands on the bytes as received.
 
     Used from the executor's thread only. ``on_message`` gets (data, publisher's sequence number or
-    0); ``on_lost`` the number of messages the middleware says it lost.
+    0, wall time at which the middleware received it [ns] or 0); ``on_lost`` the number of messages
+    the middleware says it lost.
     """
 
     def __init__(
@@ -72,7 +73,7 @@ class RawSubscription:
         *,
         latched: bool,
         depth: int,
-        on_message: Callable[[bytes, int], None],
+        on_message: Callable[[bytes, int, int], None],
         on_lost: Callable[[int], None],
     ) -> None:
         """Subscribe with what the publishers known now offer."""
@@ -139,7 +140,8 @@ class RawSubscription:
         self._on_lost(event.total_count_change)
 
     def _receive(self, data: bytes, information: dict[str, Any]) -> None:
-        self._on_message(data, information.get("publication_sequence_number") or 0)
+        sequence = information.get("publication_sequence_number") or 0
+        self._on_message(data, sequence, information.get("received_timestamp") or 0)
 
 
 def _described(profile: QoSProfile) -> OfferedQos:
