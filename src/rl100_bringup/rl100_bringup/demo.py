@@ -7,7 +7,7 @@ All of it goes through one running ROS 2 graph.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,8 @@ from rl100_policy.core.policy_version import check_fits, read_manifest
 
 EVALUATION_SEED = 100_000
 """Seed of the first evaluation episode: far from those of the demonstrations."""
+TRIALS = "trials"
+"""Folder of the episodes in which a policy was evaluated, beside those it learns from."""
 _SAMPLERS = ("ddim", "one_step")
 
 
@@ -66,20 +68,25 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     """
     begun = time.monotonic()
     output = settings.output
-    bags = output / "bags"
-    if bags.exists():
-        raise ConfigError(f"{output} holds an earlier demo; choose another --output or remove it")
-    arguments = GraphArguments(lockstep=True, bags=str(bags))
+    bags, trials = output / "bags", output / TRIALS
+    _refuse_used(output, bags)
+    demonstrating = GraphArguments(lockstep=True, bags=str(bags))
+    driving = GraphArguments(lockstep=True, bags=str(trials))
     overrides = (f"seed={settings.seed}", *settings.overrides)
     with_overrides(TrainSettings(), overrides)  # refused now, not after minutes of recording
     console.rule("RL-100 for ROS 2: demonstrate, record, learn, drive")
-    with _own_graph(arguments, output / "log", console) as graph:
-        demonstrations = _collect(graph, arguments, settings, console)
-        version, training = train_from_bags(
-            bags, output / "train", arguments.robot, arguments.task, overrides, console
-        )
+    console.print(
+        f"{settings.episodes} demonstrations, imitation, distillation, then {settings.trials} "
+        f"trials each of teacher and student; with 200 and 50 about ten minutes on two cores"
+    )
+    with _own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
+        demonstrations = _collect(graph, demonstrating, settings, console)
+    version, training, _ = train_from_bags(
+        bags, output / "train", driving.robot, driving.task, overrides, console
+    )
+    with _own_graph(driving, output / "log" / "drive", console) as graph:
         evaluated = _evaluate(
-            graph, arguments, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console
+            graph, driving, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console
         )
     report = Report(
         command="demo",
@@ -87,7 +94,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
             stage_result("demonstrations", "operator", demonstrations),
             *(stage_result("imitation", sampler, trials) for sampler, trials in evaluated.items()),
         ],
-        **_driving_results(bags, evaluated),
+        **_driving_results(trials, evaluated),
         bags=bags_result(demonstrations.episodes),
         training=training,
         policy_version=version.name,
@@ -99,8 +106,16 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         console.print(table)
     console.print(f"report: {path}   whole demo: {report.wall_seconds:.0f} s")
     console.print(f"policy version: {version}   (./rl100 eval {version})", highlight=False)
-    _draw(output, evaluated["one_step"].episodes, arguments, console)
-    return _verdict(demonstrations, evaluated["one_step"], console)
+    _draw(output, evaluated["one_step"].episodes, driving, console)
+    return _verdict(demonstrations, evaluated, console)
+
+
+def _refuse_used(output: Path, bags: Path) -> None:
+    """Raises ConfigError if something was recorded there before: trials must not be mixed."""
+    if bags.exists():
+        raise ConfigError(
+            f"{output} holds an earlier run; choose another --output, or remove that folder"
+        )
 
 
 @contextmanager
@@ -112,7 +127,10 @@ def _own_graph(
         free_domain() as domain,
         RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
     ):
-        console.print(f"ROS domain {domain} (in a shell to watch from: ROS_DOMAIN_ID={domain})")
+        console.print(
+            f"graph started in ROS domain {domain} (in a shell to watch from: "
+            f"ROS_DOMAIN_ID={domain}); its nodes find each other within some seconds"
+        )
         yield graph
 
 
@@ -123,7 +141,7 @@ def _draw(
     robot = load_robot(config_path("robots", arguments.robot))
     task = load_task(config_path("tasks", arguments.task))
     drawn, problems = pictures.draw_all(
-        output / "pictures", output / "bags", episodes, output / "train", robot, task
+        output / "pictures", output / TRIALS, episodes, output / "train", robot, task
     )
     for picture in drawn:
         console.print(f"picture: {picture}")
@@ -199,7 +217,8 @@ def evaluate_version(
         Rl100Error: If the version is refused or a node fails.
     """
     begun = time.monotonic()
-    bags = output / "bags"
+    bags = output / TRIALS
+    _refuse_used(output, bags)
     check_fits(
         read_manifest(version),
         load_task(config_path("tasks", task)),
@@ -235,8 +254,9 @@ def _driving_results(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Any]
     }
 
 
-def _verdict(demonstrations: Trials, student: Trials, console: Console) -> int:
+def _verdict(demonstrations: Trials, evaluated: Mapping[str, Trials], console: Console) -> int:
     """The demo has failed if the student is less than half as good as its teacher's teacher."""
+    student = evaluated["one_step"]
     operator_share = demonstrations.successes / max(1, len(demonstrations.episodes))
     student_share = student.successes / max(1, len(student.episodes))
     if student_share < 0.5 * operator_share:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,6 +43,11 @@ class Driving:
             decisions, commands, joints = (
                 [message.value for message in found[topic]] for topic in topics
             )
+            # A decision on the last observation may or may not be in the bag, and steers nothing.
+            end_ns = entry.metadata.end_ns or math.inf
+            decisions = [
+                each for each in decisions if messages.stamp_ns(each.header.stamp) < end_ns
+            ]
             inference_s += [float(decision.inference_s) for decision in decisions]
             misses += sum(bool(decision.deadline_missed) for decision in decisions)
             unanswered += len(_periods(entry.metadata, _stamps(joints)) - _stamps(commands))

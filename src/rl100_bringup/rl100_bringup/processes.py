@@ -43,7 +43,12 @@ def node_command(node: NodeDescription, params_folder: Path) -> list[str]:
         prefix = Path(get_package_prefix(node.package))
     except PackageNotFoundError as error:
         raise ConfigError(
-            f"package {node.package!r} is not installed; run ./rl100 setup, or install it from ROS"
+            f"package {node.package!r} is not installed; "
+            + (
+                "run ./rl100 setup"
+                if node.package.startswith("rl100_")
+                else "it comes with a ROS installation only, not with ./rl100 setup"
+            )
         ) from error
     executable = prefix / "lib" / node.package / node.executable
     if not executable.exists():

@@ -19,13 +19,13 @@ from rl100_learner.data.reader import load_episodes
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings, with_overrides
-from rl100_policy.bags.index import read_index
+from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import load_robot, load_task
 
 
 def train_from_bags(
     bags: Path, output: Path, robot: str, task: str, overrides: tuple[str, ...], console: Console
-) -> tuple[Path, list[TrainingResult]]:
+) -> tuple[Path, list[TrainingResult], list[IndexEntry]]:
     """Read bags, train imitation and the one-step student, write a version.
 
     Args:
@@ -37,7 +37,7 @@ def train_from_bags(
         console: Where progress is shown.
 
     Returns:
-        Folder of the policy version, and one result per stage.
+        Folder of the policy version, one result per stage, and the bags that could be read.
 
     Raises:
         BagError: If the folder holds no usable episode.
@@ -71,7 +71,9 @@ def train_from_bags(
         version = train_imitation(
             episodes, task_config, robot_config, output, settings, on_progress
         )
-    return version, training_results(output)
+    readable = {episode.id for episode in episodes}
+    entries = [e for e in read_index(bags).entries if e.metadata.episode_id in readable]
+    return version, training_results(output), entries
 
 
 def train_and_report(
@@ -79,10 +81,10 @@ def train_and_report(
 ) -> tuple[Path, Report]:
     """As ``train_from_bags``, with everything measured as a report."""
     begun = time.monotonic()
-    version, training = train_from_bags(bags, output, robot, task, overrides, console)
+    version, training, entries = train_from_bags(bags, output, robot, task, overrides, console)
     report = Report(
         command="train",
-        bags=bags_result(read_index(bags).entries),
+        bags=bags_result(entries),
         training=training,
         policy_version=version.name,
         wall_seconds=time.monotonic() - begun,

@@ -3,6 +3,7 @@
 
 import io
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -58,6 +59,31 @@ def test_a_period_without_a_command_is_a_lockstep_timeout(record, tmp_path):
     assert Driving.read(tmp_path / "bags", entries).unanswered_periods == 2
 
 
+def decided(stamp_ns: int, *, missed: bool) -> SimpleNamespace:
+    stamp = SimpleNamespace(sec=0, nanosec=stamp_ns)
+    value = SimpleNamespace(
+        header=SimpleNamespace(stamp=stamp), inference_s=0.01, deadline_missed=missed
+    )
+    return SimpleNamespace(value=value)
+
+
+def test_decisions_of_the_episode_are_counted_with_those_that_were_late(
+    record, tmp_path, monkeypatch
+):
+    """One on the last observation steers nothing, and may or may not be in the bag."""
+    entries = record(metadata={"end_ns": 300})
+    found = {
+        "policy/decision": [decided(100, missed=True), decided(200, missed=False),
+                            decided(300, missed=True)],
+        "gate/command": [],
+        "joint_states": [],
+    }  # fmt: skip
+    monkeypatch.setattr(driving, "read_messages", lambda *_: found)
+    driven = Driving.read(tmp_path / "bags", entries)
+    assert len(driven.inference_s) == 2
+    assert driven.deadline_misses == 1
+
+
 def test_every_bag_is_parsed_once(record, tmp_path, monkeypatch):
     record()
     entries, read = record(), []
@@ -107,7 +133,8 @@ def test_a_student_with_less_than_half_of_the_operators_success_fails_the_demo(
     operator, student, status
 ):
     said = io.StringIO()
-    assert _verdict(operator, student, Console(file=said)) == status
+    evaluated = {"ddim": operator, "one_step": student}
+    assert _verdict(operator, evaluated, Console(file=said)) == status
     assert ("failed" in said.getvalue()) == bool(status)
 
 

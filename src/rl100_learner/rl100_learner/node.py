@@ -159,7 +159,8 @@ class LearnerNode(Node):
     def _stop_if_cancelled(self, handle: ServerGoalHandle) -> None:
         if handle.is_cancel_requested:
             raise _CancelledError(
-                "cancelled; the run goes on where it stopped when the same goal is sent again"
+                "cancelled; the run goes on from its last checkpoint when the same goal is sent "
+                "again"
             )
 
     def _report(self, handle: ServerGoalHandle, status: LearnerStatus, *, force: bool) -> None:

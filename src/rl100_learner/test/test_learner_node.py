@@ -193,7 +193,7 @@ def test_a_training_ends_when_it_is_cancelled_and_the_next_one_begins(
     assert spin_until(lambda: any(each.stage == "imitation" for each in person.feedback))
     done = cancel(busy_rig, endless)
     assert not done.success
-    assert "goes on where it stopped" in done.message
+    assert "goes on from its last checkpoint" in done.message
     assert endless.status == GoalStatus.STATUS_CANCELED
     assert spin_until(lambda: person.status[-1].state == LearnerStatus.IDLE)
     folders["output"] = str(tmp_path / "another")

@@ -110,8 +110,10 @@ def test_a_finished_run_is_returned_and_not_repeated(finished):
     before = (finished / WEIGHTS).stat().st_mtime_ns
     assert train(finished.parent, quick_settings(20, 20)) == finished
     assert (finished / WEIGHTS).stat().st_mtime_ns == before
-    with pytest.raises(ConfigError, match="other settings or episodes"):
+    with pytest.raises(ConfigError, match="other settings"):
         train(finished.parent, quick_settings(20, 15))
+    with pytest.raises(ConfigError, match=r"other episodes \(0 are new, 1 are gone\)"):
+        train(finished.parent, quick_settings(20, 20), data=episodes(3))
 
 
 def test_version_names_its_episodes_settings_and_limits(finished):

@@ -23,6 +23,8 @@ def test_changes_are_applied_where_the_key_says():
         ("imitation.steps", "as key=value"),
         ("imitation.steps=abc", "invalid settings: imitation.steps: .*got 'abc'"),
         ("imitation.steps=[", "not valid YAML"),
+        ("imitation.steps=-5", "imitation.steps: .*greater than 0, got -5"),
+        ("distillation.ema=1.0", "distillation.ema"),
     ],
 )
 def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):

@@ -256,6 +256,36 @@ def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, k
     assert not bench.commands
 
 
+def test_a_second_commander_that_appears_later_takes_the_command_away(real_time):
+    take_command(real_time, GateCommand.TELEOP)
+    bench, spin_until = real_time
+    intruder = bench.create_publisher(JointTrajectory, ROBOT.command_topic, COMMAND)
+    assert spin_until(lambda: bench.status[-1].source == GateCommand.HOLD)
+    assert "other publishers" in bench.status[-1].last_reason
+    bench.destroy_publisher(intruder)
+
+
+def test_in_lockstep_a_twist_of_another_period_is_not_executed(lockstep):
+    take_command(lockstep, GateCommand.TELEOP)
+    bench, spin_until = lockstep
+    old = twist_message(np.array([0.1, 0.0]), TASK.action.names, 2 * PERIOD_NS, ROBOT.base_frame)
+    bench.twists.publish(old)
+    spin_until(lambda: False, 0.2)
+    bench.state(3)
+    spin_until(lambda: False, 0.3)
+    assert not bench.commands
+
+
+def test_nobody_takes_command_while_the_emergency_stop_is_latched(real_time):
+    bench = real_time[0]
+    assert call(real_time, bench.estop, Trigger.Request()).success
+    answer = call(real_time, bench.source, SetCommandSource.Request(source=GateCommand.TELEOP))
+    assert not answer.success
+    assert "gate/release" in answer.message
+    assert call(real_time, bench.release, Trigger.Request()).success
+    take_command(real_time, GateCommand.TELEOP)
+
+
 def test_a_plan_of_minutes_is_refused(lockstep):
     take_command(lockstep, GateCommand.POLICY)
     bench, spin_until = lockstep

@@ -10,6 +10,7 @@ import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -89,7 +90,7 @@ def up(
         return
     given = dict(_name_value(item) for item in arguments or [])
     nodes = describe(GraphArguments.from_strings(given))
-    log = Path("runs") / "up" / datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+    log = Path("runs") / "up" / _now()
     with RunningGraph(nodes, log) as graph:
         domain = os.environ.get("ROS_DOMAIN_ID", "0")
         table = Table("node", "package", "pid", "log", title=f"ROS domain {domain}")
@@ -108,7 +109,7 @@ def up(
                 graph.check()
                 time.sleep(0.5)
         except KeyboardInterrupt:
-            console.print("stopping")
+            return
 
 
 @app.command()
@@ -132,7 +133,13 @@ def train(
     from rl100_bringup.report import tables
     from rl100_bringup.training import train_and_report
 
-    version, report = train_and_report(bags, output, robot, task, tuple(override or ()), console)
+    try:
+        version, report = train_and_report(
+            bags, output, robot, task, tuple(override or ()), console
+        )
+    except KeyboardInterrupt:
+        console.print("the same command goes on from the last checkpoint")
+        raise
     path = report.write(output)
     for table in tables(report):
         console.print(table)
@@ -144,8 +151,11 @@ def train(
 def evaluate(
     policy: Annotated[Path, _folder("folder of the policy version")],
     output: Annotated[
-        Path, typer.Option(help="folder for bags and report.json", file_okay=False)
-    ] = Path("runs/eval"),
+        Path | None,
+        typer.Option(
+            help="folder for trials and report.json; default: runs/eval/<time>", file_okay=False
+        ),
+    ] = None,
     trials: Annotated[int, typer.Option(help="episodes per sampler", min=1)] = 50,
     sampler: Annotated[list[Sampler] | None, typer.Option(help="default: both")] = None,
     first_seed: Annotated[int, typer.Option(help="seed of the first episode")] = 100_000,
@@ -156,6 +166,7 @@ def evaluate(
     from rl100_bringup.demo import evaluate_version
     from rl100_bringup.report import tables
 
+    output = output or Path("runs") / "eval" / _now()
     report = evaluate_version(
         policy,
         output,
@@ -214,6 +225,17 @@ def doctor(
     raise typer.Exit(1 if worst(findings) is Status.FAIL else 0)
 
 
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    """Say that Ctrl-C was heard, then end what runs the orderly way."""
+    sys.stderr.write("\nstopping\n")
+    signal.default_int_handler(signal_number, frame)
+
+
+def _now() -> str:
+    """A name for a folder of now."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+
+
 def _name_value(item: str) -> tuple[str, str]:
     name, separator, value = item.partition(":=")
     if not separator:
@@ -224,7 +246,7 @@ def _name_value(item: str) -> tuple[str, str]:
 def main() -> int:
     """Run the command; errors raised on purpose are printed without a trace."""
     # All of them end the command the orderly way, with the nodes it has started.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # what nohup is for
         signal.signal(signal.SIGHUP, lambda *_: sys.exit(128 + signal.SIGHUP))
@@ -234,7 +256,6 @@ def main() -> int:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         return 1
     except KeyboardInterrupt:
-        console.print("stopped")
         return 130
     return 0
 

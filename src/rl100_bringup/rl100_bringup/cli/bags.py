@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from rl100_policy.bags.index import read_index
@@ -30,7 +31,9 @@ def list_bags(folder: Path, console: Console) -> None:
         )  # fmt: skip
     console.print(table)
     for name, reason in index.damaged.items():
-        console.print(f"damaged: {name}: {reason}", highlight=False)
+        console.print(
+            f"damaged: {name}: {escape(reason)} (training leaves it out)", highlight=False
+        )
     for name in index.unfinished:
         console.print(
             f"unfinished: {name} (being written, or left by a crash: "

@@ -11,8 +11,10 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Annotated
 
 import torch
+from pydantic import Field, PositiveInt
 from torch import Tensor
 
 from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
@@ -26,12 +28,12 @@ from rl100_policy.core.sampler import sample_chain
 class DistillationConfig:
     """Settings of distillation."""
 
-    steps: int = 1500
-    windows: int = 256
+    steps: PositiveInt = 1500
+    windows: PositiveInt = 256
     """Conditions per step, each with its own x_T."""
-    copies: int = 3
+    copies: PositiveInt = 3
     """Times every frame is encoded, each with other points."""
-    ema: float = 0.995
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.995
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
+from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from rl100_learner.algorithms.batches import WindowBatch
@@ -25,17 +27,17 @@ from rl100_policy.core.policy import DiffusionPolicy, Encoding
 class ImitationConfig:
     """Settings of imitation learning."""
 
-    steps: int = 6000
-    windows: int = 128
+    steps: PositiveInt = 6000
+    windows: PositiveInt = 128
     """Distinct windows per step."""
-    draws: int = 2
+    draws: PositiveInt = 2
     """(t, eps) draws per window and step."""
-    points: int = 64
+    points: PositiveInt = 64
     """Points per cloud while training, drawn afresh at every use."""
-    chamfer_weight: float = 0.2
-    chamfer_points: int = 48
+    chamfer_weight: NonNegativeFloat = 0.2
+    chamfer_points: PositiveInt = 48
     """Input points the reconstruction is compared with."""
-    ema: float = 0.995
+    ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.995
     """Decay of the averaged weights, which are the ones deployed."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 

@@ -12,9 +12,10 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -106,14 +107,14 @@ class Muon(Optimizer):
 class OptimizerConfig:
     """Rates and schedule of the pair of optimisers."""
 
-    muon_lr: float = 0.02
+    muon_lr: NonNegativeFloat = 0.02
     """0 gives every parameter to AdamW."""
-    adamw_lr: float = 1e-3
+    adamw_lr: PositiveFloat = 1e-3
     adamw_betas: tuple[float, float] = (0.95, 0.999)
-    weight_decay: float = 1e-6
+    weight_decay: NonNegativeFloat = 1e-6
     """Of AdamW; Muon has none."""
-    warmup_steps: int = 100
-    final_share: float = 0.02
+    warmup_steps: NonNegativeInt = 100
+    final_share: Annotated[float, Field(ge=0.0, le=1.0)] = 0.02
     """Learning rate at the end, as a share of the peak."""
 
 

@@ -9,7 +9,7 @@ far as it goes, see ``bag_episode``, and reported too. Unfinished bags are ignor
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,9 @@ from rl100_policy.core.errors import BagError
 __all__ = ["BagReport", "BagStatus", "load_episodes", "read_episode"]
 
 _LOG = logging.getLogger(__name__)
+
+_TOLD = 5
+"""Bags whose reason is told when none can be used."""
 
 OnProgress = Callable[[int, int], None]
 """Called with the number of bags dealt with and their total."""
@@ -88,12 +91,18 @@ def load_episodes(
         if on_progress is not None:
             on_progress(done, len(names))
     if not episodes:
-        reasons = "; ".join(f"{report.folder}: {' '.join(report.notes)}" for report in reports)
         raise BagError(
             f"no usable episode of task {task.name!r} on {robot.name!r} in {bags}: "
-            f"{reasons or 'there are no bags'}; record some, or give another folder"
+            f"{_reasons(reports) or 'there are no bags'}; record some, or give another folder"
         )
     return episodes
+
+
+def _reasons(reports: Sequence[BagReport]) -> str:
+    """Why bags were left out: the first few of them, and how many more there are."""
+    told = [f"{report.folder}: {' '.join(report.notes)}" for report in reports[:_TOLD]]
+    more = len(reports) - len(told)
+    return "; ".join([*told, *([f"and {more} more"] if more > 0 else [])])
 
 
 class _Source:

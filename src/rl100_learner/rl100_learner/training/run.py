@@ -92,7 +92,7 @@ def train_imitation(
     fingerprint = _fingerprint(task, robot, settings, bags)
     version = output / f"{task.name}_{output.resolve().name}"
     if version.exists():
-        _require_same_run(version, fingerprint)
+        _require_same_run(version, fingerprint, bags)
         return version
     config = policy_config_for(task, robot, settings)
     windows = build_windows(used, config)
@@ -312,8 +312,13 @@ def _fingerprint(
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
-def _require_same_run(version: Path, fingerprint: str) -> None:
-    if read_manifest(version).training.get("fingerprint") != fingerprint:
-        raise ConfigError(
-            f"{version} was trained with other settings or episodes; choose another output folder"
+def _require_same_run(version: Path, fingerprint: str, bags: Sequence[BagReference]) -> None:
+    manifest = read_manifest(version)
+    if manifest.training.get("fingerprint") != fingerprint:
+        used, now = set(manifest.bags), set(bags)
+        what = (
+            "other settings or descriptions"
+            if used == now
+            else f"other episodes ({len(now - used)} are new, {len(used - now)} are gone)"
         )
+        raise ConfigError(f"{version} was trained with {what}; choose another output folder")

@@ -24,7 +24,6 @@ from rl100_policy.bags.identity import INDEX, METADATA_FILE, PARTIAL, bag_file, 
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_metadata, read_statistics
-from rl100_policy.bags.storage import read_metadata_file
 from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import BagError
 
@@ -131,12 +130,7 @@ def _key(folder: Path) -> str:
 
 def _read_entry(folder: Path, key: str) -> IndexEntry:
     metadata = read_metadata(folder)
-    try:
-        information = read_metadata_file(folder)
-        seconds = float(information["duration"]["nanoseconds"]) * 1e-9
-        messages = int(information["message_count"])
-    except (BagError, KeyError, TypeError, ValueError):
-        seconds, messages = read_statistics(bag_file(folder))
+    seconds, messages = read_statistics(bag_file(folder))  # also tells that the file is whole
     size = bag_file(folder).stat().st_size
     return IndexEntry(
         folder=folder.name,

@@ -119,7 +119,7 @@ class CommandGateNode(Node):
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop)
         self.create_service(Trigger, "gate/release", self._on_release)
-        self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_timer(0.5, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._publish_status()
 
     # Inputs
@@ -279,13 +279,11 @@ class CommandGateNode(Node):
                 f"no command source {request.source}; 0 hold, 1 teleop, 2 policy",
             )
             return response
-        others = self.count_publishers(self._robot.command_topic) - 1
-        if source is not CommandSource.HOLD and others > 0:
-            response.success = False
-            response.message = (
-                f"{others} other publishers command {self._robot.command_topic!r}; stop them "
-                "first, or give this graph a ROS_DOMAIN_ID of its own"
-            )
+        problem = self._other_commanders()
+        if self._estop:
+            problem = "the emergency stop is latched; call gate/release first"
+        if source is not CommandSource.HOLD and problem:
+            response.success, response.message = False, problem
             return response
         self._source, self._fresh, self._twist = source, True, None
         self._schedule.clear()
@@ -293,6 +291,26 @@ class CommandGateNode(Node):
         response.success, response.message = True, f"{source.name.lower()} is in command"
         self._answer()
         return response
+
+    def _other_commanders(self) -> str:
+        """Who else commands the arm, for people; empty if nobody does."""
+        others = self.count_publishers(self._robot.command_topic) - 1
+        if others <= 0:
+            return ""
+        return (
+            f"{others} other publishers command {self._robot.command_topic!r}; stop them first, "
+            "or give this graph a ROS_DOMAIN_ID of its own"
+        )
+
+    def _watch(self) -> None:
+        """Twice a second: give up the command if somebody else commands the arm too."""
+        problem = self._other_commanders()
+        if problem and self._source is not CommandSource.HOLD:
+            self._source, self._twist = CommandSource.HOLD, None
+            self._schedule.clear()
+            self._reason = f"command given up: {problem}"
+            self.get_logger().error(self._reason)
+        self._publish_status()
 
     def _on_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._estop = True
