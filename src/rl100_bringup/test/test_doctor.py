@@ -128,9 +128,14 @@ def test_disk_limit(machine, monkeypatch, free, status):
     assert doctor.disk(machine).status is status
 
 
+def with_python(machine: Machine) -> Machine:
+    """The interpreter of the test in place of the empty file of the fixture."""
+    return replace(machine, python=Path(sys.executable))
+
+
 def test_gl_that_draws_is_named_with_the_variable_to_set(machine, monkeypatch):
     monkeypatch.setattr(doctor, "_DRAW", "import os; assert os.environ['MUJOCO_GL'] == 'osmesa'")
-    finding = doctor.offscreen_gl(machine)
+    finding = doctor.offscreen_gl(with_python(machine))
     assert finding.status is Status.OK
     assert "MUJOCO_GL=osmesa" in finding.advice
 
@@ -139,7 +144,7 @@ def test_only_the_chosen_gl_is_tried_and_what_fails_says_why_and_what_it_is_for(
     machine, monkeypatch
 ):
     monkeypatch.setattr(doctor, "_DRAW", "raise RuntimeError('no display')")
-    finding = doctor.offscreen_gl(with_variables(machine, MUJOCO_GL="glfw"))
+    finding = doctor.offscreen_gl(with_variables(with_python(machine), MUJOCO_GL="glfw"))
     assert finding.status is Status.WARN
     assert finding.found == "glfw: RuntimeError: no display"
     assert "only for RGB pictures" in finding.advice
