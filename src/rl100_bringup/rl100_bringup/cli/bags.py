@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -14,20 +15,26 @@ from rl100_policy.bags.recovery import check_episode, recover_all
 
 
 def list_bags(folder: Path, console: Console) -> None:
-    """Print one row per closed episode, then what is damaged or unfinished, then totals."""
+    """Print one row per closed episode, then what is damaged or unfinished, then totals.
+
+    Driver is the policy version that was in command, or the person.
+    """
     index = read_index(folder)
-    table = Table()
-    table.add_column("episode", no_wrap=True, overflow="ignore", min_width=32)
-    for title in ("outcome", "operator", "policy", "seconds", "messages", "MB", "state"):
-        table.add_column(title, overflow="fold")
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column("episode", no_wrap=True)
+    table.add_column("outcome", no_wrap=True)
+    table.add_column("driver", overflow="fold")
+    for title in ("seconds", "MB"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("state", overflow="fold")
     for entry in index.entries:
         meta = entry.metadata
         state = ", ".join(
             [*(["degraded"] if meta.degraded else []), *(["recovered"] if meta.recovered else [])]
         )
         table.add_row(
-            meta.episode_id, meta.outcome.value, meta.operator, meta.policy_version,
-            f"{entry.seconds:.1f}", str(entry.messages), f"{entry.bytes / 1e6:.2f}", state,
+            meta.episode_id, meta.outcome.value, meta.policy_version or meta.operator,
+            f"{entry.seconds:.1f}", f"{entry.bytes / 1e6:.2f}", state,
         )  # fmt: skip
     console.print(table)
     for name, reason in index.damaged.items():
