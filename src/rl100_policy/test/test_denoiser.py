@@ -63,7 +63,6 @@ def test_time_features_are_cosines_and_sines_from_one_to_the_longest_period():
 
 @pytest.mark.slow
 def test_paper_unet_has_tens_of_millions_of_parameters():
-    """The published chunk policy counts about 39 M (method.md 2.4), with a smaller condition than
-    ours here."""
+    """The published chunk policy counts about 39 M, with a smaller condition than ours here."""
     network = build_denoiser(UNet1dConfig(), ActionSize(n_chunk=16, dim=7), 384, n_train=100)
     assert 30e6 < sum(p.numel() for p in network.parameters()) < 90e6

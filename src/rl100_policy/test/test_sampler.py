@@ -45,7 +45,7 @@ def gaussian_denoiser(config: DiffusionConfig, std: float = DATA_STD):
     ],
 )
 def test_sigmas_match_the_published_table(n_steps, timesteps, sigmas):
-    """Tables for T = 100, eta = 1 in method.md section 3, given to three digits."""
+    """Computed once by hand from the cosine schedule, T = 100, eta = 1, to three digits."""
     schedule = make_schedule(DiffusionConfig(n_steps=n_steps, **UNCLIPPED))
     assert schedule.timesteps == timesteps
     assert schedule.previous == (*timesteps[1:], 0)

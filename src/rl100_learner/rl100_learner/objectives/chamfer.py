@@ -19,7 +19,7 @@ def chamfer_distance(first: Tensor, second: Tensor) -> Tensor:
     Returns:
         Scalar, mean over the clouds, same unit. Gradients flow to both.
 
-    Source: method.md section 2.2 (the published code's unsquared variant).
+    Source: RL-100, reconstruction; unsquared distances as in the published code.
     """
     distance = torch.cdist(first, second, compute_mode="donot_use_mm_for_euclid_dist")
     # min with an index, not amin: its gradient is one scatter instead of a comparison with every

@@ -10,7 +10,7 @@ from torch import Tensor
 def consistency_distillation_loss(student: Tensor, teacher: Tensor, clamp: float = 1.0) -> Tensor:
     """Mean squared distance of the student's chunk to the teacher's, both from the same noise x_T.
 
-    L = | C(x_T) - sg[clamp(chain mean of K transitions from x_T)] |^2     (method.md 6.1, "same
+    L = | C(x_T) - sg[clamp(chain mean of K transitions from x_T)] |^2     (published code, "same
     noise")
 
     Zero exactly where the student equals what the teacher would execute. The student's own output

@@ -99,8 +99,8 @@ class _FilmResidual(nn.Module):
 class UNet1d(nn.Module):
     """Conditional U-Net along the chunk, FiLM-conditioned on noise level and observation.
 
-    Source: method.md section 2.4 (sizes, kernel, groups, FiLM with scale and shift in every
-        block).
+    Source: Diffusion Policy, Chi et al. 2023, as in the published code of RL-100 (sizes, kernel,
+    groups, FiLM with scale and shift in every block).
     """
 
     def __init__(self, config: UNet1dConfig, action: ActionSize, condition_dim: int) -> None:

@@ -162,9 +162,8 @@ def small(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
 def paper(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
     """Preset with the published sizes: 64-128-256 points with LayerNorm, U-Net, K = 10.
 
-    Source: method.md sections 2.1 to 2.4 and 3 (chunk mode). Differs: no information bottleneck,
-        and the chunk length
-    is the caller's (the published one is 16).
+    Source: the published code of RL-100 (chunk mode). Differs: no information bottleneck, and the
+    chunk length is the caller's (the published one is 16).
     """
     encoder = PointEncoderConfig(
         widths=(64, 128, 256),
