@@ -33,7 +33,9 @@ def fake_package(tmp_path, monkeypatch):
         "#!/usr/bin/env bash\n"
         "trap 'echo ended; exit 0' INT TERM\n"
         "echo domain=$ROS_DOMAIN_ID range=$ROS_AUTOMATIC_DISCOVERY_RANGE pid=$$\n"
-        "while true; do sleep 0.05; done\n"
+        # Waits in the shell itself: a shell may miss an interrupt while it starts a child.
+        "exec 3<> <(:)\n"
+        "while true; do read -rt 0.05 -u 3; done\n"
     )
     script.chmod(0o755)
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(prefix), prepend=os.pathsep)
