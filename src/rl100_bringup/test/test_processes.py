@@ -137,7 +137,7 @@ def test_a_node_ends_when_the_process_that_started_it_is_killed(tmp_path):
     finally:
         parent.kill()
         parent.wait()
-    node = int(log.read_text().partition("pid=")[2])
+    node = int(log.read_text().partition("pid=")[2].split()[0])
     assert eventually(lambda: not is_alive(node))
     assert log.read_text().endswith("ended\n")
 
