@@ -1,0 +1,293 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Many episodes at once: environments in processes, stepped by whole decisions.
+
+A policy decides for all running environments in one batch, every environment then executes its
+chunk, and the next batch is decided when all are done. Which process an environment lives in has
+no influence on what happens in it.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Extra = TypeVar("Extra")
+MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
+"""Makes one environment with ``cloud`` [N, 3] and ``proprio`` [d_q] observations; picklable."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """What is decided on, for every environment that runs.
+
+    Attributes:
+        clouds: [A, n_obs, N, 3], base frame [m], oldest first.
+        proprio: [A, n_obs, d_q], SI units.
+        seeds: Seed of each environment's episode, length A.
+        decisions: Decisions of that episode so far, length A.
+    """
+
+    clouds: Floats
+    proprio: Floats
+    seeds: tuple[int, ...]
+    decisions: tuple[int, ...]
+
+
+Decide = Callable[[Windows], tuple[NDArray[np.float64], Sequence[Extra]]]
+"""Chunks [A, n_c, d_a] in SI units, and whatever is to be kept with each decision."""
+
+
+@dataclass
+class Rollout(Generic[Extra]):
+    """One episode, by decision.
+
+    Attributes:
+        seed: What it was reset with.
+        clouds: Observation windows, [D + 1, n_obs, N, 3], base frame [m]; the last one is what was
+            seen after the last decision.
+        proprio: [D + 1, n_obs, d_q], SI units.
+        actions: Chunks as asked for, [D, n_c, d_a], SI units.
+        executed: Actions as the arm made them, like actions; zero beyond ``periods``.
+        rewards: Of each control period, [D, n_c]; zero beyond ``periods``.
+        periods: Control periods that each decision lasted, [D].
+        extras: What the policy wanted kept, length D.
+        success: What the task says.
+        terminated: The task ended the episode.
+        truncated: The time limit ended it.
+    """
+
+    seed: int
+    clouds: Floats
+    proprio: Floats
+    actions: NDArray[np.float64]
+    executed: NDArray[np.float64]
+    rewards: Floats
+    periods: NDArray[np.int64]
+    extras: list[Extra]
+    success: bool
+    terminated: bool
+    truncated: bool
+
+    @property
+    def steps(self) -> int:
+        """Control periods of the episode."""
+        return int(self.periods.sum())
+
+
+@dataclass(frozen=True)
+class _Step:
+    """What one environment did with one chunk."""
+
+    window: tuple[Floats, Floats]
+    executed: NDArray[np.float64]
+    rewards: Floats
+    periods: int
+    terminated: bool
+    truncated: bool
+    success: bool
+
+
+@dataclass
+class _Running(Generic[Extra]):
+    """An episode that is not over."""
+
+    seed: int
+    windows: list[tuple[Floats, Floats]]
+    chunks: list[NDArray[np.float64]] = field(default_factory=list)
+    steps: list[_Step] = field(default_factory=list)
+    extras: list[Extra] = field(default_factory=list)
+
+
+class RolloutPool:
+    """Environments of one task in some processes; made by :func:`rollout_pool`."""
+
+    def __init__(self, workers: Sequence[_Worker], slots: int) -> None:
+        """Take over started workers."""
+        self._workers, self._slots = workers, slots
+
+    def run(self, seeds: Sequence[int], decide: Decide[Extra]) -> Iterator[Rollout[Extra]]:
+        """Play one episode per seed.
+
+        Args:
+            seeds: Of the episodes.
+            decide: Chooses the chunks.
+
+        Yields:
+            Episodes as they end; those that end together in the order of their environments. Equal
+            seeds and decisions give equal episodes, and equal order, whatever the processes are.
+        """
+        waiting = list(reversed(seeds))
+        running: dict[int, _Running[Extra]] = {}
+        while waiting or running:
+            free = [slot for slot in range(self._slots) if slot not in running]
+            started = {slot: waiting.pop() for slot in free[: len(waiting)]}
+            for slot, window in self._ask("reset", started).items():
+                running[slot] = _Running(started[slot], [window])
+            slots = sorted(running)
+            chunks, extras = decide(_windows([running[slot] for slot in slots]))
+            asked = dict(zip(slots, chunks, strict=True))
+            for slot, step in self._ask("step", asked).items():
+                episode = running[slot]
+                episode.windows.append(step.window)
+                episode.chunks.append(asked[slot])
+                episode.steps.append(step)
+            for slot, extra in zip(slots, extras, strict=True):
+                running[slot].extras.append(extra)
+            for slot in slots:
+                last = running[slot].steps[-1]
+                if last.terminated or last.truncated:
+                    yield _finished(running.pop(slot))
+
+    def _ask(self, what: str, arguments: dict[int, Any]) -> dict[int, Any]:
+        """Let every worker do something with its slots at the same time."""
+        busy = []
+        for worker in self._workers:
+            mine = {slot: arguments[slot] for slot in worker.slots if slot in arguments}
+            if mine:
+                worker.connection.send((what, mine))
+                busy.append(worker)
+        answers: dict[int, Any] = {}
+        for worker in busy:
+            answers |= worker.receive()
+        return dict(sorted(answers.items()))
+
+
+@contextmanager
+def rollout_pool(
+    make_env: MakeEnv, *, envs: int, processes: int, n_obs: int, n_chunk: int
+) -> Iterator[RolloutPool]:
+    """Environments for as long as the context lasts.
+
+    Args:
+        make_env: Makes one environment.
+        envs: How many run at the same time.
+        processes: How many processes they are spread over.
+        n_obs: Frames of an observation window.
+        n_chunk: Control periods of a decision.
+    """
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch
+    workers = []
+    try:
+        for index in range(processes):
+            slots = tuple(range(index, envs, processes))
+            mine, theirs = context.Pipe()
+            process = context.Process(
+                target=_work, args=(theirs, make_env, slots, n_obs, n_chunk), daemon=True
+            )
+            process.start()
+            theirs.close()
+            workers.append(_Worker(process, mine, slots))
+        yield RolloutPool(workers, envs)
+    finally:
+        for worker in workers:
+            worker.connection.close()  # which ends it
+        for worker in workers:
+            worker.process.join(_END_LIMIT_S)
+            worker.process.kill()
+
+
+_END_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class _Worker:
+    process: Any
+    connection: Connection
+    slots: tuple[int, ...]
+
+    def receive(self) -> dict[int, Any]:
+        try:
+            answer = self.connection.recv()
+        except EOFError as error:
+            raise RuntimeError("a process of environments has died; see its output") from error
+        if isinstance(answer, Exception):
+            raise answer
+        found: dict[int, Any] = answer
+        return found
+
+
+def _work(
+    connection: Connection, make_env: MakeEnv, slots: Sequence[int], n_obs: int, n_chunk: int
+) -> None:
+    """Serve some environments until the other end is closed."""
+    envs = {slot: _ChunkEnv(make_env(), n_obs, n_chunk) for slot in slots}
+    while True:
+        try:
+            what, arguments = connection.recv()
+        except (EOFError, KeyboardInterrupt):
+            return
+        try:
+            answer: Any = {slot: getattr(envs[slot], what)(arguments[slot]) for slot in arguments}
+        except Exception as error:  # is raised on the other side
+            answer = error
+        connection.send(answer)
+
+
+class _ChunkEnv:
+    """One environment, stepped by decisions."""
+
+    def __init__(self, env: gymnasium.Env[Any, Any], n_obs: int, n_chunk: int) -> None:
+        self._env, self._n_obs, self._n_chunk = env, n_obs, n_chunk
+        self._frames: list[dict[str, Floats]] = []
+
+    def reset(self, seed: int) -> tuple[Floats, Floats]:
+        observation, _ = self._env.reset(seed=seed)
+        self._frames = [observation] * self._n_obs
+        return self._window()
+
+    def step(self, chunk: NDArray[np.float64]) -> _Step:
+        rewards = np.zeros(self._n_chunk, np.float32)
+        executed = np.zeros(chunk.shape)
+        for period, action in enumerate(chunk):
+            observation, reward, terminated, truncated, info = self._env.step(action)
+            self._frames = [*self._frames[1:], observation]
+            rewards[period], executed[period] = reward, info["executed"]
+            if terminated or truncated:
+                break
+        success = bool(info["success"])
+        periods = period + 1
+        return _Step(
+            self._window(), executed, rewards, periods, bool(terminated), bool(truncated), success
+        )
+
+    def _window(self) -> tuple[Floats, Floats]:
+        return (
+            np.stack([frame["cloud"] for frame in self._frames]),
+            np.stack([frame["proprio"] for frame in self._frames]),
+        )
+
+
+def _windows(episodes: Sequence[_Running[Any]]) -> Windows:
+    newest = [episode.windows[-1] for episode in episodes]
+    return Windows(
+        np.stack([clouds for clouds, _ in newest]),
+        np.stack([proprio for _, proprio in newest]),
+        tuple(episode.seed for episode in episodes),
+        tuple(len(episode.steps) for episode in episodes),
+    )
+
+
+def _finished(episode: _Running[Extra]) -> Rollout[Extra]:
+    steps = episode.steps
+    return Rollout(
+        seed=episode.seed,
+        clouds=np.stack([clouds for clouds, _ in episode.windows]),
+        proprio=np.stack([proprio for _, proprio in episode.windows]),
+        actions=np.stack(episode.chunks),
+        executed=np.stack([step.executed for step in steps]),
+        rewards=np.stack([step.rewards for step in steps]),
+        periods=np.array([step.periods for step in steps]),
+        extras=episode.extras,
+        success=steps[-1].success,
+        terminated=steps[-1].terminated,
+        truncated=steps[-1].truncated,
+    )
