@@ -21,3 +21,35 @@ class WindowBatch:
     cloud: Tensor
     proprio: Tensor
     actions: Tensor
+
+
+@dataclass(frozen=True)
+class DecisionBatch:
+    """Decisions of a policy with what came of them; trajectories one after the other in time.
+
+    Attributes:
+        cloud: Observation windows, [D, n_obs, N, 3] float32, base frame [m].
+        proprio: [D, n_obs, d_q] float32, SI units.
+        next_cloud: What was seen after each decision, like cloud.
+        next_proprio: Like proprio.
+        latents: Denoising chain of each decision, [D, K + 1, n_c, d_a], x_T first, unclamped,
+            normalised action units.
+        log_probs: Log-density of its transitions when they were drawn, [D, K], nat.
+        rewards: R_d, [D] (``objectives.returns.chunk_reward``).
+        discounts: g_d, [D] (``objectives.returns.bootstrap_discount``).
+        ends: The next row is of another trajectory, or there is none, [D] bool.
+    """
+
+    cloud: Tensor
+    proprio: Tensor
+    next_cloud: Tensor
+    next_proprio: Tensor
+    latents: Tensor
+    log_probs: Tensor
+    rewards: Tensor
+    discounts: Tensor
+    ends: Tensor
+
+    def __len__(self) -> int:
+        """Number of decisions."""
+        return len(self.rewards)

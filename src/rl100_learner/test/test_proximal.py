@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Proximal improvement and the value it stands on, on decisions whose outcome is known."""
+
+import copy
+
+import pytest
+import torch
+
+from rl100_learner.algorithms import proximal, value
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.algorithms.value import ValueBuffer, ValueConfig
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+
+D, N_OBS, N_POINTS, N_CHUNK = 96, 2, 24, 4
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Networks this small are faster on one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def policy():
+    torch.manual_seed(0)
+    size = ObservationSize(n_obs=N_OBS, n_points=N_POINTS, proprio_dim=3)
+    return DiffusionPolicy(preset("small", size, ActionSize(n_chunk=N_CHUNK, dim=2)))
+
+
+def decisions(policy, seed=0) -> DecisionBatch:
+    """Decisions of the policy on random scenes; nothing came of them."""
+    generator = torch.Generator().manual_seed(seed)
+    cloud = 0.1 * torch.rand((D, N_OBS, N_POINTS, 3), generator=generator)
+    proprio = 0.1 * torch.rand((D, N_OBS, 3), generator=generator)
+    made = policy.decide(cloud, proprio, sampler="ddim", noise_seed=generator, deterministic=False)
+    return DecisionBatch(
+        cloud, proprio, cloud, proprio, made.latents, made.log_probs,
+        rewards=torch.zeros(D), discounts=torch.ones(D), ends=torch.ones(D, dtype=torch.bool),
+    )  # fmt: skip
+
+
+def generator():
+    return torch.Generator().manual_seed(1)
+
+
+@pytest.mark.parametrize("encoder_lr", [0.0, 1e-4])
+def test_before_the_first_step_every_ratio_is_one_to_float_precision(policy, encoder_lr):
+    config = ProximalConfig(encoder_lr=encoder_lr, epochs=1, minibatch=32)
+    batch = decisions(policy)
+    metrics = proximal.improve(
+        proximal.init(policy, config), batch, torch.randn(D), generator(), config
+    )
+    assert metrics["ratio_error"] < 1e-4
+
+
+def test_what_was_better_becomes_likelier_and_what_was_worse_less_likely(policy):
+    batch = decisions(policy)
+    good = batch.latents[:, -1, :, 0].mean(dim=1) > 0  # chains that end with a push to one side
+    advantages = torch.where(good, 1.0, -1.0)
+    config = ProximalConfig(lr=1e-3, epochs=8, minibatch=32, kl_stop=10.0)
+    fresh = decisions(policy, seed=7).latents[:, -1, :, 0].mean()
+    metrics = proximal.improve(
+        proximal.init(policy, config), batch, advantages, generator(), config
+    )
+    after = decisions(policy, seed=7).latents[:, -1, :, 0].mean()
+    assert after > fresh + 0.01
+    assert metrics["kl"] > 0.0
+    assert metrics["epochs"] == 8
+
+
+def test_only_what_is_asked_for_learns(policy):
+    before = copy.deepcopy(policy.state_dict())
+    batch, advantages = decisions(policy), torch.randn(D)
+
+    def changed() -> set[str]:
+        return {
+            name.split(".")[0]
+            for name, tensor in policy.state_dict().items()
+            if not torch.equal(tensor, before[name])
+        }
+
+    config = ProximalConfig(epochs=1, minibatch=32)
+    proximal.improve(proximal.init(policy, config), batch, advantages, generator(), config)
+    assert changed() == {"denoiser"}
+    config = ProximalConfig(encoder_lr=1e-4, epochs=1, minibatch=32)
+    state = proximal.init(policy, config)
+    proximal.improve(state, decisions(policy), advantages, generator(), config)
+    assert changed() == {"denoiser", "encoder"}
+
+
+def test_an_epoch_that_moved_too_far_is_the_last(policy):
+    config = ProximalConfig(lr=3e-2, epochs=10, minibatch=16, kl_stop=0.01)
+    metrics = proximal.improve(
+        proximal.init(policy, config), decisions(policy), torch.randn(D), generator(), config
+    )
+    assert metrics["epochs"] < 10
+    assert metrics["kl"] > 0.01
+
+
+def test_equal_advantages_move_nothing(policy):
+    before = copy.deepcopy(policy.state_dict())
+    config = ProximalConfig(epochs=2, minibatch=32)
+    state = proximal.init(policy, config)
+    proximal.improve(state, decisions(policy), torch.full((D,), 0.3), generator(), config)
+    for name, tensor in policy.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=1e-6, rtol=0.0)
+
+
+def chain_buffer(seed: int) -> ValueBuffer:
+    """A walk of 10 decisions whose condition tells how many are left; the last one earns 1."""
+    left = torch.arange(10, 0, -1).repeat(8).float()
+    noise = 0.1 * torch.randn((80, 3), generator=torch.Generator().manual_seed(seed))
+    condition = torch.cat([left.unsqueeze(1) / 10.0, noise], dim=1)
+    following = torch.cat([(left - 1).unsqueeze(1) / 10.0, noise], dim=1)
+    last = left == 1.0
+    discounts = torch.where(last, 0.0, 0.9)
+    return ValueBuffer(condition, following, last.float(), discounts, last)
+
+
+def test_the_value_of_a_walk_is_its_discounted_reward():
+    torch.manual_seed(0)
+    config = ValueConfig(width=32, sweeps=10, first_sweeps=40)
+    state = value.init(4, config)
+    first = value.update(state, chain_buffer(0), generator(), config)
+    again = value.update(state, chain_buffer(1), generator(), config)
+    assert first["explained_variance"] < 0.5 < 0.9 < again["explained_variance"]
+    left = torch.arange(10, 0, -1).float()
+    unseen = chain_buffer(2)
+    with torch.no_grad():
+        found = state.network(unseen.condition)[:10]
+    torch.testing.assert_close(found, 0.9 ** (left - 1), atol=0.12, rtol=0.0)
+    assert float(value.advantages(state, unseen, config).abs().mean()) < 0.1
+
+
+def test_only_the_latest_buffers_are_kept():
+    torch.manual_seed(0)
+    config = ValueConfig(width=8, buffers=2, sweeps=1, first_sweeps=1, epochs=1)
+    state = value.init(4, config)
+    for seed in range(3):
+        value.update(state, chain_buffer(seed), generator(), config)
+    assert len(state.buffers) == 2
+    torch.testing.assert_close(state.buffers[-1].condition, chain_buffer(2).condition)
