@@ -92,6 +92,19 @@ _SETTINGS_OF = {
         "rl100_learner.algorithms.optimizers",
         ("OptimizerConfig",),
     ),
+    "Online reinforcement learning": ("rl100_learner.training.online_run", ("OnlineSettings",)),
+    "Online reinforcement learning: `online.*`": (
+        "rl100_learner.algorithms.online",
+        ("OnlineConfig",),
+    ),
+    "Online reinforcement learning: `online.proximal.*`": (
+        "rl100_learner.algorithms.proximal",
+        ("ProximalConfig",),
+    ),
+    "Online reinforcement learning: `online.value.*`": (
+        "rl100_learner.algorithms.value",
+        ("ValueConfig",),
+    ),
     "Policy: the defaults are the preset `small`": (
         "rl100_policy.core.policy_config",
         (

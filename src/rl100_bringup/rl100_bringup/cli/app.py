@@ -147,6 +147,45 @@ def train(
     console.print(f"policy version: {version}")
 
 
+@app.command()
+def improve(
+    policy: Annotated[Path, _folder("folder of the policy version to begin with")],
+    output: Annotated[
+        Path, typer.Option(help="folder of the run; give it again to resume", file_okay=False)
+    ],
+    trials: Annotated[
+        int, typer.Option(help="evaluation episodes, before and after", min=1)
+    ] = 100,
+    first_seed: Annotated[int, typer.Option(help="seed of the first of them")] = 100_000,
+    processes: Annotated[int, typer.Option(help="processes of the simulation", min=1)] = 2,
+    robot: Annotated[str, typer.Option(help="robot description")] = "panda",
+    task: Annotated[str, typer.Option(help="task description")] = "push_t",
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="setting key=value, e.g. online.iterations=5")
+    ] = None,
+) -> None:
+    """Improve a policy version by online reinforcement learning in the vectorised simulation."""
+    from rl100_bringup.improving import ImproveSettings, improve_and_report
+    from rl100_bringup.report import tables
+    from rl100_learner.training.online_run import OnlineSettings
+    from rl100_learner.training.settings import with_overrides
+
+    learning = with_overrides(OnlineSettings(), tuple(override or ()))
+    settings = ImproveSettings(
+        policy, output, trials, first_seed, processes, robot, task, learning
+    )
+    try:
+        version, report = improve_and_report(settings, console)
+    except KeyboardInterrupt:
+        console.print("the same command goes on from the last iteration")
+        raise
+    path = report.write(output)
+    for table in tables(report):
+        console.print(table)
+    console.print(f"report: {path}")
+    console.print(f"policy version: {version}   (./rl100 eval {version})", highlight=False)
+
+
 @app.command(name="eval")
 def evaluate(
     policy: Annotated[Path, _folder("folder of the policy version")],

@@ -98,7 +98,7 @@ def train_imitation(
     windows = build_windows(used, config)
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(_resolved(task, robot, settings, config), encoding="utf-8")
-    with _threads(settings.threads):
+    with threads(settings.threads):
         run = _Run(output, settings, fingerprint, windows, config, on_progress)
         policy, metrics = run.train()
     training = {"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
@@ -280,7 +280,8 @@ def _fresh_policy(config: PolicyConfig, windows: WindowSet, seed: int) -> Diffus
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
+    """Threads per tensor operation for as long as the context lasts."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

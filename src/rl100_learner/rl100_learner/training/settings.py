@@ -5,10 +5,10 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
@@ -42,13 +42,16 @@ class TrainSettings(FrozenModel):
     """Most work lost by a kill [s]."""
 
 
-def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSettings:
+_Settings = TypeVar("_Settings", bound=FrozenModel)
+
+
+def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
     """Settings with changes such as ``seed=3`` or ``imitation.optimizer.muon_lr=0.01`` applied.
 
     Raises:
         ConfigError: If an entry is not ``key=value``, or a key or value is not valid.
     """
-    tree: dict[str, Any] = TypeAdapter(TrainSettings).dump_python(settings, mode="json")
+    tree: dict[str, Any] = settings.model_dump(mode="json")
     for entry in overrides:
         key, separator, text = entry.partition("=")
         if not separator:
@@ -66,7 +69,7 @@ def with_overrides(settings: TrainSettings, overrides: Sequence[str]) -> TrainSe
         except yaml.YAMLError as error:
             raise ConfigError(f"setting {entry!r}: value is not valid YAML: {error}") from error
     try:
-        return TrainSettings.model_validate(tree)
+        return type(settings).model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"invalid settings: {validation_problems(error)}") from error
 

@@ -1,0 +1,205 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The online stage as a run: a version in, roll-outs, a better version with its student out.
+
+Where the roll-outs come from is the caller's: anything that lets the current policy drive and
+tells what it decided and what came of it. A run that was killed goes on from its last iteration
+when called again with the same arguments.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+
+from rl100_learner.algorithms import distillation, online
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.online import OnlineConfig, OnlineState
+from rl100_learner.algorithms.proximal import encode_windows
+from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.records import Records
+from rl100_learner.training.run import CHECKPOINT, Progress, threads
+from rl100_policy.core.config import FrozenModel
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_version import load_version, read_manifest, write_version
+
+RESOLVED = "online.json"
+
+
+class OnlineSettings(FrozenModel):
+    """Everything that decides the weights of the online stage, besides the roll-outs."""
+
+    seed: int = 0
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
+    online: OnlineConfig = OnlineConfig()
+    distillation: DistillationConfig = DistillationConfig()
+    """Of the one-step student at the end, on the latest observations of the policy itself."""
+    distil_on: Annotated[int, Field(ge=1)] = 3
+    """Latest iterations whose observations the student learns from."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What roll-outs of one iteration gave."""
+
+    batch: DecisionBatch
+    successes: int
+    episodes: int
+    periods: int
+    """Control periods of all episodes."""
+
+
+Collect = Callable[[DiffusionPolicy, range, torch.Generator], Collected]
+"""Lets a policy drive one episode per seed, every transition drawn from the generator."""
+
+
+def improve_version(
+    version: Path,
+    output: Path,
+    settings: OnlineSettings,
+    collect: Collect,
+    on_progress: Callable[[Progress], None],
+) -> Path:
+    """Improve a version by online reinforcement learning.
+
+    Args:
+        version: Folder of the version to begin with.
+        output: Folder of the run: records, checkpoint, resolved settings, and the new version.
+        settings: Everything else.
+        collect: Rolls out.
+        on_progress: Called after every iteration and now and then while distilling.
+
+    Returns:
+        Folder of the new version, ``output/<task>_<name of output>``.
+
+    Raises:
+        ConfigError: If ``output`` holds another run.
+        PolicyVersionError: If the version is damaged.
+    """
+    policy, parent = load_version(version)
+    told = json.dumps([settings.model_dump(mode="json"), parent.digest], sort_keys=True)
+    fingerprint = hashlib.sha256(told.encode()).hexdigest()
+    result = output / f"{parent.task.name}_{output.resolve().name}"
+    if result.exists():
+        if read_manifest(result).training.get("fingerprint") != fingerprint:
+            raise ConfigError(f"{output} holds another run; choose another output folder")
+        return result
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    with threads(settings.threads):
+        run = _Run(output, settings, fingerprint, collect, on_progress)
+        metrics = run.improve(policy)
+    write_version(
+        result,
+        policy.requires_grad_(False),
+        task=parent.task,
+        robot=parent.robot,
+        parents=(parent.name,),
+        bags=parent.bags,
+        metrics=metrics,
+        training={"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")},
+    )
+    (output / CHECKPOINT).unlink(missing_ok=True)
+    return result
+
+
+@dataclass
+class _Run:
+    output: Path
+    settings: OnlineSettings
+    fingerprint: str
+    collect: Collect
+    on_progress: Callable[[Progress], None]
+    seconds: float = 0.0
+    episodes: int = 0
+    periods: int = 0
+    latest: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
+    """Observation windows of the latest iterations: clouds and proprioception."""
+
+    def improve(self, policy: DiffusionPolicy) -> dict[str, float]:
+        config = self.settings.online
+        state = online.init(policy, config, self.settings.seed)
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        self._restore(state, generator)
+        success = 0.0
+        with Records(self.output, state.iteration) as records:
+            while state.iteration < config.iterations:
+                began = time.perf_counter()
+                first = state.iteration * config.episodes
+                found = self.collect(policy, range(first, first + config.episodes), generator)
+                metrics = online.update(state, found.batch, generator, config)
+                success = found.successes / max(1, found.episodes)
+                self._remember(found, time.perf_counter() - began)
+                metrics |= {
+                    "success": success,
+                    "episodes": float(self.episodes),
+                    "periods": float(self.periods),
+                }
+                records.write("online", state.iteration, state.iteration, self.seconds, metrics)
+                self._save(state, generator)
+                self.on_progress(
+                    Progress("online", state.iteration, config.iterations, success, self.seconds)
+                )
+            self._distil(policy, generator, records, config.iterations)
+        return {
+            "online_success": success,
+            "online_episodes": float(self.episodes),
+            "online_periods": float(self.periods),
+            "seconds": self.seconds,
+        }
+
+    def _remember(self, found: Collected, seconds: float) -> None:
+        self.seconds += seconds
+        self.episodes += found.episodes
+        self.periods += found.periods
+        newest = (found.batch.cloud, found.batch.proprio)
+        self.latest = [*self.latest, newest][-self.settings.distil_on :]
+
+    def _distil(
+        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, before: int
+    ) -> None:
+        config = self.settings.distillation
+        clouds, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
+        conditions = encode_windows(policy, clouds, proprio)
+        state = distillation.init(policy, config)
+        while state.step < config.steps:
+            began = time.perf_counter()
+            rows = torch.randint(len(conditions), (config.windows,), generator=generator)
+            metrics = distillation.update(state, conditions[rows], generator, config)
+            self.seconds += time.perf_counter() - began
+            if state.step % 50 == 0 or state.step == config.steps:
+                step, loss = state.step, metrics["loss"]
+                records.write("distillation", step, before + step, self.seconds, metrics)
+                self.on_progress(Progress("distillation", step, config.steps, loss, self.seconds))
+        policy.student.load_state_dict(state.averaged.state_dict())
+
+    def _save(self, state: OnlineState, generator: torch.Generator) -> None:
+        content = {
+            "online": online.state_dict(state),
+            "generator": generator.get_state(),
+            "seconds": self.seconds,
+            "episodes": self.episodes,
+            "periods": self.periods,
+            "latest": [list(pair) for pair in self.latest],
+        }
+        save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
+
+    def _restore(self, state: OnlineState, generator: torch.Generator) -> None:
+        saved = load_checkpoint(self.output / CHECKPOINT, self.fingerprint)
+        if saved is None:
+            return
+        online.load_state_dict(state, saved["online"])
+        generator.set_state(saved["generator"])
+        self.seconds, self.episodes = saved["seconds"], saved["episodes"]
+        self.periods = saved["periods"]
+        self.latest = [(cloud, proprio) for cloud, proprio in saved["latest"]]

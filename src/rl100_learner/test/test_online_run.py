@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The online stage: improves, resumes to the same bits, and leaves a version with its lineage."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from toy import ROBOT, TASK
+
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.optimizers import OptimizerConfig
+from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.algorithms.value import ValueConfig
+from rl100_learner.training.online_run import Collected, OnlineSettings, improve_version
+from rl100_learner.training.records import read_metrics
+from rl100_learner.training.run import CHECKPOINT
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_version import WEIGHTS, load_version, read_manifest, write_version
+
+SETTINGS = OnlineSettings(
+    online=OnlineConfig(
+        iterations=6,
+        episodes=48,
+        proximal=ProximalConfig(lr=1e-3, encoder_lr=3e-4, epochs=4, minibatch=48),
+        value=ValueConfig(width=16),
+    ),
+    distillation=DistillationConfig(
+        steps=200, windows=32, ema=0.95, optimizer=OptimizerConfig(warmup_steps=5)
+    ),
+)
+
+
+@pytest.fixture
+def version(tmp_path) -> Path:
+    torch.manual_seed(0)
+    size = ObservationSize(n_obs=2, n_points=16, proprio_dim=3)
+    policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=4, dim=2)))
+    folder = tmp_path / "reach_0"
+    write_version(
+        folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={}
+    )
+    return folder
+
+
+def one_push_each(policy, seeds, generator) -> Collected:
+    """Episodes of one decision; a success is a push that goes to positive x on the whole."""
+    clouds = np.stack([np.random.default_rng(s).uniform(0.3, 0.4, (2, 16, 3)) for s in seeds])
+    cloud = torch.from_numpy(clouds.astype(np.float32))
+    proprio = torch.full((len(seeds), 2, 3), 0.35)
+    made = policy.decide(cloud, proprio, sampler="ddim", noise_seed=generator, deterministic=False)
+    good = made.actions_normalised[:, :, 0].mean(dim=1) > 0.1
+    count = len(seeds)
+    batch = DecisionBatch(
+        cloud, proprio, cloud, proprio, made.latents, made.log_probs, good.float(),
+        torch.zeros(count), torch.ones(count, dtype=torch.bool),
+    )  # fmt: skip
+    return Collected(batch, int(good.sum()), count, 4 * count)
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def killer(at: int):
+    def on_progress(progress):
+        if progress.stage == "online" and progress.step == at:
+            raise KilledError
+
+    return on_progress
+
+
+def silent(_):
+    pass
+
+
+def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_path):
+    result = improve_version(version, tmp_path / "run", SETTINGS, one_push_each, silent)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    assert len(rows) == 6
+    assert rows[-1]["success"] > rows[0]["success"] + 0.2
+    assert all(row["ratio_error"] < 1e-3 for row in rows)
+    manifest = read_manifest(result)
+    assert manifest.parents == ("reach_0",)
+    assert manifest.metrics["online_episodes"] == 6 * 48
+    policy, _ = load_version(result)
+    generator = torch.Generator().manual_seed(3)
+    cloud, proprio = 0.3 + 0.1 * torch.rand((64, 2, 16, 3)), torch.full((64, 2, 3), 0.35)
+    teacher, student = (
+        policy.decide(cloud, proprio, sampler=name, noise_seed=generator).actions_normalised
+        for name in ("ddim", "one_step")
+    )
+    assert abs(float(teacher[:, :, 0].mean() - student[:, :, 0].mean())) < 0.25
+
+
+def test_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
+    whole = improve_version(version, tmp_path / "a" / "run", SETTINGS, one_push_each, silent)
+    with pytest.raises(KilledError):
+        improve_version(version, tmp_path / "b" / "run", SETTINGS, one_push_each, killer(3))
+    assert (tmp_path / "b" / "run" / CHECKPOINT).exists()
+    resumed = improve_version(version, tmp_path / "b" / "run", SETTINGS, one_push_each, silent)
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    assert not (tmp_path / "b" / "run" / CHECKPOINT).exists()
+
+
+def test_another_run_in_the_same_folder_is_refused(version, tmp_path):
+    brief = SETTINGS.model_copy(
+        update={"online": OnlineConfig(iterations=1, episodes=8, value=ValueConfig(width=8))}
+    )
+    result = improve_version(version, tmp_path / "run", brief, one_push_each, silent)
+    assert improve_version(version, tmp_path / "run", brief, one_push_each, silent) == result
+    other = brief.model_copy(update={"seed": 5})
+    with pytest.raises(ConfigError, match="another run"):
+        improve_version(version, tmp_path / "run", other, one_push_each, silent)
