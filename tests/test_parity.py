@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the policy node saw live is, bit for bit, what the learner reads from the bag."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,9 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
+from rl100_learner.algorithms import proximal
+from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.data.decisions import DecisionReader, decision_batch
 from rl100_learner.data.reader import read_episode
 from rl100_learner.training.windows import build_windows
 from rl100_msgs.msg import DecisionRecord, EpisodeState, HumanFeedback, SimGroundTruth
@@ -91,8 +95,8 @@ def policy(tmp_path_factory):
     return policy, folder
 
 
-def record_an_episode(version: Path, bags: Path) -> tuple[Path, Person]:
-    shadow = {"policy": version, "shadow": True, "execute": 1}
+def record_an_episode(version: Path, bags: Path, **told: object) -> tuple[Path, Person]:
+    shadow = {"policy": version, "shadow": True, "execute": 1, **told}
     with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, bags=bags, **shadow):
         person = Person()
         nodes = (SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), PolicyNode())
@@ -163,3 +167,19 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
         np.testing.assert_allclose(live.latents, again.latents.flatten(), atol=1e-5)
         compared += 1
     assert compared > STEPS // 2
+
+
+def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, policy):
+    """Online learning from bags begins with ratios of one."""
+    network, version = policy
+    stochastic = {"sampler": "ddim", "deterministic": False}
+    folder, _ = record_an_episode(version, tmp_path / "bags", **stochastic)
+    recorded = DecisionReader(TASK, ROBOT).read(folder)
+    batch = decision_batch([recorded], "random_1", TASK.observation.n_obs, gamma=0.99)
+    assert len(batch) > STEPS // 2
+    config = ProximalConfig(epochs=1, minibatch=len(batch))
+    state = proximal.init(copy.deepcopy(network), config)
+    advantages = torch.linspace(-1.0, 1.0, len(batch))
+    generator = torch.Generator().manual_seed(0)
+    metrics = proximal.improve(state, batch, advantages, generator, config)
+    assert metrics["ratio_error"] < 1e-3

@@ -30,6 +30,7 @@ TYPES = {
     "camera_info": "sensor_msgs/msg/CameraInfo",
     "extrinsics": "geometry_msgs/msg/TransformStamped",
     "command": "rl100_msgs/msg/GateCommand",
+    "decision": "rl100_msgs/msg/DecisionRecord",
 }
 
 
@@ -177,6 +178,36 @@ class MessageFactory:
             latency_s=0.0,
         )
 
+    def decision(
+        self,
+        stamp_ns: int,
+        version: str,
+        latents: NDArray[np.float32],
+        log_probs: NDArray[np.float32],
+    ) -> bytes:
+        """rl100_msgs/DecisionRecord of a chain [K + 1, n_c, d_a] with its log-densities [K]."""
+        _, n_chunk, d_a = latents.shape
+        return self.serialise(
+            TYPES["decision"],
+            header=self.header(stamp_ns),
+            observation_stamps=[],
+            policy_version=version,
+            sampler="ddim",
+            deterministic=len(log_probs) == 0,
+            noise_seed=0,
+            n_chunk=n_chunk,
+            d_a=d_a,
+            timesteps=np.zeros(len(log_probs), np.uint32),
+            sigmas=np.zeros(len(log_probs), np.float32),
+            latents=latents.astype(np.float32).ravel(),
+            log_probs=log_probs.astype(np.float32),
+            actions=latents[-1].astype(np.float32).ravel(),
+            value=0.0,
+            inference_s=0.0,
+            observation_age_s=0.0,
+            deadline_missed=False,
+        )
+
 
 @dataclass(frozen=True)
 class SyntheticEpisode:
@@ -232,6 +263,7 @@ class SyntheticEpisode:
             "camera_info": camera.info_topic,
             "extrinsics": "camera/extrinsics",
             "command": "gate/command",
+            "decision": "policy/decision",
         }
         return "/" + names[name]
 

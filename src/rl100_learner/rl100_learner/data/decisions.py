@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions of a policy from the bags of its episodes: what online learning needs.
+
+A decision lasts from its observation to that of the next one, or to the end of the episode.
+Reward: +1 in the last control period of an episode judged a success, otherwise 0. A success, and a
+failure before the time limit, end the task; a failure at the time limit, and an episode that
+nobody judged, are cut off: the value behind them counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.data.bag_episode import EpisodeReader
+from rl100_learner.data.episode import Episode
+from rl100_learner.data.streams import by_stamp
+from rl100_learner.objectives.returns import bootstrap_discount, chunk_reward
+from rl100_policy.bags.reading import read_messages
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import BagError
+
+DECISIONS = "policy/decision"
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EpisodeDecisions:
+    """Stochastic decisions of one policy version in one episode.
+
+    Attributes:
+        episode: Observations and executed actions.
+        rows: Row of the episode at which each decision was made, [D] int64, increasing.
+        latents: Denoising chains, [D, K + 1, n_c, d_a], normalised action units.
+        log_probs: Log-density of each transition when it was drawn, [D, K], nat.
+        policy_version: Who decided.
+        timed_out: The episode lasted as long as the task allows.
+    """
+
+    episode: Episode
+    rows: NDArray[np.int64]
+    latents: Floats
+    log_probs: Floats
+    policy_version: str
+    timed_out: bool
+
+    @property
+    def terminated(self) -> bool:
+        """The task ended, so there is nothing behind the last observation."""
+        outcome = self.episode.outcome
+        return outcome == "success" or (outcome == "failure" and not self.timed_out)
+
+
+class DecisionReader:
+    """Reads decisions of one task on one arm. Not thread-safe."""
+
+    def __init__(self, task: TaskConfig, robot: RobotConfig) -> None:
+        """Prepare the reader of episodes."""
+        self._reader = EpisodeReader(task, robot)
+        self._longest = max(1, round(task.time_limit / robot.control_period))
+
+    def read(self, folder: Path) -> EpisodeDecisions:
+        """Read one closed episode.
+
+        Raises:
+            BagError: If it is not usable as an episode, holds no decision, or decisions that
+                carry no likelihood (deterministic, or of the student) or are of several versions.
+        """
+        episode = self._reader.read(folder).episode
+        found = by_stamp(read_messages(folder, [DECISIONS])[DECISIONS], end_ns=0)
+        row_of = {stamp: row for row, stamp in enumerate(episode.stamps_ns[:-1].tolist())}
+        records = {row_of[stamp]: each for stamp, each in found.items() if stamp in row_of}
+        if not records:
+            raise BagError(
+                f"episode {folder} holds no decision of a policy on its observations: "
+                f"{len(found)} decisions recorded"
+            )
+        versions = sorted({each.policy_version for each in records.values()})
+        if len(versions) > 1:
+            raise BagError(
+                f"episode {folder} holds decisions of several versions {versions}; leave it out"
+            )
+        chains = [_chain(each, folder) for each in records.values()]
+        return EpisodeDecisions(
+            episode,
+            np.array(list(records), dtype=np.int64),
+            np.stack([latents for latents, _ in chains]),
+            np.stack([log_probs for _, log_probs in chains]),
+            versions[0],
+            timed_out=len(episode) >= self._longest,
+        )
+
+
+def _chain(record: Any, folder: Path) -> tuple[Floats, Floats]:
+    log_probs = np.asarray(record.log_probs, dtype=np.float32)
+    if len(log_probs) == 0:
+        raise BagError(
+            f"episode {folder} was decided without noise or by the student ({record.sampler}): "
+            "nothing can be learned from its likelihood; collect with sampler ddim and "
+            "deterministic false"
+        )
+    latents = np.asarray(record.latents, dtype=np.float32)
+    shape = (len(log_probs) + 1, int(record.n_chunk), int(record.d_a))
+    if latents.size != np.prod(shape):
+        raise BagError(f"episode {folder}: expected latents {shape}, got {latents.size} numbers")
+    return latents.reshape(shape), log_probs
+
+
+def decision_batch(
+    recorded: Sequence[EpisodeDecisions], version: str, n_obs: int, gamma: float
+) -> DecisionBatch:
+    """Decisions of some episodes in the order given, for online learning of one version.
+
+    Args:
+        recorded: Episodes.
+        version: Name of the version that is to learn from them.
+        n_obs: Frames of its observation window.
+        gamma: Discount of one control period.
+
+    Raises:
+        BagError: If there are none, or some are of another version: their likelihoods are not
+            those of the policy that is to learn.
+    """
+    stale = [each for each in recorded if each.policy_version != version]
+    if stale or not recorded:
+        raise BagError(
+            f"expected episodes of version {version!r} only, got {len(recorded)} of which "
+            f"{len(stale)} are of {sorted({each.policy_version for each in stale})}; "
+            "collect with the current version, or leave them out"
+        )
+    parts = [_laid_out(each, n_obs, gamma) for each in recorded]
+    return DecisionBatch(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+def _laid_out(recorded: EpisodeDecisions, n_obs: int, gamma: float) -> tuple[Tensor, ...]:
+    """Fields of a DecisionBatch, in their order, of one episode."""
+    episode, rows = recorded.episode, recorded.rows
+    following = np.append(rows[1:], len(episode))
+    periods = torch.from_numpy(following - rows)
+    last = torch.arange(len(rows)) == len(rows) - 1
+    rewards = torch.zeros((len(rows), int(periods.max())))
+    rewards[-1, periods[-1] - 1] = float(episode.outcome == "success")
+    terminated = last & recorded.terminated
+    return (
+        *_windows(episode, rows, n_obs),
+        *_windows(episode, following, n_obs),
+        torch.from_numpy(recorded.latents),
+        torch.from_numpy(recorded.log_probs),
+        chunk_reward(rewards, periods, gamma),
+        bootstrap_discount(periods, terminated, gamma),
+        last,
+    )
+
+
+def _windows(episode: Episode, rows: NDArray[np.int64], n_obs: int) -> tuple[Tensor, Tensor]:
+    """Clouds and proprioception of the windows that end at some rows; the first frame repeats."""
+    frames = np.maximum(rows[:, None] + np.arange(1 - n_obs, 1), 0)
+    return torch.from_numpy(episode.clouds[frames]), torch.from_numpy(episode.proprio[frames])

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Decisions from bags: what each lasted and earned, and what is refused."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from rl100_learner.data.decisions import DecisionReader, decision_batch
+from rl100_policy.bags.judgement import Judgement, JudgementKind
+from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
+from rl100_policy.core.config import CameraConfig, load_robot, load_task
+from rl100_policy.core.errors import BagError
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+CAMERA = CameraConfig(
+    name="camera", topic="camera/depth/image", optical_frame="optical", width=16, height=12,
+    fx=20.0, fy=20.0, cx=7.5, cy=5.5, xyz=(0.5, 0.0, 0.5), rpy=(np.pi, 0.0, 0.0),
+)  # fmt: skip
+ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (CAMERA,)})
+TASK = load_task(CONFIG / "tasks" / "push_t.yaml")
+FACTORY = MessageFactory()
+T, GAMMA = 10, 0.9
+
+
+def judged(kind: JudgementKind) -> tuple[Judgement, ...]:
+    return (Judgement(stamp_ns=1, kind=kind),)
+
+
+def episode(
+    at=(0, 4, 8), version="v1", kind=JudgementKind.SUCCESS, likelihood=True, **changes
+) -> SyntheticEpisode:
+    """Ten periods; the cloud of step t lies 1 mm lower than that of step t - 1."""
+    steps = np.arange(T + 1)
+    depth = np.broadcast_to(460 + steps[:, None, None], (T + 1, CAMERA.height, CAMERA.width))
+    plain = SyntheticEpisode(
+        TASK, ROBOT, depth.astype(np.uint16), np.tile(ROBOT.home, (T + 1, 1)),
+        np.zeros((T, 2), np.float32), judgements=judged(kind),
+    )  # fmt: skip
+    log_probs = np.arange(5, dtype=np.float32) if likelihood else np.zeros(0, np.float32)
+    chain = np.zeros((len(log_probs) + 1, 4, 2), np.float32)
+    decided = [
+        (
+            "decision",
+            step,
+            FACTORY.decision(plain.stamp_ns(step), version, chain + step, log_probs),
+        )
+        for step in at
+    ]
+    return replace(plain, extra=decided, **changes)
+
+
+def read(tmp_path, synthetic, task=TASK):
+    return DecisionReader(task, ROBOT).read(synthetic.write(tmp_path, FACTORY))
+
+
+def test_a_decision_lasts_until_the_next_and_the_last_one_earns_the_success(tmp_path):
+    recorded = read(tmp_path, episode())
+    assert recorded.rows.tolist() == [0, 4, 8]
+    assert recorded.policy_version == "v1"
+    assert recorded.terminated
+    batch = decision_batch([recorded], "v1", 2, GAMMA)
+    torch.testing.assert_close(batch.rewards, torch.tensor([0.0, 0.0, GAMMA]))
+    torch.testing.assert_close(batch.discounts, torch.tensor([GAMMA**4, GAMMA**4, 0.0]))
+    assert batch.ends.tolist() == [False, False, True]
+    assert batch.latents[:, 0, 0, 0].tolist() == [0.0, 4.0, 8.0]
+    assert batch.log_probs[0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
+    height = lambda cloud: (1e3 * (0.040 - cloud[..., 2].mean(-1))).round().int().tolist()  # noqa: E731
+    assert height(batch.cloud) == [[0, 0], [3, 4], [7, 8]]
+    assert height(batch.next_cloud) == [[3, 4], [7, 8], [9, 10]]
+
+
+@pytest.mark.parametrize(
+    ("kind", "time_limit", "terminated"),
+    [
+        (JudgementKind.SUCCESS, 12.0, True),
+        (JudgementKind.SUCCESS, 1.0, True),
+        (JudgementKind.FAILURE, 12.0, True),
+        (JudgementKind.FAILURE, 1.0, False),
+        (JudgementKind.UNDO, 12.0, False),
+    ],
+)
+def test_a_true_end_and_a_time_limit_are_told_apart(tmp_path, kind, time_limit, terminated):
+    task = TASK.model_copy(update={"time_limit": time_limit})
+    recorded = read(tmp_path, episode(kind=kind), task)
+    assert recorded.terminated is terminated
+    batch = decision_batch([recorded], "v1", 2, GAMMA)
+    assert (float(batch.discounts[-1]) == 0.0) is terminated
+    assert float(batch.rewards.sum()) == pytest.approx(GAMMA * (kind is JudgementKind.SUCCESS))
+
+
+def test_decisions_without_a_likelihood_are_refused(tmp_path):
+    with pytest.raises(BagError, match="deterministic false"):
+        read(tmp_path, episode(likelihood=False))
+
+
+def test_an_episode_without_decisions_is_refused(tmp_path):
+    with pytest.raises(BagError, match="no decision"):
+        read(tmp_path, episode(at=()))
+
+
+def test_decisions_of_two_versions_in_one_episode_are_refused(tmp_path):
+    mixed = episode(at=(0, 4))
+    other = episode(at=(8,), version="v2").extra
+    with pytest.raises(BagError, match=r"several versions \['v1', 'v2'\]"):
+        read(tmp_path, replace(mixed, extra=[*mixed.extra, *other]))
+
+
+def test_episodes_of_another_version_than_the_current_one_are_refused_and_named(tmp_path):
+    old, new = (read(tmp_path / v, episode(version=v)) for v in ("v1", "v2"))
+    with pytest.raises(BagError, match=r"got 2 of which 1 are of \['v1'\]"):
+        decision_batch([old, new], "v2", 2, GAMMA)
+    with pytest.raises(BagError, match="got 0"):
+        decision_batch([], "v2", 2, GAMMA)
+    both = decision_batch([new, new], "v2", 2, GAMMA)
+    assert both.ends.tolist() == [False, False, True] * 2
