@@ -45,6 +45,20 @@ def test_an_unknown_verb_is_refused_with_the_listing(run):
     assert "doctor" in outcome.stderr
 
 
+@pytest.mark.parametrize("verb", sorted(listed("script")))
+def test_asking_a_verb_for_help_does_nothing_else(run, verb):
+    """There is no Python here, so anything but the help would fail."""
+    outcome = run(verb, "--help")
+    assert outcome.returncode == 0
+    assert outcome.stdout.startswith(f"usage: ./rl100 {verb}")
+
+
+def test_clean_refuses_an_option_that_it_does_not_know(run):
+    outcome = run("clean", "--foo")
+    assert outcome.returncode == 2
+    assert "--foo" in outcome.stderr
+
+
 def test_every_script_verb_has_a_branch():
     text = (REPOSITORY / "rl100").read_text()
     branches = re.findall(r"^  (\w+)\)", text.rpartition("case $verb in")[2], re.MULTILINE)

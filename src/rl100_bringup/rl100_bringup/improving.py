@@ -104,7 +104,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     return version, report
 
 
-def decision_batch(rollouts: Sequence[Rollout[Chain]], gamma: float) -> DecisionBatch:
+def rollout_batch(rollouts: Sequence[Rollout[Chain]], gamma: float) -> DecisionBatch:
     """Decisions of some episodes, one after the other, as the learner takes them."""
     periods = torch.from_numpy(np.concatenate([each.periods for each in rollouts]))
     last = [np.arange(len(each.periods)) == len(each.periods) - 1 for each in rollouts]
@@ -166,7 +166,7 @@ def _collect(
     played = pool.run([TRAINING_SEED + seed for seed in seeds], decide)
     rollouts = sorted(played, key=lambda each: each.seed)
     return Collected(
-        decision_batch(rollouts, gamma),
+        rollout_batch(rollouts, gamma),
         successes=sum(each.success for each in rollouts),
         episodes=len(rollouts),
         periods=sum(each.steps for each in rollouts),

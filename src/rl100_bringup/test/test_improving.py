@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
 from rl100_bringup.graph import config_path
-from rl100_bringup.improving import decision_batch
+from rl100_bringup.improving import rollout_batch
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
@@ -43,7 +43,7 @@ def rollout(seed: int, periods: list[int], *, terminated: bool) -> Rollout:
 
 
 def test_episodes_are_decisions_in_a_row_with_true_ends_and_time_limits_told_apart():
-    batch = decision_batch(
+    batch = rollout_batch(
         [rollout(0, [8, 3], terminated=True), rollout(1, [8, 8], terminated=False)], GAMMA
     )
     assert len(batch) == 4

@@ -51,6 +51,17 @@ def reads(monkeypatch) -> list[str]:
     return seen
 
 
+@pytest.mark.parametrize("content", ["cut", "empty", "noise"])
+def test_a_bag_that_is_not_whole_is_damaged_not_an_episode(bags, content):
+    """Regression: metadata.yaml was believed without a look at the file beside it."""
+    path = bag_file(bags / "e1")
+    whole = path.read_bytes()
+    path.write_bytes({"cut": whole[:-40], "empty": b"", "noise": bytes(range(256)) * 8}[content])
+    index = read_index(bags)
+    assert [entry.folder for entry in index.entries] == ["e0", "e2"]
+    assert list(index.damaged) == ["e1"]
+
+
 def test_the_summary_adds_up(bags):
     add_episode(bags, "e3", degraded_reasons=("gap",))
     summary = read_index(bags).summary()

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,6 +19,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from rl100_policy.core.errors import Rl100Error
+
+if TYPE_CHECKING:
+    from rl100_bringup.report import Report
 
 app = typer.Typer(
     add_completion=False,
@@ -130,7 +133,6 @@ def train(
 
     Imitation first, then the one-step student.
     """
-    from rl100_bringup.report import tables
     from rl100_bringup.training import train_and_report
 
     try:
@@ -140,10 +142,7 @@ def train(
     except KeyboardInterrupt:
         console.print("the same command goes on from the last checkpoint")
         raise
-    path = report.write(output)
-    for table in tables(report):
-        console.print(table)
-    console.print(f"report: {path}")
+    _tell(report, output)
     console.print(f"policy version: {version}")
 
 
@@ -166,7 +165,6 @@ def improve(
 ) -> None:
     """Improve a policy version by online reinforcement learning in the vectorised simulation."""
     from rl100_bringup.improving import ImproveSettings, improve_and_report
-    from rl100_bringup.report import tables
     from rl100_learner.training.online_run import OnlineSettings
     from rl100_learner.training.settings import with_overrides
 
@@ -179,10 +177,7 @@ def improve(
     except KeyboardInterrupt:
         console.print("the same command goes on from the last iteration")
         raise
-    path = report.write(output)
-    for table in tables(report):
-        console.print(table)
-    console.print(f"report: {path}")
+    _tell(report, output)
     console.print(f"policy version: {version}   (./rl100 eval {version})", highlight=False)
 
 
@@ -203,7 +198,6 @@ def evaluate(
 ) -> None:
     """Let a policy version drive the simulated arm through the graph and report its success."""
     from rl100_bringup.demo import evaluate_version
-    from rl100_bringup.report import tables
 
     output = output or Path("runs") / "eval" / _now()
     report = evaluate_version(
@@ -216,10 +210,7 @@ def evaluate(
         task,
         console,
     )
-    path = report.write(output)
-    for table in tables(report):
-        console.print(table)
-    console.print(f"report: {path}")
+    _tell(report, output)
 
 
 @app.command()
@@ -262,6 +253,16 @@ def doctor(
     findings = examine(Machine(root=Path(os.environ.get("RL100_ROOT", "."))))
     console.print(as_table(findings))
     raise typer.Exit(1 if worst(findings) is Status.FAIL else 0)
+
+
+def _tell(report: Report, output: Path) -> None:
+    """Write a report and show it."""
+    from rl100_bringup.report import tables
+
+    path = report.write(output)
+    for table in tables(report):
+        console.print(table)
+    console.print(f"report: {path}")
 
 
 def _interrupt(signal_number: int, frame: FrameType | None) -> None:

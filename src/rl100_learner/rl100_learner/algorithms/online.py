@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from rl100_learner.algorithms import proximal, value
 from rl100_learner.algorithms.batches import DecisionBatch
@@ -36,8 +36,6 @@ class OnlineConfig:
     """Episodes of the current policy per iteration."""
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Discount of one control period."""
-    warm_up: NonNegativeInt = 0
-    """First iterations in which only the value learns."""
     proximal: ProximalConfig = field(default_factory=_proximal)
     value: ValueConfig = field(default_factory=ValueConfig)
 
@@ -84,9 +82,8 @@ def update(
     )
     told = value.update(state.value, buffer, generator, config.value)
     metrics = {f"value_{key}": number for key, number in told.items()}
-    if state.iteration >= config.warm_up:
-        advantages = value.advantages(state.value, buffer, config.value)
-        metrics |= proximal.improve(state.proximal, batch, advantages, generator, config.proximal)
+    advantages = value.advantages(state.value, buffer, config.value)
+    metrics |= proximal.improve(state.proximal, batch, advantages, generator, config.proximal)
     state.iteration += 1
     return metrics
 
