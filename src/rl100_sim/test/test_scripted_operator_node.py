@@ -129,3 +129,14 @@ def test_a_slow_control_leaves_no_request_behind():
     world = let_work({"delay_s": 0.7}, record=False)
     assert world.asked == world.answered
     assert world.asked["sim/reset"] > 3  # a rehearsal and two episodes, some asked twice
+
+
+def test_without_a_graph_the_operator_says_what_it_waits_for_and_gives_up(monkeypatch, capfd):
+    monkeypatch.setattr(scripted_operator, "_SAY_AFTER_S", 0.2)
+    monkeypatch.setattr(scripted_operator, "_SERVICE_TIMEOUT_S", 0.5)
+    with isolated_ros(**PATHS, episodes=1):
+        operator = ScriptedOperatorNode()
+        with pytest.raises(OperatorError, match="sim/reset is not there"):
+            operator.run()
+        operator.destroy_node()
+    assert "waiting for service sim/reset: does the graph run" in capfd.readouterr().err
