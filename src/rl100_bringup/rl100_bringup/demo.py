@@ -31,8 +31,9 @@ from rl100_bringup.report import (
     this_machine,
 )
 from rl100_bringup.session import Trials, run_operator
-from rl100_bringup.training import train_from_bags
-from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_bringup.training import run_training_results, train_from_bags
+from rl100_learner.training.algorithm_run import AlgorithmSettings
+from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
@@ -73,7 +74,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     demonstrating = GraphArguments(lockstep=True, bags=str(bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
     overrides = (f"seed={settings.seed}", *settings.overrides)
-    with_overrides(TrainSettings(), overrides)  # refused now, not after minutes of recording
+    with_overrides(AlgorithmSettings(), overrides)  # refused now, not after minutes of recording
     console.rule("RL-100 for ROS 2: demonstrate, record, learn, drive")
     console.print(
         f"{settings.episodes} demonstrations, imitation, distillation, then {settings.trials} "
@@ -81,9 +82,11 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     )
     with _own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
-    version, training, _ = train_from_bags(
-        bags, output / "train", driving.robot, driving.task, overrides, console
-    )
+    trained = train_from_bags(
+        bags, output / "train", driving.robot, driving.task, overrides, console,
+        stages=("imitation",),
+    )  # fmt: skip
+    version = trained.version
     with _own_graph(driving, output / "log" / "drive", console) as graph:
         evaluated = _evaluate(
             graph, driving, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console
@@ -96,7 +99,8 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         ],
         **_driving_results(trials, evaluated),
         bags=bags_result(demonstrations.episodes),
-        training=training,
+        training=run_training_results(trained),
+        run=trained.records,
         policy_version=version.name,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),

@@ -16,6 +16,8 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
+from rl100_learner.training.run import Progress as TrainingProgress
+
 _LINE_PERIOD_S = 10.0
 """Where there is no terminal, a task prints at most this often [s]."""
 
@@ -53,3 +55,34 @@ class _LineProgress(Progress):
                 f"{task.fields['note']}",
                 highlight=False,
             )
+
+
+class Bars:
+    """Bars that appear when something is first heard of what they stand for."""
+
+    def __init__(self, display: Progress) -> None:
+        """Draw on ``display``."""
+        self._display = display
+        self._bars: dict[str, TaskID] = {}
+
+    def update(self, what: str, done: int, total: int, note: str) -> None:
+        """Move the bar called ``what``; a bar that was full begins again."""
+        if what not in self._bars:
+            self._bars[what] = self._display.add_task(what, total=total, note="")
+        self._display.update(self._bars[what], completed=done, total=total, note=note)
+
+    def on_episodes(self, what: str, done: int, total: int, successes: int) -> None:
+        """Of a collector."""
+        self.update(f"{what} episodes", done, total, f"{successes} successes")
+
+    def on_training(self, progress: TrainingProgress) -> None:
+        """Of a training run."""
+        what = "success" if progress.stage == "online" else "loss"
+        note = f"{what} {progress.loss:.3f}"
+        self.update(f"train: {progress.stage}", progress.step, progress.steps, note)
+
+    def on_stage(self, stage: str, progress: TrainingProgress) -> None:
+        """Of one stage of a run of several."""
+        what = "success" if progress.stage == "online" else "loss"
+        name = progress.stage if stage == progress.stage else f"{stage}: {progress.stage}"
+        self.update(name, progress.step, progress.steps, f"{what} {progress.loss:.3f}")

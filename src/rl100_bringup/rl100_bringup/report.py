@@ -19,6 +19,7 @@ from rich.table import Table
 from scipy.stats import binomtest
 
 from rl100_bringup.session import Trials
+from rl100_learner.training.algorithm_run import StageRecord
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import FrozenModel
@@ -42,6 +43,8 @@ class StageResult(FrozenModel):
     """Wall time of the trials [s]."""
     degraded: int = 0
     """Trials whose bags are known to lack messages."""
+    success_seconds: float | None = None
+    """Mean length of the successful trials on the robot's clock [s]; None if there was none."""
 
 
 class Latency(FrozenModel):
@@ -88,6 +91,8 @@ class Report(FrozenModel):
     most, where trials are ``degraded``."""
     bags: BagsResult | None = None
     training: list[TrainingResult] = Field(default_factory=list)
+    run: list[StageRecord] = Field(default_factory=list)
+    """What the stages of a run of several played and chose, in their order."""
     wall_seconds: float = 0.0
     """Wall time of the command, without the drawing of pictures [s]."""
     policy_version: str = ""
@@ -105,17 +110,41 @@ class Report(FrozenModel):
 
 def stage_result(name: str, policy: str, trials: Trials) -> StageResult:
     """Success with its Wilson 95 % interval."""
-    successes, count = trials.successes, len(trials.episodes)
-    low, high = wilson(successes, count)
+    won = [e.seconds for e in trials.episodes if e.metadata.outcome is Outcome.SUCCESS]
+    degraded = _degraded(trials.episodes)
+    return _result(name, policy, len(trials.episodes), won, trials.wall_s, degraded)
+
+
+def simulated_result(
+    name: str, policy: str, won: Sequence[bool], lengths_s: Sequence[float], wall_s: float
+) -> StageResult:
+    """As :func:`stage_result`, of episodes without a graph.
+
+    Args:
+        name: Stage.
+        policy: ``ddim`` or ``one_step``.
+        won: Of every episode.
+        lengths_s: Of every episode, on the robot's clock [s].
+        wall_s: Wall time of all of them [s].
+    """
+    lengths = [length for length, good in zip(lengths_s, won, strict=True) if good]
+    return _result(name, policy, len(won), lengths, wall_s, 0)
+
+
+def _result(
+    name: str, policy: str, trials: int, won_s: Sequence[float], wall_s: float, degraded: int
+) -> StageResult:
+    low, high = wilson(len(won_s), trials)
     return StageResult(
         name=name,
         policy=policy,
-        successes=successes,
-        trials=count,
+        successes=len(won_s),
+        trials=trials,
         wilson_low=low,
         wilson_high=high,
-        seconds=trials.wall_s,
-        degraded=_degraded(trials.episodes),
+        seconds=wall_s,
+        degraded=degraded,
+        success_seconds=sum(won_s) / len(won_s) if won_s else None,
     )
 
 
@@ -180,6 +209,8 @@ def tables(report: Report) -> list[Table]:
         for row in report.training:
             training.add_row(row.stage, str(row.steps), f"{row.seconds:.0f} s", f"{row.loss:.4f}")
         out.append(training)
+    if report.run:
+        out.append(_run_table(report.run))
     if report.latency_ms:
         table = Table("policy", "p50", "p99", "max", "decisions", title="Inference latency")
         for policy, times in report.latency_ms.items():
@@ -199,12 +230,28 @@ def tables(report: Report) -> list[Table]:
 
 
 def _success_table(stages: Sequence[StageResult]) -> Table:
-    table = Table("stage", "policy", "success", "95 % interval", "time", title="Success")
+    table = Table("stage", "policy", "success", "95 % interval", "length", "time", title="Success")
     if degraded := sum(stage.degraded for stage in stages):
         table.caption = f"{degraded} episodes are degraded: messages of them are missing"
     for stage in stages:
         percent = 100 * stage.successes / max(1, stage.trials)
         share = f"{stage.successes}/{stage.trials} = {percent:.0f} %"
         interval = f"{100 * stage.wilson_low:.0f} - {100 * stage.wilson_high:.0f} %"
-        table.add_row(stage.name, stage.policy, share, interval, f"{stage.seconds:.0f} s")
+        length = "-" if stage.success_seconds is None else f"{stage.success_seconds:.1f} s"
+        table.add_row(stage.name, stage.policy, share, interval, length, f"{stage.seconds:.0f} s")
+    return table
+
+
+def _run_table(records: Sequence[StageRecord]) -> Table:
+    table = Table("stage", "episodes", "control periods", "time", "chosen by trials", title="Run")
+    for record in records:
+        tried = ", ".join(f"{name} {won}/{n}" for name, (won, n) in record.trials.items())
+        chosen = f"{record.chosen}  (of {tried})" if tried else ""
+        table.add_row(
+            record.name,
+            str(record.episodes),
+            str(record.periods),
+            f"{record.seconds:.0f} s",
+            chosen,
+        )
     return table

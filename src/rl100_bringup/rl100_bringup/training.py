@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Training from a folder of bags with a progress display.
+"""Training from a folder of bags with a progress display: any or all stages of the method.
 
 The same as the learner node does on request.
 """
@@ -7,90 +7,173 @@ The same as the learner node does on request.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import TaskID
 
-from rl100_bringup.display import progress_display
+from rl100_bringup.collecting import (
+    NobodyActs,
+    SimulatedCollector,
+    evaluate_simulated,
+    simulated_collector,
+)
+from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.graph import config_path
 from rl100_bringup.report import Report, TrainingResult, bags_result, this_machine
 from rl100_learner.data.reader import load_episodes
+from rl100_learner.training.algorithm_run import (
+    ALL_STAGES,
+    AlgorithmSettings,
+    Stage,
+    StageRecord,
+    run_algorithm,
+)
 from rl100_learner.training.records import read_metrics
-from rl100_learner.training.run import Progress, train_imitation
-from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run left.
+
+    Attributes:
+        records: Of the finished stages, in their order.
+        entries: The bags that were read.
+        output: Folder of the run.
+    """
+
+    records: list[StageRecord]
+    entries: list[IndexEntry]
+    output: Path
+
+    @property
+    def version(self) -> Path:
+        """Folder of the last version."""
+        return self.output / self.records[-1].version
 
 
 def train_from_bags(
-    bags: Path, output: Path, robot: str, task: str, overrides: tuple[str, ...], console: Console
-) -> tuple[Path, list[TrainingResult], list[IndexEntry]]:
-    """Read bags, train imitation and the one-step student, write a version.
+    bags: Path,
+    output: Path,
+    robot: str,
+    task: str,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    stages: Sequence[Stage] = ALL_STAGES,
+    processes: int = 2,
+) -> Trained:
+    """Read bags, run the stages; policies act in the vectorised simulation.
 
     Args:
         bags: Folder of episode bags.
         output: Folder of the run; an interrupted run in it is resumed.
         robot: Name or path of the robot description.
         task: Name or path of the task description.
-        overrides: Training settings as ``key=value``.
+        overrides: Settings as ``key=value``.
         console: Where progress is shown.
-
-    Returns:
-        Folder of the policy version, one result per stage, and the bags that could be read.
+        stages: Which to run; finished ones are not run again.
+        processes: Of the simulation.
 
     Raises:
         BagError: If the folder holds no usable episode.
-        ConfigError: If a description or setting is invalid.
+        ConfigError: If a description or setting is invalid, or a stage needs a simulation that the
+            task does not have.
     """
-    robot_config, task_config = (
-        load_robot(config_path("robots", robot)),
-        load_task(config_path("tasks", task)),
-    )
-    settings = with_overrides(TrainSettings(), overrides)
+    robot_config = load_robot(config_path("robots", robot))
+    task_config = load_task(config_path("tasks", task))
+    settings = with_overrides(AlgorithmSettings(), overrides)
+    if not stages:
+        raise ConfigError(f"expected one or more of the stages {', '.join(ALL_STAGES)}, got none")
     with progress_display(console) as display:
-        reading = display.add_task("read bags", total=None, note="")
+        bars = Bars(display)
         episodes = load_episodes(
             bags,
             task_config,
             robot_config,
-            lambda done, total: display.update(reading, completed=done, total=total),
+            lambda done, total: bars.update("read bags", done, total, ""),
             accept_other_setup=settings.accept_other_setup,
         )
-        bars: dict[str, TaskID] = {}
-
-        def on_progress(progress: Progress) -> None:
-            if progress.stage not in bars:
-                bars[progress.stage] = display.add_task(
-                    f"train: {progress.stage}", total=progress.steps, note=""
-                )
-            display.update(
-                bars[progress.stage], completed=progress.step, note=f"loss {progress.loss:.4f}"
+        acting: AbstractContextManager[SimulatedCollector | NobodyActs] = nullcontext(NobodyActs())
+        if set(stages) != {"imitation"}:
+            acting = simulated_collector(
+                robot_config, task_config, settings.n_chunk, processes, settings.gamma
             )
-
-        version = train_imitation(
-            episodes, task_config, robot_config, output, settings, on_progress
-        )
+        with acting as collector:
+            collector.on_episodes = bars.on_episodes
+            records = run_algorithm(
+                episodes, task_config, robot_config, output, settings, collector,
+                bars.on_stage, stages,
+            )  # fmt: skip
     readable = {episode.id for episode in episodes}
     entries = [e for e in read_index(bags).entries if e.metadata.episode_id in readable]
-    return version, training_results(output), entries
+    return Trained(records, entries, output)
 
 
 def train_and_report(
-    bags: Path, output: Path, robot: str, task: str, overrides: tuple[str, ...], console: Console
-) -> tuple[Path, Report]:
-    """As ``train_from_bags``, with everything measured as a report."""
+    bags: Path,
+    output: Path,
+    robot: str,
+    task: str,
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    stages: Sequence[Stage] = ALL_STAGES,
+    processes: int = 2,
+    trials: int = 0,
+    first_seed: int = 0,
+) -> tuple[Trained, Report]:
+    """As ``train_from_bags``, then ``trials`` episodes of every stage's version, as a report."""
     begun = time.monotonic()
-    version, training, entries = train_from_bags(bags, output, robot, task, overrides, console)
+    trained = train_from_bags(
+        bags, output, robot, task, overrides, console, stages=stages, processes=processes
+    )
+    settings = with_overrides(AlgorithmSettings(), overrides)
+    results = []
+    if trials:
+        robot_config = load_robot(config_path("robots", robot))
+        task_config = load_task(config_path("tasks", task))
+        seeds = range(first_seed, first_seed + trials)
+        with (
+            simulated_collector(
+                robot_config, task_config, settings.n_chunk, processes, settings.gamma
+            ) as collector,
+            progress_display(console) as display,
+        ):
+            collector.on_episodes = Bars(display).on_episodes
+            for record in trained.records:
+                folder = output / record.version
+                results += evaluate_simulated(collector, folder, record.name, seeds)
     report = Report(
         command="train",
-        bags=bags_result(entries),
-        training=training,
-        policy_version=version.name,
+        stages=results,
+        bags=bags_result(trained.entries),
+        training=run_training_results(trained),
+        run=trained.records,
+        policy_version=trained.version.name,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
-    return version, report
+    return trained, report
+
+
+def run_training_results(trained: Trained) -> list[TrainingResult]:
+    """What every stage of a run cost and ended with, by step of the stage."""
+    results = []
+    for record in trained.records:
+        folder = trained.output / record.name.replace(" ", "_")
+        parts = [folder] if record.name in ALL_STAGES else sorted(folder.iterdir())
+        for part in parts:
+            for result in training_results(part):
+                name = result.stage if part == folder else f"{record.name}: {result.stage}"
+                results.append(result.model_copy(update={"stage": name}))
+    return results
 
 
 def training_results(run: Path) -> list[TrainingResult]:

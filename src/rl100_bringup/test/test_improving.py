@@ -9,8 +9,8 @@ import torch
 from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
+from rl100_bringup.collecting import rollout_batch
 from rl100_bringup.graph import config_path
-from rl100_bringup.improving import rollout_batch
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset

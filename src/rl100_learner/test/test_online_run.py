@@ -14,7 +14,8 @@ from rl100_learner.algorithms.online import OnlineConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueConfig
-from rl100_learner.training.online_run import Collected, OnlineSettings, improve_version
+from rl100_learner.training.collecting import Collected
+from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import CHECKPOINT
 from rl100_policy.core.errors import ConfigError

@@ -3,11 +3,16 @@
 on the table."""
 
 import numpy as np
+import torch
 
+from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.data.episode import Episode
+from rl100_learner.data.store import load_stored_episodes, save_episodes
+from rl100_learner.objectives.returns import bootstrap_discount
+from rl100_learner.training.collecting import Collected
 from rl100_learner.training.settings import TrainSettings
 from rl100_policy.core.config import (
     ActionConfig,
@@ -17,6 +22,7 @@ from rl100_policy.core.config import (
     ToolConfig,
     WorkspaceBox,
 )
+from rl100_policy.core.policy_version import load_version
 
 GAIN, PERIOD_S = 2.0, 0.1
 N_POINTS = 32
@@ -84,3 +90,90 @@ def quick_settings(imitation_steps: int, distillation_steps: int) -> TrainSettin
             steps=distillation_steps, windows=64, copies=2, ema=0.95, optimizer=optimizer
         ),
     )
+
+
+class ReachCollector:
+    """Lets policies act on the toy task: reached within ``STEPS`` periods is a success."""
+
+    STEPS = 12
+    TOLERANCE_M = 0.03
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        """What was collected, in its order."""
+
+    def episodes(self, version, seeds, folder, *, stochastic):
+        path = folder / "episodes.npz"
+        if path.exists():
+            return load_stored_episodes(path)
+        self.asked.append(f"{folder.parent.name}/{folder.name}")
+        policy, manifest = load_version(version)
+        generator = torch.Generator().manual_seed(seeds.start)
+        found = [
+            self._play(policy, seed, generator, stochastic, f"{manifest.name}_{seed}")[0]
+            for seed in seeds
+        ]
+        save_episodes(path, found)
+        return found
+
+    def decisions(self, policy, seeds, generator):
+        self.asked.append("online")
+        played = [self._play(policy, seed, generator, True, f"online_{seed}") for seed in seeds]
+        parts = [part for _, parts in played for part in parts]
+        batch = DecisionBatch(
+            *(torch.cat([part[index] for part in parts]) for index in range(len(parts[0])))
+        )
+        episodes = [episode for episode, _ in played]
+        won = sum(episode.outcome == "success" for episode in episodes)
+        return Collected(batch, won, len(episodes), sum(map(len, episodes)))
+
+    def _play(self, policy, seed, generator, stochastic, name):
+        rng = np.random.default_rng(seed)
+        goal = rng.uniform([0.4, -0.15], [0.6, 0.15])
+        tool = np.array([rng.uniform(0.35, 0.65), rng.uniform(-0.2, 0.2), 0.015])
+
+        def frame():
+            low, high = [-0.04, -0.04, 0.01], [0.04, 0.04, 0.03]
+            cloud = np.concatenate([goal, [0.0]]) + rng.uniform(low, high, (N_POINTS, 3))
+            return cloud.astype(np.float32), tool.astype(np.float32)
+
+        frames, actions, parts = [frame()], [], []
+        reached = False
+        while len(actions) < self.STEPS and not reached:
+            window = self._window(frames)
+            made = policy.decide(
+                *window, sampler="ddim", noise_seed=generator, deterministic=not stochastic
+            )
+            before = len(actions)
+            for action in made.actions[0].numpy():
+                tool[:2] += np.clip(action, -0.25, 0.25) * PERIOD_S
+                actions.append(action)
+                frames.append(frame())
+                reached = bool(np.linalg.norm(tool[:2] - goal) < self.TOLERANCE_M)
+                if reached or len(actions) == self.STEPS:
+                    break
+            lasted = torch.tensor([len(actions) - before])
+            won = torch.tensor([reached])
+            over = torch.tensor([reached or len(actions) == self.STEPS])
+            parts.append(
+                (*window, *self._window(frames), made.latents, made.log_probs,
+                 won * 0.9 ** (lasted - 1.0), bootstrap_discount(lasted, won, 0.9), over)
+            )  # fmt: skip
+        clouds, proprio = (np.stack(each) for each in zip(*frames, strict=True))
+        episode = Episode(
+            id=name,
+            outcome="success" if reached else "failure",
+            clouds=clouds,
+            proprio=proprio,
+            actions=np.array(actions, dtype=np.float32),
+            stamps_ns=np.arange(len(frames), dtype=np.int64) * 100_000_000,
+        )
+        return episode, parts
+
+    @staticmethod
+    def _window(frames):
+        pair = [frames[max(0, len(frames) - 2)], frames[-1]]
+        return (
+            torch.from_numpy(np.stack([cloud for cloud, _ in pair]))[None],
+            torch.from_numpy(np.stack([proprio for _, proprio in pair]))[None],
+        )

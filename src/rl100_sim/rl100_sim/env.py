@@ -64,7 +64,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
             observation: ``cloud`` as on a robot, or ``state``.
             render_every: Render only what a policy sees that decides every so many control
                 periods: the n_obs frames up to each decision (the first at reset) and the frame
-                that a time limit cuts. 1 renders all.
+                that a time limit cuts. 1 renders all. ``reset`` may choose anew.
             render_mode: ``rgb_array`` for pictures (needs OpenGL), or None.
 
         Raises:
@@ -122,10 +122,13 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start an episode: arm at home, block at a drawn pose or ``options["object_pose"]``.
 
+        ``options["render_every"]`` replaces what the constructor was told, from here on.
+
         Raises:
             ObservationError: If the camera sees too little of the block there.
         """
         super().reset(seed=seed)
+        self.render_every = (options or {}).get("render_every", self.render_every)
         given = (options or {}).get("object_pose")
         pose = None if given is None else np.asarray(given, dtype=float)
         self.episode.reset(self.np_random, pose)

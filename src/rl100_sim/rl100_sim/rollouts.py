@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Extra = TypeVar("Extra")
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
-"""Makes one environment with ``cloud`` [N, 3] and ``proprio`` [d_q] observations; picklable."""
+"""Makes one environment with ``cloud`` [N, 3] and ``proprio`` [d_q] observations; picklable.
+
+``reset`` takes the option ``render_every``, see ``rl100_sim.env.PushTEnv``."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,19 @@ class Windows:
 
 Decide = Callable[[Windows], tuple[NDArray[np.float64], Sequence[Extra]]]
 """Chunks [A, n_c, d_a] in SI units, and whatever is to be kept with each decision."""
+
+
+@dataclass(frozen=True)
+class Frames:
+    """Observations of every control period of an episode.
+
+    Attributes:
+        clouds: [T + 1, N, 3], base frame [m].
+        proprio: [T + 1, d_q], SI units.
+    """
+
+    clouds: Floats
+    proprio: Floats
 
 
 @dataclass
@@ -76,6 +91,8 @@ class Rollout(Generic[Extra]):
     success: bool
     terminated: bool
     truncated: bool
+    frames: Frames | None = None
+    """Every observation, if it was asked for."""
 
     @property
     def steps(self) -> int:
@@ -88,6 +105,8 @@ class _Step:
     """What one environment did with one chunk."""
 
     window: tuple[Floats, Floats]
+    frames: list[dict[str, Floats]]
+    """Of every control period; empty unless asked for."""
     executed: NDArray[np.float64]
     rewards: Floats
     periods: int
@@ -102,6 +121,7 @@ class _Running(Generic[Extra]):
 
     seed: int
     windows: list[tuple[Floats, Floats]]
+    every_frame: bool
     chunks: list[NDArray[np.float64]] = field(default_factory=list)
     steps: list[_Step] = field(default_factory=list)
     extras: list[Extra] = field(default_factory=list)
@@ -114,12 +134,15 @@ class RolloutPool:
         """Take over started workers."""
         self._workers, self._slots = workers, slots
 
-    def run(self, seeds: Sequence[int], decide: Decide[Extra]) -> Iterator[Rollout[Extra]]:
+    def run(
+        self, seeds: Sequence[int], decide: Decide[Extra], *, every_frame: bool = False
+    ) -> Iterator[Rollout[Extra]]:
         """Play one episode per seed.
 
         Args:
             seeds: Of the episodes.
             decide: Chooses the chunks.
+            every_frame: Observe every control period, not only what is decided on, and keep it.
 
         Yields:
             Episodes as they end; those that end together in the order of their environments. Equal
@@ -129,9 +152,9 @@ class RolloutPool:
         running: dict[int, _Running[Extra]] = {}
         while waiting or running:
             free = [slot for slot in range(self._slots) if slot not in running]
-            started = {slot: waiting.pop() for slot in free[: len(waiting)]}
+            started = {slot: (waiting.pop(), every_frame) for slot in free[: len(waiting)]}
             for slot, window in self._ask("reset", started).items():
-                running[slot] = _Running(started[slot], [window])
+                running[slot] = _Running(started[slot][0], [window], every_frame)
             slots = sorted(running)
             chunks, extras = decide(_windows([running[slot] for slot in slots]))
             asked = dict(zip(slots, chunks, strict=True))
@@ -238,25 +261,36 @@ class _ChunkEnv:
     def __init__(self, env: gymnasium.Env[Any, Any], n_obs: int, n_chunk: int) -> None:
         self._env, self._n_obs, self._n_chunk = env, n_obs, n_chunk
         self._frames: list[dict[str, Floats]] = []
+        self._every_frame = False
 
-    def reset(self, seed: int) -> tuple[Floats, Floats]:
-        observation, _ = self._env.reset(seed=seed)
+    def reset(self, asked: tuple[int, bool]) -> tuple[Floats, Floats]:
+        seed, self._every_frame = asked
+        render_every = 1 if self._every_frame else self._n_chunk
+        observation, _ = self._env.reset(seed=seed, options={"render_every": render_every})
         self._frames = [observation] * self._n_obs
         return self._window()
 
     def step(self, chunk: NDArray[np.float64]) -> _Step:
         rewards = np.zeros(self._n_chunk, np.float32)
         executed = np.zeros(chunk.shape)
+        frames = []
         for period, action in enumerate(chunk):
             observation, reward, terminated, truncated, info = self._env.step(action)
             self._frames = [*self._frames[1:], observation]
+            if self._every_frame:
+                frames.append(observation)
             rewards[period], executed[period] = reward, info["executed"]
             if terminated or truncated:
                 break
-        success = bool(info["success"])
-        periods = period + 1
         return _Step(
-            self._window(), executed, rewards, periods, bool(terminated), bool(truncated), success
+            window=self._window(),
+            frames=frames,
+            executed=executed,
+            rewards=rewards,
+            periods=period + 1,
+            terminated=bool(terminated),
+            truncated=bool(truncated),
+            success=bool(info["success"]),
         )
 
     def _window(self) -> tuple[Floats, Floats]:
@@ -290,4 +324,14 @@ def _finished(episode: _Running[Extra]) -> Rollout[Extra]:
         success=steps[-1].success,
         terminated=steps[-1].terminated,
         truncated=steps[-1].truncated,
+        frames=_frames(episode) if episode.every_frame else None,
+    )
+
+
+def _frames(episode: _Running[Any]) -> Frames:
+    clouds, proprio = episode.windows[0]
+    later = [frame for step in episode.steps for frame in step.frames]
+    return Frames(
+        np.stack([clouds[-1], *(frame["cloud"] for frame in later)]),
+        np.stack([proprio[-1], *(frame["proprio"] for frame in later)]),
     )

@@ -39,6 +39,14 @@ class Sampler(StrEnum):
     ONE_STEP = "one_step"
 
 
+class StageName(StrEnum):
+    """Kinds of stages of a run."""
+
+    IMITATION = "imitation"
+    OFFLINE = "offline"
+    ONLINE = "online"
+
+
 def _folder(what: str) -> Any:
     """An argument that names an existing folder."""
     return typer.Argument(help=what, exists=True, file_okay=False)
@@ -117,33 +125,46 @@ def up(
 
 @app.command()
 def train(
+    task: Annotated[str, typer.Argument(help="task description")] = "push_t",
+    *,
     bags: Annotated[
         Path, typer.Option(help="folder of episode bags", exists=True, file_okay=False)
     ],
     output: Annotated[
         Path, typer.Option(help="folder of the run; give it again to resume", file_okay=False)
     ],
+    stage: Annotated[
+        list[StageName] | None,
+        typer.Option(help="run only this kind of stage; may be repeated; default: all"),
+    ] = None,
+    trials: Annotated[
+        int, typer.Option(help="simulated trials of every stage at the end, per policy", min=0)
+    ] = 0,
+    first_seed: Annotated[int, typer.Option(help="seed of the first trial")] = 100_000,
+    processes: Annotated[int, typer.Option(help="processes of the simulation", min=1)] = 2,
     robot: Annotated[str, typer.Option(help="robot description")] = "panda",
-    task: Annotated[str, typer.Option(help="task description")] = "push_t",
     override: Annotated[
         list[str] | None, typer.Option("--set", help="setting key=value, e.g. imitation.steps=500")
     ] = None,
 ) -> None:
-    """Train a policy version straight from a folder of bags.
+    """Learn a task from a folder of bags: imitation, offline rounds, online.
 
-    Imitation first, then the one-step student.
+    Every stage ends with a policy version and its one-step student. After imitation the policy
+    acts in the vectorised simulation of the task.
     """
     from rl100_bringup.training import train_and_report
 
     try:
-        version, report = train_and_report(
-            bags, output, robot, task, tuple(override or ()), console
-        )
+        trained, report = train_and_report(
+            bags, output, robot, task, tuple(override or ()), console,
+            stages=tuple(each.value for each in stage or StageName),
+            processes=processes, trials=trials, first_seed=first_seed,
+        )  # fmt: skip
     except KeyboardInterrupt:
         console.print("the same command goes on from the last checkpoint")
         raise
     _tell(report, output)
-    console.print(f"policy version: {version}")
+    console.print(f"policy version: {trained.version}")
 
 
 @app.command()

@@ -53,3 +53,31 @@ class DecisionBatch:
     def __len__(self) -> int:
         """Number of decisions."""
         return len(self.rewards)
+
+
+@dataclass(frozen=True)
+class EncodedDecisions:
+    """Decisions in the feature space of a frozen encoder; trajectories one after the other.
+
+    Attributes:
+        condition: Encoded observation windows, [D, d_c].
+        action: What was executed, normalised and clamped, [D, n_c, d_a]; beyond the end of an
+            episode its last action repeats.
+        next_condition: After each decision, [D, d_c].
+        rewards: R_d, [D] (``objectives.returns.chunk_reward``).
+        discounts: g_d, [D] (``objectives.returns.bootstrap_discount``).
+        ends: The next row is of another trajectory, or there is none, [D] bool.
+        starts: The first decision of an episode, [D] bool.
+    """
+
+    condition: Tensor
+    action: Tensor
+    next_condition: Tensor
+    rewards: Tensor
+    discounts: Tensor
+    ends: Tensor
+    starts: Tensor
+
+    def __len__(self) -> int:
+        """Number of decisions."""
+        return len(self.rewards)

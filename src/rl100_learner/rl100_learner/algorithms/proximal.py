@@ -11,6 +11,7 @@ change the ratios without anything having been learned.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,6 +23,9 @@ from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.objectives.proximal import clipped_surrogate, ratio_statistics, standardise
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import transition_log_prob
+
+ConditionOf = Callable[[Tensor], Tensor]
+"""Conditions [R, d_c] of some decisions, given their rows [R] int64."""
 
 _ROWS_PER_PASS = 512
 """Observation windows encoded at a time where no gradient is needed; bounds memory."""
@@ -75,11 +79,39 @@ def improve(
     generator: torch.Generator,
     config: ProximalConfig,
 ) -> dict[str, float]:
-    """Some epochs over a batch of decisions.
+    """Some epochs over decisions with their observations; encodes anew if the encoder learns.
+
+    Arguments and result as in :func:`improve_chains`, with chains and observations in ``batch``.
+    """
+    policy = state.policy
+    frozen = None if config.encoder_lr > 0 else encode_all(policy, batch)
+
+    def condition_of(rows: Tensor) -> Tensor:
+        if frozen is not None:
+            return frozen[rows]
+        return policy.encode(batch.cloud[rows], batch.proprio[rows])
+
+    return improve_chains(
+        state, condition_of, batch.latents, batch.log_probs, advantages, generator, config
+    )
+
+
+def improve_chains(
+    state: ProximalState,
+    condition_of: ConditionOf,
+    latents: Tensor,
+    log_probs: Tensor,
+    advantages: Tensor,
+    generator: torch.Generator,
+    config: ProximalConfig,
+) -> dict[str, float]:
+    """Some epochs over denoising chains.
 
     Args:
         state: The policy and its optimiser.
-        batch: Decisions whose ``log_probs`` are those of the policy as it is now.
+        condition_of: Conditions of decisions by their rows.
+        latents: Chains, [D, K + 1, n_c, d_a].
+        log_probs: Log-densities of their transitions under the policy as it is now, [D, K], nat.
         advantages: A_d, [D]; standardised here.
         generator: Order of the minibatches.
         config: Settings.
@@ -89,11 +121,15 @@ def improve(
         ``ratio_error`` (largest |ratio - 1| of the first minibatch, before any step), ``epochs``.
     """
     standard = standardise(advantages, config.advantage_limit)
-    frozen = None if config.encoder_lr > 0 else encode_all(state.policy, batch)
     metrics: dict[str, float] = {}
     for epoch in range(config.epochs):
-        rows = torch.split(torch.randperm(len(batch), generator=generator), config.minibatch)
-        found = [_step(state, batch, standard, part, frozen, config) for part in rows]
+        order = torch.randperm(len(standard), generator=generator)
+        found = [
+            _step(
+                state, condition_of(rows), latents[rows], log_probs[rows], standard[rows], config
+            )
+            for rows in torch.split(order, config.minibatch)
+        ]
         metrics = {
             "ratio_error": metrics.get("ratio_error", found[0]["ratio_error"]),
             "epochs": float(epoch + 1),
@@ -122,25 +158,22 @@ def encode_windows(policy: DiffusionPolicy, cloud: Tensor, proprio: Tensor) -> T
 
 def _step(
     state: ProximalState,
-    batch: DecisionBatch,
+    condition: Tensor,
+    latents: Tensor,
+    before: Tensor,
     advantages: Tensor,
-    rows: Tensor,
-    frozen: Tensor | None,
     config: ProximalConfig,
 ) -> dict[str, float]:
     """One optimiser step on the K transitions of some decisions."""
-    policy, steps = state.policy, batch.log_probs.shape[1]
-    condition = (
-        policy.encode(batch.cloud[rows], batch.proprio[rows]) if frozen is None else frozen[rows]
-    )
-    row = rows.repeat_interleave(steps)
-    k = torch.arange(steps, device=rows.device).repeat(len(rows))
+    policy, steps = state.policy, before.shape[1]
+    k = torch.arange(steps, device=before.device).repeat(len(before))
     denoise = partial(policy.epsilon, condition=condition.repeat_interleave(steps, dim=0))
     log_probs = transition_log_prob(
-        denoise, policy.schedule, k, batch.latents[row, k], batch.latents[row, k + 1]
+        denoise, policy.schedule, k, latents[:, :-1].flatten(0, 1), latents[:, 1:].flatten(0, 1)
     )
-    old = batch.log_probs[row, k]
-    loss = clipped_surrogate(log_probs, old, advantages[row], config.clip)
+    old = before.flatten()
+    advantage = advantages.repeat_interleave(steps)
+    loss = clipped_surrogate(log_probs, old, advantage, config.clip)
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     for group in state.optimizer.param_groups:

@@ -29,6 +29,8 @@ class ValueConfig:
 
     width: PositiveInt = 256
     layers: PositiveInt = 2
+    members: PositiveInt = 1
+    """Networks whose mean is the value; each learns from minibatches of its own."""
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 1e-2
     target_lambda: Share = 0.95
@@ -76,7 +78,7 @@ class ValueState:
 
 def init(condition_dim: int, config: ValueConfig) -> ValueState:
     """A fresh network, initialised from torch's global generator."""
-    network = ValueNetwork(condition_dim, config.width, config.layers)
+    network = ValueNetwork(condition_dim, config.width, config.layers, config.members)
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
@@ -139,10 +141,12 @@ def _pass(
     config: ValueConfig,
 ) -> float:
     losses = []
-    for rows in torch.split(torch.randperm(len(targets), generator=generator), config.minibatch):
-        loss = ((state.network(conditions[rows]) - targets[rows]) ** 2).mean()
+    orders = [torch.randperm(len(targets), generator=generator) for _ in range(config.members)]
+    for rows in torch.split(torch.stack(orders), config.minibatch, dim=1):
+        squares = (state.network.each(conditions[rows]) - targets[rows]) ** 2
+        loss = squares.mean(dim=1).sum()
         state.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         state.optimizer.step()
         losses.append(float(loss.detach()))
     return sum(losses) / len(losses)

@@ -53,3 +53,18 @@ def q_loss(estimates: Tensor, target: Tensor) -> Tensor:
 def offline_advantage(estimates: Tensor, v: Tensor) -> Tensor:
     """A = min_i Q_i(s, a) - V(s). [n_critics, B], [B] -> [B]."""
     return estimates.amin(dim=0) - v
+
+
+def sampled_advantage(q: Tensor) -> Tensor:
+    """A(s, a_m) = Q(s, a_m) - mean over the policy's own draws at s of Q(s, .).
+
+    Nothing of it depends on the state alone: an error of Q that all actions of a state share
+    cancels, where Q - V would keep it.
+
+    Args:
+        q: Of M draws of the policy at each of S states, [S, M].
+
+    Returns:
+        [S, M]; every row has zero mean.
+    """
+    return q - q.mean(dim=1, keepdim=True)

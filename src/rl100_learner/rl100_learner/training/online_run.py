@@ -20,11 +20,11 @@ import torch
 from pydantic import Field
 
 from rl100_learner.algorithms import distillation, online
-from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.online import OnlineConfig, OnlineState
 from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.collecting import Collected
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_policy.core.config import FrozenModel
@@ -48,17 +48,6 @@ class OnlineSettings(FrozenModel):
     """Latest iterations whose observations the student learns from."""
 
 
-@dataclass(frozen=True)
-class Collected:
-    """What roll-outs of one iteration gave."""
-
-    batch: DecisionBatch
-    successes: int
-    episodes: int
-    periods: int
-    """Control periods of all episodes."""
-
-
 Collect = Callable[[DiffusionPolicy, range, torch.Generator], Collected]
 """Lets a policy drive one episode per seed, every transition drawn from the generator."""
 
@@ -69,6 +58,7 @@ def improve_version(
     settings: OnlineSettings,
     collect: Collect,
     on_progress: Callable[[Progress], None],
+    name: str = "",
 ) -> Path:
     """Improve a version by online reinforcement learning.
 
@@ -78,9 +68,10 @@ def improve_version(
         settings: Everything else.
         collect: Rolls out.
         on_progress: Called after every iteration and now and then while distilling.
+        name: Of the new version; ``<task>_<name of output>`` if empty.
 
     Returns:
-        Folder of the new version, ``output/<task>_<name of output>``.
+        Folder of the new version, in ``output``.
 
     Raises:
         ConfigError: If ``output`` holds another run.
@@ -89,7 +80,7 @@ def improve_version(
     policy, parent = load_version(version)
     told = json.dumps([settings.model_dump(mode="json"), parent.digest], sort_keys=True)
     fingerprint = hashlib.sha256(told.encode()).hexdigest()
-    result = output / f"{parent.task.name}_{output.resolve().name}"
+    result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
         if read_manifest(result).training.get("fingerprint") != fingerprint:
             raise ConfigError(f"{output} holds another run; choose another output folder")

@@ -69,6 +69,7 @@ def train_imitation(
     output: Path,
     settings: TrainSettings,
     on_progress: OnProgress,
+    name: str = "",
 ) -> Path:
     """Learn a policy version from demonstrations.
 
@@ -80,9 +81,10 @@ def train_imitation(
         settings: Everything else.
         on_progress: Called after every ``log_every`` steps on this thread; an exception from it
             ends the run, which can be resumed.
+        name: Of the version; ``<task>_<name of output>`` if empty.
 
     Returns:
-        Folder of the policy version, ``output/<task>_<name of output>``.
+        Folder of the policy version, in ``output``.
 
     Raises:
         ConfigError: If there is nothing to learn from, or ``output`` holds another run.
@@ -90,7 +92,7 @@ def train_imitation(
     used = [e for e in episodes if settings.episodes == "all" or e.outcome == "success"]
     bags = tuple(BagReference(id=e.id, sha256=e.digest) for e in used)
     fingerprint = _fingerprint(task, robot, settings, bags)
-    version = output / f"{task.name}_{output.resolve().name}"
+    version = output / (name or f"{task.name}_{output.resolve().name}")
     if version.exists():
         _require_same_run(version, fingerprint, bags)
         return version

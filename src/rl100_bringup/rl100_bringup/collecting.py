@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Roll-outs in the vectorised simulation, as the learner takes them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rl100_bringup.report import StageResult, simulated_result
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.data.episode import Episode
+from rl100_learner.data.store import load_stored_episodes, save_episodes
+from rl100_learner.objectives.returns import bootstrap_discount, chunk_reward
+from rl100_learner.training.collecting import Collected
+from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy, Sampler
+from rl100_policy.core.policy_version import load_version
+from rl100_sim.env import PushTEnv
+from rl100_sim.rollouts import Decide, MakeEnv, Rollout, RolloutPool, Windows, rollout_pool
+
+ENVIRONMENTS = 64
+"""Episodes that run at the same time."""
+ONLINE_SEED = 1_000_000
+"""Seed of the first online episode: far from those of demonstrations and trials."""
+EPISODES = "episodes.npz"
+SAMPLERS: tuple[Sampler, ...] = ("ddim", "one_step")
+
+Chain = tuple[NDArray[np.float32], NDArray[np.float32]]
+"""Latents [K + 1, n_c, d_a] and log-densities [K] of one decision."""
+OnEpisodes = Callable[[str, int, int, int], None]
+"""What is collected, episodes so far, how many there will be, successes so far."""
+
+SIMULATED_TASKS = ("push_t",)
+
+
+def environment(robot: RobotConfig, task: TaskConfig) -> MakeEnv:
+    """What makes an environment of a task.
+
+    Raises:
+        ConfigError: If the task has no simulation.
+    """
+    if task.name not in SIMULATED_TASKS:
+        raise ConfigError(
+            f"task {task.name!r} has no simulation to roll out in; there is one of "
+            f"{', '.join(SIMULATED_TASKS)}"
+        )
+    return partial(PushTEnv, robot, task)
+
+
+class SimulatedCollector:
+    """Lets policies act in the vectorised simulation; made by :func:`simulated_collector`."""
+
+    def __init__(
+        self, pool: RolloutPool, task: TaskConfig, robot: RobotConfig, gamma: float
+    ) -> None:
+        """Take over a pool; ``gamma`` discounts one control period."""
+        self._pool, self._gamma = pool, gamma
+        self.period_s = robot.control_period
+        """Control period [s]."""
+        self._task = task.name
+        self.on_episodes: OnEpisodes = lambda *_: None
+        """Told after every episode."""
+
+    def episodes(
+        self, version: Path, seeds: range, folder: Path, *, stochastic: bool
+    ) -> list[Episode]:
+        """See ``rl100_learner.training.collecting.Collector``."""
+        path = folder / EPISODES
+        if path.exists():
+            return load_stored_episodes(path)
+        policy, manifest = load_version(version)
+        generator = torch.Generator().manual_seed(seeds.start)
+        decide = decider(policy, "ddim", generator, deterministic=not stochastic)
+        what = f"{folder.parent.name}/{folder.name}"
+        played = sorted(
+            self._count(what, len(seeds), self._pool.run(seeds, decide, every_frame=True)),
+            key=lambda each: each.seed,
+        )
+        found = [self._episode(manifest.name, each) for each in played]
+        save_episodes(path, found)
+        return found
+
+    def decisions(
+        self, policy: DiffusionPolicy, seeds: range, generator: torch.Generator
+    ) -> Collected:
+        """See ``rl100_learner.training.collecting.Collector``."""
+        decide = decider(policy, "ddim", generator, deterministic=False)
+        played = self._pool.run([ONLINE_SEED + seed for seed in seeds], decide)
+        rollouts = sorted(self._count("online", len(seeds), played), key=lambda each: each.seed)
+        return Collected(
+            rollout_batch(rollouts, self._gamma),
+            successes=sum(each.success for each in rollouts),
+            episodes=len(rollouts),
+            periods=sum(each.steps for each in rollouts),
+        )
+
+    def evaluate(
+        self, policy: DiffusionPolicy, sampler: Sampler, seeds: range, what: str
+    ) -> list[Rollout[Chain]]:
+        """Episodes without noise; equal seeds give equal start states and equal x_T."""
+        generator = torch.Generator().manual_seed(seeds.start)
+        decide = decider(policy, sampler, generator, deterministic=True)
+        return list(self._count(what, len(seeds), self._pool.run(seeds, decide)))
+
+    def _count(
+        self, what: str, total: int, played: Iterator[Rollout[Chain]]
+    ) -> Iterator[Rollout[Chain]]:
+        won = 0
+        for done, each in enumerate(played, start=1):
+            won += each.success
+            self.on_episodes(what, done, total, won)
+            yield each
+
+    def _episode(self, version: str, rollout: Rollout[Chain]) -> Episode:
+        """A roll-out as if it had been recorded: what was executed, period by period."""
+        frames = rollout.frames
+        assert frames is not None, "asked for with every_frame"
+        executed = [
+            chunk[:count] for chunk, count in zip(rollout.executed, rollout.periods, strict=True)
+        ]
+        return Episode(
+            id=f"{self._task}_{version}_{rollout.seed}",
+            outcome="success" if rollout.success else "failure",
+            clouds=frames.clouds,
+            proprio=frames.proprio,
+            actions=np.concatenate(executed).astype(np.float32),
+            stamps_ns=np.arange(len(frames.clouds), dtype=np.int64) * round(self.period_s * 1e9),
+        )
+
+
+class NobodyActs:
+    """Stands where a collector is not needed: imitation asks nobody to act."""
+
+    on_episodes: OnEpisodes
+
+    def episodes(self, *_: object, **__: object) -> list[Episode]:
+        """Raises ConfigError."""
+        raise ConfigError(_NOBODY_ACTS)
+
+    def decisions(self, *_: object) -> Collected:
+        """Raises ConfigError."""
+        raise ConfigError(_NOBODY_ACTS)
+
+
+_NOBODY_ACTS = "this stage needs episodes of the policy, and nothing here lets it act"
+
+
+@contextmanager
+def simulated_collector(
+    robot: RobotConfig, task: TaskConfig, n_chunk: int, processes: int, gamma: float
+) -> Iterator[SimulatedCollector]:
+    """A collector for as long as the context lasts.
+
+    Args:
+        robot: The arm.
+        task: With a simulation.
+        n_chunk: Actions per decision.
+        processes: That the environments are spread over.
+        gamma: Discount of one control period.
+
+    Raises:
+        ConfigError: If the task has no simulation.
+    """
+    make_env = environment(robot, task)
+    with rollout_pool(
+        make_env,
+        envs=ENVIRONMENTS,
+        processes=processes,
+        n_obs=task.observation.n_obs,
+        n_chunk=n_chunk,
+    ) as pool:
+        yield SimulatedCollector(pool, task, robot, gamma)
+
+
+def evaluate_simulated(
+    collector: SimulatedCollector, version: Path, stage: str, trials: range
+) -> list[StageResult]:
+    """Teacher and student of a version, without noise, from the same start states."""
+    policy, _ = load_version(version)
+    results = []
+    for sampler in SAMPLERS:
+        begun = time.monotonic()
+        played = collector.evaluate(policy, sampler, trials, f"{stage}: {sampler}")
+        results.append(
+            simulated_result(
+                stage,
+                sampler,
+                [each.success for each in played],
+                [each.steps * collector.period_s for each in played],
+                time.monotonic() - begun,
+            )
+        )
+    return results
+
+
+def rollout_batch(rollouts: Sequence[Rollout[Chain]], gamma: float) -> DecisionBatch:
+    """Decisions of some episodes, one after the other, as the learner takes them."""
+    periods = torch.from_numpy(np.concatenate([each.periods for each in rollouts]))
+    last = [np.arange(len(each.periods)) == len(each.periods) - 1 for each in rollouts]
+    terminated = [rows & each.terminated for rows, each in zip(last, rollouts, strict=True)]
+    chains = [chain for each in rollouts for chain in each.extras]
+    return DecisionBatch(
+        cloud=_joined([each.clouds[:-1] for each in rollouts]),
+        proprio=_joined([each.proprio[:-1] for each in rollouts]),
+        next_cloud=_joined([each.clouds[1:] for each in rollouts]),
+        next_proprio=_joined([each.proprio[1:] for each in rollouts]),
+        latents=torch.from_numpy(np.stack([latents for latents, _ in chains])),
+        log_probs=torch.from_numpy(np.stack([log_probs for _, log_probs in chains])),
+        rewards=chunk_reward(_joined([each.rewards for each in rollouts]), periods, gamma),
+        discounts=bootstrap_discount(periods, _joined(terminated), gamma),
+        ends=_joined(last),
+    )
+
+
+def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
+    return torch.from_numpy(np.concatenate(arrays))
+
+
+def decider(
+    policy: DiffusionPolicy, sampler: Sampler, generator: torch.Generator, *, deterministic: bool
+) -> Decide[Chain]:
+    """Decisions of a policy for all environments at once, with the chains that they came from."""
+
+    def decide(windows: Windows) -> tuple[NDArray[np.float64], list[Chain]]:
+        made = policy.decide(
+            torch.from_numpy(windows.clouds),
+            torch.from_numpy(windows.proprio),
+            sampler=sampler,
+            noise_seed=generator,
+            deterministic=deterministic,
+        )
+        chains = zip(made.latents.numpy(), made.log_probs.numpy(), strict=True)
+        return made.actions.numpy().astype(np.float64), list(chains)
+
+    return decide

@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Offline reinforcement learning: proximal steps on the policy's own draws at states of the data.
+
+Per iteration i, with critics that stand still:
+
+    chains of pi_i at states of the data, M per state -> A = Q(s, a) - mean_m Q(s, a_m)
+    -> proximal improvement -> J(pi_{i+1}) by the model (AM-Q) -> gate
+
+The ratio's reference moves with every iteration; the snapshot that the gate compares with moves
+only when the gate opens. The critics stand still, so sooner or later every such phase improves its
+critics' errors instead of the policy: J is a veto and a brake, and which snapshot drives the robot
+is for roll-outs to say.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveInt
+from torch import Tensor
+
+from rl100_learner.algorithms import proximal
+from rl100_learner.algorithms.critics import Critics
+from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.algorithms.transition import TransitionModel
+from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
+from rl100_learner.objectives.iql import sampled_advantage
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.sampler import sample_chain
+
+
+def _proximal() -> ProximalConfig:
+    return ProximalConfig(lr=2e-4, epochs=2, minibatch=205, advantage_limit=3.0)
+
+
+@dataclass(frozen=True)
+class GateConfig:
+    """Settings of offline policy evaluation and of the gate."""
+
+    enabled: bool = True
+    """False: every iteration is accepted. For showing what the gate prevents."""
+    share: NonNegativeFloat = 0.05
+    """delta as a share of |J| of the snapshot."""
+    patience: PositiveInt = 3
+    """Iterations in a row that may fail to reach the margin before the phase ends."""
+    accepts: PositiveInt = 2
+    """Snapshots after which the phase ends: a critic is not to be trusted further than that."""
+    horizon: PositiveInt = 12
+    """H, decisions of an imagined roll-out; it should reach the reward."""
+    starts: PositiveInt = 256
+    """Start states, the same for every evaluation, with the same noise."""
+
+
+@dataclass(frozen=True)
+class OfflineConfig:
+    """Settings of offline reinforcement learning."""
+
+    iterations: PositiveInt = 8
+    """Most proximal iterations of a phase."""
+    states: PositiveInt = 512
+    """States of the data per iteration."""
+    draws: PositiveInt = 4
+    """M, chains drawn per state; at least 2 for the baseline ``draws``."""
+    baseline: Literal["draws", "value"] = "draws"
+    """What Q is compared with: the mean over the policy's own draws, or V as in the paper."""
+    pessimism: NonNegativeFloat = 0.0
+    """Standard deviations of the Q ensemble that are taken off its mean."""
+    own_states: bool = True
+    """Improve where the policy itself has been, not on all states of the data."""
+    proximal: ProximalConfig = field(default_factory=_proximal)
+    gate: GateConfig = field(default_factory=GateConfig)
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """One iteration, and the policy after it.
+
+    Attributes:
+        policy: A copy; it stays as it is.
+        decision: Of the gate.
+        metrics: What :func:`phase` tells.
+    """
+
+    policy: DiffusionPolicy
+    decision: GateDecision
+    metrics: dict[str, float]
+
+
+def phase(
+    policy: DiffusionPolicy,
+    critics: Critics,
+    model: TransitionModel,
+    conditions: Tensor,
+    starts: Tensor,
+    seed: int,
+    config: OfflineConfig,
+) -> Iterator[Iteration]:
+    """Improve until the iterations, the accepts or the gate's patience are used up.
+
+    Args:
+        policy: Where to begin; changed in place. After a phase it is the last iterate: what to
+            keep is among the iterations.
+        critics: Q and V; they stay as they are.
+        model: For the estimate J.
+        conditions: States to improve at, [S, d_c].
+        starts: States that imagined roll-outs begin at, [S_0, d_c].
+        seed: Of all noise; the imagined roll-outs have a generator of their own, so that looking
+            at J changes nothing else.
+        config: Settings.
+
+    Yields:
+        After every iteration: what ``proximal.improve_chains`` tells; ``q`` (mean worth of the
+        policy's draws before the iteration), ``q_spread`` (standard deviation of the advantage),
+        ``j`` and ``j_snapshot`` (AM-Q, unit of the return), ``accepted``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    state = proximal.init(policy, config.proximal)
+    begin = partial(
+        estimate, critics=critics, model=model, starts=starts, seed=seed, config=config
+    )
+    incumbent = begin(policy)
+    accepts = rejects = 0
+    for _ in range(config.iterations):
+        metrics = _iterate(state, critics, conditions, generator, config)
+        candidate = begin(policy)
+        decision = gate(candidate, incumbent, config.gate.share)
+        if not config.gate.enabled:
+            decision = GateDecision(True, candidate, incumbent, 0.0)
+        metrics |= {
+            "j": candidate,
+            "j_snapshot": incumbent,
+            "accepted": float(decision.accepted),
+        }
+        yield Iteration(copy.deepcopy(policy).requires_grad_(False), decision, metrics)
+        if decision.accepted:
+            incumbent, accepts, rejects = candidate, accepts + 1, 0
+        else:
+            rejects += 1
+        over = accepts >= config.gate.accepts or rejects >= config.gate.patience
+        if config.gate.enabled and over:
+            return
+
+
+@torch.no_grad()
+def estimate(
+    policy: DiffusionPolicy,
+    critics: Critics,
+    model: TransitionModel,
+    starts: Tensor,
+    seed: int,
+    config: OfflineConfig,
+) -> float:
+    """J of a policy by the model, AM-Q. The policy decides as it does on the robot.
+
+    Equal arguments give equal estimates, and two policies meet the same noise.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    pick = torch.randint(len(starts), (config.gate.starts,), generator=generator)
+    condition, worth = starts[pick], []
+    for _ in range(config.gate.horizon):
+        decided = policy.decide_encoded(condition, sampler="ddim", noise_seed=generator)
+        action = decided.actions_normalised
+        worth.append(critics.worth(condition, action, config.pessimism))
+        condition = model.step(condition, action, generator)
+    return float(am_q_estimate(torch.stack(worth)))
+
+
+def _iterate(
+    state: proximal.ProximalState,
+    critics: Critics,
+    conditions: Tensor,
+    generator: torch.Generator,
+    config: OfflineConfig,
+) -> dict[str, float]:
+    policy, size = state.policy, state.policy.config.action
+    draws = config.draws if config.baseline == "draws" else 1
+    pick = torch.randint(
+        len(conditions), (config.states * config.draws // draws,), generator=generator
+    )
+    condition = conditions[pick.repeat_interleave(draws)]
+    noise = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator)
+    with torch.no_grad():
+        chain = sample_chain(
+            partial(policy.epsilon, condition=condition),
+            policy.schedule,
+            noise,
+            generator=generator,
+            deterministic=False,
+        )
+        worth = critics.worth(condition, chain.latents[:, -1].clamp(-1.0, 1.0), config.pessimism)
+        if config.baseline == "draws":
+            advantages = sampled_advantage(worth.view(-1, draws)).flatten()
+        else:
+            advantages = worth - critics.v(condition)
+    metrics = proximal.improve_chains(
+        state,
+        condition.__getitem__,
+        chain.latents,
+        chain.log_probs,
+        advantages,
+        generator,
+        config.proximal,
+    )
+    return metrics | {"q": float(worth.mean()), "q_spread": float(advantages.std(unbiased=False))}

@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Algorithm 1 of RL-100 as one run: imitation, offline rounds, online; every stage can be resumed.
+
+    <output>/run.json                  settings of the run
+    <output>/imitation/                the first version
+    <output>/round_<m>/rollouts/       episodes of the version that the round begins with
+    <output>/round_<m>/offline/        critics, model, phase, candidates
+    <output>/round_<m>/imitation/      the version re-trained on what succeeded so far
+    <output>/round_<m>/trials/<name>/  episodes by which the next version was chosen
+    <output>/online/                   the last version
+    <output>/stages.json               what every stage ended with, in their order
+
+A round lets the current version act with noise, improves it offline on all episodes so far, and
+re-trains imitation from nothing; then the current version and all candidates drive from the same
+start states, and the most successful goes on. So no stage can leave a worse version behind than
+chance lets it, and every episode that was played is learned from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from rl100_learner.algorithms.critics import CriticConfig
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.offline import OfflineConfig
+from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.transition import TransitionConfig
+from rl100_learner.data.episode import Episode
+from rl100_learner.training.collecting import Collector, successes
+from rl100_learner.training.offline_run import OfflineSettings, improve_offline
+from rl100_learner.training.online_run import OnlineSettings, improve_version
+from rl100_learner.training.run import Progress, train_imitation
+from rl100_learner.training.settings import TrainSettings
+from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import read_manifest
+
+RUN, STAGES = "run.json", "stages.json"
+ROLLOUT_SEED, TRIAL_SEED = 2_000_000, 3_000_000
+"""Seeds of the first roll-out and the first trial; each round takes those after the last's."""
+_ROUND_SEEDS = 10_000
+Stage = Literal["imitation", "offline", "online"]
+ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
+
+
+class AlgorithmSettings(TrainSettings):
+    """Everything that decides a run, besides the demonstrations and how policies act."""
+
+    rounds: Annotated[int, Field(ge=0)] = 1
+    """M, offline rounds; 0 goes from imitation straight to online learning."""
+    rollouts: Annotated[int, Field(ge=2, le=_ROUND_SEEDS)] = 300
+    """Episodes of the current version per round, drawn with noise."""
+    trials: Annotated[int, Field(ge=1, le=_ROUND_SEEDS)] = 60
+    """Episodes without noise, of the current version and of each candidate, that choose."""
+    retrain: Literal["none", "success", "all"] = "success"
+    """Re-train imitation in every round, on the successful or on all episodes so far."""
+    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """Discount of one control period in the offline rounds; online it is ``online.gamma``."""
+    critics: CriticConfig = CriticConfig()
+    transition: TransitionConfig = TransitionConfig()
+    offline: OfflineConfig = OfflineConfig()
+    candidate_distillation: DistillationConfig = DistillationConfig(steps=400)
+    """Of the student of every offline candidate, beginning with the student it has."""
+    online: OnlineConfig = OnlineConfig()
+    online_distillation: DistillationConfig = DistillationConfig()
+    """Of the student at the end of online learning."""
+
+    @property
+    def imitation_settings(self) -> TrainSettings:
+        """What the imitation stage takes of them."""
+        return TrainSettings(**{key: getattr(self, key) for key in TrainSettings.model_fields})
+
+    @property
+    def offline_settings(self) -> OfflineSettings:
+        """What an offline stage takes of them."""
+        return OfflineSettings(
+            seed=self.seed,
+            threads=self.threads,
+            gamma=self.gamma,
+            critics=self.critics,
+            transition=self.transition,
+            offline=self.offline,
+            distillation=self.candidate_distillation,
+        )
+
+    @property
+    def online_settings(self) -> OnlineSettings:
+        """What the online stage takes of them."""
+        return OnlineSettings(
+            seed=self.seed,
+            threads=self.threads,
+            online=self.online,
+            distillation=self.online_distillation,
+        )
+
+
+class StageRecord(FrozenModel):
+    """What a stage ended with."""
+
+    name: str
+    """``imitation``, ``round 1``, ..., ``online``."""
+    version: str
+    """Folder of the version, relative to that of the run."""
+    episodes: int
+    """Episodes that were played for it, trials included; demonstrations for imitation."""
+    periods: int
+    """Control periods of those episodes."""
+    seconds: float
+    """Wall clock, without what was there already when the run was resumed [s]."""
+    trials: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """Successes and trials of the current version (``current``) and of the candidates."""
+    chosen: str = ""
+    """Which of them goes on."""
+
+
+def run_algorithm(
+    demonstrations: Sequence[Episode],
+    task: TaskConfig,
+    robot: RobotConfig,
+    output: Path,
+    settings: AlgorithmSettings,
+    collector: Collector,
+    on_progress: Callable[[str, Progress], None],
+    stages: Sequence[Stage] = ALL_STAGES,
+) -> list[StageRecord]:
+    """Run what is not finished yet.
+
+    Args:
+        demonstrations: Of a person, or of whatever stands for one; failures are welcome.
+        task: What the policy sees and does.
+        robot: The arm.
+        output: Folder of the run.
+        settings: Everything else.
+        collector: Lets versions act.
+        on_progress: Called with the name of the stage; an exception from it ends the run, which
+            can be resumed.
+        stages: Which kinds of stages to run; what an earlier call has finished is taken from the
+            folder either way.
+
+    Returns:
+        One record per finished stage, in their order.
+
+    Raises:
+        ConfigError: If there is nothing to learn from, a stage is asked for without the one before
+            it, or ``output`` holds another run.
+    """
+    output.mkdir(parents=True, exist_ok=True)
+    _claim(output, demonstrations, settings)
+    run = _Run(demonstrations, task, robot, output, settings, collector, on_progress, stages)
+    return run.go()
+
+
+def read_stages(output: Path) -> list[StageRecord]:
+    """Records of the finished stages of a run, in their order."""
+    path = output / STAGES
+    if not path.exists():
+        return []
+    return [StageRecord.model_validate(row) for row in json.loads(path.read_text("utf-8"))]
+
+
+def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmSettings) -> None:
+    """Raises ConfigError if the folder holds a run with other settings or demonstrations."""
+    decisive = settings.model_dump(mode="json")
+    used = hashlib.sha256("".join(episode.digest for episode in demonstrations).encode())
+    told: dict[str, Any] = {"settings": decisive, "demonstrations": used.hexdigest()}
+    path = output / RUN
+    if path.exists() and json.loads(path.read_text("utf-8")) != told:
+        raise ConfigError(
+            f"{output} holds a run with other settings or demonstrations; choose another output "
+            "folder, or give the same again to go on with it"
+        )
+    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+
+
+@dataclass
+class _Run:
+    demonstrations: Sequence[Episode]
+    task: TaskConfig
+    robot: RobotConfig
+    output: Path
+    settings: AlgorithmSettings
+    collector: Collector
+    on_progress: Callable[[str, Progress], None]
+    stages: Sequence[Stage]
+    records: list[StageRecord] = field(default_factory=list)
+    played: list[Episode] = field(default_factory=list)
+    """All episodes of all rounds so far."""
+    own: list[Episode] = field(default_factory=list)
+    """Those of ``played`` in which the current version acted."""
+
+    def go(self) -> list[StageRecord]:
+        before = {record.name: record for record in read_stages(self.output)}
+        self._stage("imitation", "imitation", before, self._imitate)
+        for index in range(1, self.settings.rounds + 1):
+            # A finished round is gone through again: it finds everything there, and so tells the
+            # next one what was played.
+            self._stage("offline", f"round {index}", before, partial(self._round, index))
+        self._stage("online", "online", before, self._online)
+        return self.records
+
+    def _stage(
+        self,
+        kind: Stage,
+        name: str,
+        before: dict[str, StageRecord],
+        work: Callable[[], StageRecord],
+    ) -> None:
+        if kind not in self.stages and name not in before:
+            return
+        began = time.monotonic()
+        record = work()
+        if name in before:
+            record = record.model_copy(update={"seconds": before[name].seconds})
+        else:
+            record = record.model_copy(update={"seconds": time.monotonic() - began})
+        self.records.append(record)
+        rows = [each.model_dump(mode="json") for each in self.records]
+        partial = self.output / (STAGES + ".partial")
+        partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.output / STAGES)
+
+    @property
+    def current(self) -> Path:
+        """Version that the next stage begins with."""
+        if not self.records:
+            raise ConfigError(
+                f"{self.output} holds no version to begin with; run the stage imitation first"
+            )
+        return self.output / self.records[-1].version
+
+    def _imitate(self) -> StageRecord:
+        version = train_imitation(
+            self.demonstrations, self.task, self.robot, self.output / "imitation",
+            self.settings.imitation_settings, self._teller("imitation"), self._name("imitation"),
+        )  # fmt: skip
+        return self._record("imitation", version, self.demonstrations)
+
+    def _round(self, index: int) -> StageRecord:
+        name, folder = f"round {index}", self.output / f"round_{index}"
+        settings, first = self.settings, index * _ROUND_SEEDS
+        current, tell = self.current, self._teller(name)
+        seeds = range(ROLLOUT_SEED + first, ROLLOUT_SEED + first + settings.rollouts)
+        rollouts = self.collector.episodes(current, seeds, folder / "rollouts", stochastic=True)
+        self.played += rollouts
+        self.own += rollouts
+        known = [*self.demonstrations, *self.played]
+        candidates: dict[str, Path] = {}
+        if successes(self.own) < len(self.own):  # otherwise there is nothing to improve
+            found = improve_offline(
+                current, folder / "offline", known, self.own, settings.offline_settings, tell,
+                self._name(f"round_{index}"),
+            )  # fmt: skip
+            candidates = {f"iterate {each.iteration}": each.version for each in found}
+        if settings.retrain != "none":
+            again = settings.imitation_settings.model_copy(update={"episodes": settings.retrain})
+            candidates["imitation"] = train_imitation(
+                known, self.task, self.robot, folder / "imitation", again, tell,
+                self._name(f"round_{index}_imitation"),
+            )  # fmt: skip
+        trials = self._trials(folder / "trials", first, {"current": current} | candidates)
+        won = {each: successes(episodes) for each, episodes in trials.items()}
+        chosen = max(won, key=lambda each: (won[each], each == "current"))
+        tried = [episode for episodes in trials.values() for episode in episodes]
+        self.played += tried
+        self.own = [*self.own, *trials["current"]] if chosen == "current" else [*trials[chosen]]
+        record = self._record(
+            name, {"current": current, **candidates}[chosen], [*rollouts, *tried]
+        )
+        return record.model_copy(
+            update={
+                "trials": {each: (won[each], len(trials[each])) for each in trials},
+                "chosen": chosen,
+            }
+        )
+
+    def _trials(
+        self, folder: Path, first: int, versions: dict[str, Path]
+    ) -> dict[str, Sequence[Episode]]:
+        seeds = range(TRIAL_SEED + first, TRIAL_SEED + first + self.settings.trials)
+        return {
+            name: self.collector.episodes(
+                version, seeds, folder / name.replace(" ", "_"), stochastic=False
+            )
+            for name, version in versions.items()
+        }
+
+    def _online(self) -> StageRecord:
+        version = improve_version(
+            self.current, self.output / "online", self.settings.online_settings,
+            self.collector.decisions, self._teller("online"), self._name("online"),
+        )  # fmt: skip
+        metrics = read_manifest(version).metrics
+        return self._record("online", version, ()).model_copy(
+            update={
+                "episodes": int(metrics["online_episodes"]),
+                "periods": int(metrics["online_periods"]),
+            }
+        )
+
+    def _record(self, name: str, version: Path, episodes: Sequence[Episode]) -> StageRecord:
+        return StageRecord(
+            name=name,
+            version=str(version.resolve().relative_to(self.output.resolve())),
+            episodes=len(episodes),
+            periods=sum(map(len, episodes)),
+            seconds=0.0,
+        )
+
+    def _name(self, stage: str) -> str:
+        """Of a version: no two runs of a task share one."""
+        return f"{self.task.name}_{self.output.resolve().name}_{stage}"
+
+    def _teller(self, name: str) -> Callable[[Progress], None]:
+        return lambda progress: self.on_progress(name, progress)

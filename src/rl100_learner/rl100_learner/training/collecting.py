@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a run asks of whoever lets policies act: the ROS graph, a robot, or a simulation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.data.episode import Episode
+from rl100_policy.core.policy import DiffusionPolicy
+
+
+@dataclass(frozen=True)
+class Collected:
+    """What roll-outs of one online iteration gave."""
+
+    batch: DecisionBatch
+    successes: int
+    episodes: int
+    periods: int
+    """Control periods of all episodes."""
+
+
+class Collector(Protocol):
+    """Lets policies act and brings back what came of it."""
+
+    def episodes(
+        self, version: Path, seeds: range, folder: Path, *, stochastic: bool
+    ) -> Sequence[Episode]:
+        """Roll-outs of a version by its K-step sampler, one per seed, with every frame.
+
+        Args:
+            version: Folder of the policy version.
+            seeds: Of the start states.
+            folder: Where the episodes are kept; what is there already is not played again.
+            stochastic: Draw every transition; otherwise take its mean, as on the robot.
+        """
+
+    def decisions(
+        self, policy: DiffusionPolicy, seeds: range, generator: torch.Generator
+    ) -> Collected:
+        """Decisions of a policy, one episode per seed, every transition drawn."""
+
+
+def successes(episodes: Sequence[Episode]) -> int:
+    """How many of the episodes were labelled a success."""
+    return sum(episode.outcome == "success" for episode in episodes)

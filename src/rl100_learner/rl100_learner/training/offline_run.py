@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The offline stage as a run: a version and episodes in, versions that the gate let through out.
+
+    encode once -> critics, transition model -> proximal phase under the gate
+    -> distil every snapshot that was accepted -> write it as a candidate
+
+Which candidate replaces the version is for roll-outs to say, and so for the caller. The whole
+stage takes a minute or two; one that was killed is run again, to the same bits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from rl100_learner.algorithms import critics, distillation, offline, transition
+from rl100_learner.algorithms.batches import EncodedDecisions
+from rl100_learner.algorithms.critics import CriticConfig
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.offline import Iteration, OfflineConfig
+from rl100_learner.algorithms.transition import TransitionConfig
+from rl100_learner.data.episode import Episode
+from rl100_learner.training.records import Records
+from rl100_learner.training.run import Progress, threads
+from rl100_learner.training.transitions import encode_decisions
+from rl100_policy.core.config import FrozenModel
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_version import (
+    BagReference,
+    Manifest,
+    load_version,
+    read_manifest,
+    write_version,
+)
+
+RESOLVED, CANDIDATES = "offline.json", "candidates.json"
+
+
+def _distillation() -> DistillationConfig:
+    return DistillationConfig(steps=400)
+
+
+class OfflineSettings(FrozenModel):
+    """Everything that decides the weights of the offline stage, besides the episodes."""
+
+    seed: int = 0
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
+    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """Discount of one control period."""
+    critics: CriticConfig = CriticConfig()
+    transition: TransitionConfig = TransitionConfig()
+    offline: OfflineConfig = OfflineConfig()
+    distillation: DistillationConfig = Field(default_factory=_distillation)
+    """Of the student of every candidate, beginning with the student of the version."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A snapshot that the gate let through.
+
+    Attributes:
+        version: Its folder.
+        iteration: Of the phase, from 1.
+        j: AM-Q estimate.
+        j_snapshot: That of the snapshot it was compared with.
+    """
+
+    version: Path
+    iteration: int
+    j: float
+    j_snapshot: float
+
+
+def improve_offline(
+    version: Path,
+    output: Path,
+    data: Sequence[Episode],
+    own: Sequence[Episode],
+    settings: OfflineSettings,
+    on_progress: Callable[[Progress], None],
+    name: str = "",
+) -> list[Candidate]:
+    """Improve a version on episodes, without acting.
+
+    Args:
+        version: Folder of the version to begin with.
+        output: Folder of the run: records, resolved settings, and the candidates.
+        data: All episodes, of whomever.
+        own: Those in which this version acted; the value of the policy is learned from them.
+        settings: Everything else.
+        on_progress: Called now and then on this thread; an exception from it ends the run.
+        name: Of the candidates, each followed by its iteration; ``<task>_<name of output>`` if
+            empty.
+
+    Returns:
+        The candidates in the order of the phase; none if the gate let nothing through.
+
+    Raises:
+        ConfigError: If ``own`` holds no success or nothing but successes, an episode does not fit
+            the policy, or ``output`` holds another run.
+        PolicyVersionError: If the version is damaged.
+    """
+    policy, parent = load_version(version)
+    _require_both_outcomes(own)
+    told = [settings.model_dump(mode="json"), parent.digest, [[e.id, e.digest] for e in data]]
+    fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    finished = _finished(output, fingerprint)
+    if finished is not None:
+        return finished
+    output.mkdir(parents=True, exist_ok=True)
+    (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
+    with threads(settings.threads), Records(output, 0) as records:
+        name = name or f"{parent.task.name}_{output.resolve().name}"
+        run = _Run(output, name, settings, parent, bags, fingerprint, records, on_progress)
+        found = run.improve(policy, data, own)
+    rows = [
+        {"version": each.version.name, "iteration": each.iteration, "j": each.j,
+         "j_snapshot": each.j_snapshot}
+        for each in found
+    ]  # fmt: skip
+    content = json.dumps({"fingerprint": fingerprint, "candidates": rows}, indent=2) + "\n"
+    (output / CANDIDATES).write_text(content, encoding="utf-8")
+    return found
+
+
+def _require_both_outcomes(own: Sequence[Episode]) -> None:
+    won = sum(episode.outcome == "success" for episode in own)
+    if not 0 < won < len(own):
+        raise ConfigError(
+            f"{won} of {len(own)} roll-outs of the policy are labelled a success, so nothing "
+            "tells good from bad; collect more, look at the labels, or skip this stage"
+        )
+
+
+def _finished(output: Path, fingerprint: str) -> list[Candidate] | None:
+    path = output / CANDIDATES
+    if not path.exists():
+        return None
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if content["fingerprint"] != fingerprint:
+        raise ConfigError(f"{output} holds another run; choose another output folder")
+    return [
+        Candidate(output / row["version"], row["iteration"], row["j"], row["j_snapshot"])
+        for row in content["candidates"]
+    ]
+
+
+@dataclass
+class _Run:
+    output: Path
+    name: str
+    settings: OfflineSettings
+    parent: Manifest
+    bags: tuple[BagReference, ...]
+    fingerprint: str
+    records: Records
+    on_progress: Callable[[Progress], None]
+    seconds: float = 0.0
+    rows: int = 0
+
+    def improve(
+        self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
+    ) -> list[Candidate]:
+        settings = self.settings
+        began = time.perf_counter()
+        everything = encode_decisions(policy, data, settings.gamma)
+        mine = encode_decisions(policy, own, settings.gamma)
+        self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})
+        generator = torch.Generator().manual_seed(settings.seed)
+        began = time.perf_counter()
+        fitted, told = critics.fit(everything, mine, settings.seed, generator, settings.critics)
+        self._tell("critics", 1, 1, began, told | {"loss": told["q_loss"]})
+        began = time.perf_counter()
+        model, told = transition.fit(everything, settings.seed, generator, settings.transition)
+        self._tell("transition model", 1, 1, began, told)
+        states = mine.condition if settings.offline.own_states else everything.condition
+        found: list[Candidate] = []
+        steps = settings.offline.iterations
+        began = time.perf_counter()
+        for index, iteration in enumerate(
+            offline.phase(
+                policy, fitted, model, states, mine.condition[mine.starts],
+                settings.seed, settings.offline,
+            ),
+            start=1,
+        ):  # fmt: skip
+            self._tell("offline", index, steps, began, iteration.metrics)
+            if iteration.decision.accepted:
+                found.append(self._candidate(index, iteration, everything, generator))
+            began = time.perf_counter()
+        return found
+
+    def _candidate(
+        self,
+        index: int,
+        iteration: Iteration,
+        data: EncodedDecisions,
+        generator: torch.Generator,
+    ) -> Candidate:
+        folder = self.output / f"{self.name}_{index}"
+        self._distil(iteration.policy, index, data.condition, generator)
+        decision = iteration.decision
+        candidate = Candidate(folder, index, decision.candidate, decision.incumbent)
+        if folder.exists():  # of a run that was killed; this one came to the same bits
+            if read_manifest(folder).training.get("fingerprint") != self.fingerprint:
+                raise ConfigError(f"{self.output} holds another run; choose another output folder")
+            return candidate
+        write_version(
+            folder,
+            iteration.policy.requires_grad_(False),
+            task=self.parent.task,
+            robot=self.parent.robot,
+            parents=(self.parent.name,),
+            bags=self.bags,
+            metrics=iteration.metrics | {"iteration": float(index), "seconds": self.seconds},
+            training={
+                "fingerprint": self.fingerprint,
+                "settings": self.settings.model_dump(mode="json"),
+            },
+        )
+        return candidate
+
+    def _distil(
+        self, policy: DiffusionPolicy, index: int, conditions: Tensor, generator: torch.Generator
+    ) -> None:
+        config = self.settings.distillation
+        state = distillation.init(policy, config)
+        began = time.perf_counter()
+        stage = f"distillation of iterate {index}"
+        while state.step < config.steps:
+            rows = torch.randint(len(conditions), (config.windows,), generator=generator)
+            metrics = distillation.update(state, conditions[rows], generator, config)
+            if state.step % 50 == 0 or state.step == config.steps:
+                self._tell(stage, state.step, config.steps, began, metrics)
+                began = time.perf_counter()
+        policy.student.load_state_dict(state.averaged.state_dict())
+
+    def _tell(
+        self, stage: str, step: int, steps: int, began: float, metrics: dict[str, float]
+    ) -> None:
+        self.seconds += time.perf_counter() - began
+        self.rows += 1
+        self.records.write(stage, step, self.rows, self.seconds, metrics)
+        self.on_progress(Progress(stage, step, steps, metrics["loss"], self.seconds))

@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Episodes as decisions in the feature space of a policy, for offline learning.
+
+A decision may begin at every control period. Those that are n_c periods apart follow each other,
+so an episode of T periods gives up to n_c trajectories with different first periods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from rl100_learner.algorithms.batches import EncodedDecisions
+from rl100_learner.data.episode import Episode
+from rl100_learner.objectives.returns import bootstrap_discount
+from rl100_learner.training.windows import build_windows, encode_frames
+from rl100_policy.core.policy import DiffusionPolicy
+
+
+def encode_decisions(
+    policy: DiffusionPolicy, episodes: Sequence[Episode], gamma: float
+) -> EncodedDecisions:
+    """All decisions of some episodes, in the features of the policy's encoder.
+
+    The reward is one for the control period in which a success ended the episode, otherwise zero.
+    A success ends the task; an episode that ended otherwise is cut off, and so is what follows.
+
+    Args:
+        policy: Encodes; its normaliser scales the actions.
+        episodes: At least one.
+        gamma: Discount of one control period.
+
+    Raises:
+        ConfigError: If there are no episodes, or one does not fit the policy.
+    """
+    windows = build_windows(episodes, policy.config)
+    every_point = windows.clouds.shape[1]
+    generator = torch.Generator().manual_seed(0)  # orders points, which the encoder does not see
+    features = encode_frames(policy, windows, every_point, 1, generator)[0]
+    n_obs, n_chunk = policy.config.observation.n_obs, policy.config.action.n_chunk
+    rows, following, lasting, last, first = [], [], [], [], []
+    first_window = first_frame = 0
+    for episode in episodes:
+        periods = len(episode)
+        for offset in range(min(n_chunk, periods)):
+            t = np.arange(offset, periods, n_chunk)
+            until = np.minimum(t + n_chunk, periods)
+            rows.append(first_window + t)
+            frames = np.maximum(until[:, None] + np.arange(1 - n_obs, 1), 0)
+            following.append(first_frame + frames)
+            lasting.append(until - t)
+            last.append(t == t[-1])
+            first.append(t == 0)
+        first_window += periods
+        first_frame += periods + 1
+    row = torch.from_numpy(np.concatenate(rows))
+    duration = torch.from_numpy(np.concatenate(lasting))
+    ends = torch.from_numpy(np.concatenate(last))
+    won = ends & torch.from_numpy(
+        np.repeat([episode.outcome == "success" for episode in episodes], list(map(len, episodes)))
+    )
+    actions = policy.normalizer.action(windows.actions[windows.action_rows[row]])
+    return EncodedDecisions(
+        condition=features[windows.frame_rows[row]].flatten(1),
+        action=actions.clamp(-1.0, 1.0),
+        next_condition=features[torch.from_numpy(np.concatenate(following))].flatten(1),
+        rewards=won * gamma ** (duration.float() - 1.0),
+        discounts=bootstrap_discount(duration, won, gamma),
+        ends=ends,
+        starts=torch.from_numpy(np.concatenate(first)),
+    )

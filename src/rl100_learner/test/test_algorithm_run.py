@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Algorithm 1 on a task of seconds: its stages, what they leave, and what a kill changes."""
+
+import json
+from pathlib import Path
+
+import pytest
+from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
+
+from rl100_learner.algorithms.critics import CriticConfig
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
+from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.optimizers import OptimizerConfig
+from rl100_learner.algorithms.transition import TransitionConfig
+from rl100_learner.algorithms.value import ValueConfig
+from rl100_learner.training.algorithm_run import (
+    STAGES,
+    AlgorithmSettings,
+    read_stages,
+    run_algorithm,
+)
+from rl100_learner.training.records import read_metrics
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import WEIGHTS, read_manifest
+
+DEMONSTRATIONS = [make_episode(index) for index in range(12)]
+QUICK_DISTILLATION = DistillationConfig(
+    steps=5, windows=16, ema=0.5, optimizer=OptimizerConfig(warmup_steps=2)
+)
+SETTINGS = AlgorithmSettings(
+    **quick_settings(60, 5).model_dump(),
+    rounds=2,
+    rollouts=8,
+    trials=4,
+    critics=CriticConfig(steps=30, width=16, returns=ValueConfig(width=8)),
+    transition=TransitionConfig(steps=20, widths=(16,)),
+    offline=OfflineConfig(iterations=2, states=16, gate=GateConfig(enabled=False)),
+    candidate_distillation=QUICK_DISTILLATION,
+    online=OnlineConfig(iterations=2, episodes=6, value=ValueConfig(width=8)),
+    online_distillation=QUICK_DISTILLATION,
+).model_copy(update={"n_chunk": 4})
+
+
+def silent(*_):
+    pass
+
+
+class KilledError(Exception):
+    """Stands for the end of the process."""
+
+
+def run(output: Path, settings=SETTINGS, collector=None, on_progress=silent, **options):
+    collector = collector or ReachCollector()
+    return run_algorithm(
+        DEMONSTRATIONS, TASK, ROBOT, output, settings, collector, on_progress, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    output = tmp_path_factory.mktemp("whole") / "run"
+    return output, run(output)
+
+
+def test_every_stage_leaves_a_version_that_names_its_parent(whole):
+    output, records = whole
+    assert [record.name for record in records] == ["imitation", "round 1", "round 2", "online"]
+    versions = [output / record.version for record in records]
+    assert all((version / WEIGHTS).exists() for version in versions)
+    assert read_manifest(versions[-1]).parents == (versions[-2].name,)
+    assert versions[0].name == "reach_run_imitation"
+    assert versions[-1].name == "reach_run_online"
+    assert [*read_stages(output)] == records
+
+
+def test_a_round_tries_the_current_version_and_all_candidates_from_the_same_starts(whole):
+    output, records = whole
+    for index, record in enumerate(records[1:3], start=1):
+        assert set(record.trials) == {"current", "iterate 1", "iterate 2", "imitation"}
+        assert record.chosen in record.trials
+        assert record.trials[record.chosen][0] == max(won for won, _ in record.trials.values())
+        folder = output / f"round_{index}" / "trials"
+        assert {path.name for path in folder.iterdir()} == {
+            "current", "iterate_1", "iterate_2", "imitation",
+        }  # fmt: skip
+        assert record.episodes == 8 + 4 * 4
+    assert records[3].episodes == 2 * 6
+
+
+def test_what_was_played_in_a_round_is_learned_from_in_the_next(whole):
+    output, _ = whole
+    sizes = []
+    for index in (1, 2):
+        version = next((output / f"round_{index}" / "offline").glob("reach_*_1"))
+        sizes.append(len(read_manifest(version).bags))
+    assert sizes == [12 + 8, 12 + (8 + 16) + 8]
+
+
+def test_the_offline_stage_records_estimate_and_decision(whole):
+    output, _ = whole
+    rows = [
+        row for row in read_metrics(output / "round_1" / "offline") if row["stage"] == "offline"
+    ]
+    assert [row["step"] for row in rows] == [1, 2]
+    assert all({"j", "j_snapshot", "accepted", "kl", "q"} <= row.keys() for row in rows)
+
+
+def test_a_second_call_plays_and_trains_nothing(whole):
+    output, records = whole
+    collector, told = ReachCollector(), []
+    again = run(output, collector=collector, on_progress=lambda *args: told.append(args))
+    assert again == records
+    assert collector.asked == []
+    assert told == []
+
+
+@pytest.mark.parametrize("stage", ["imitation", "round 1", "online"])
+def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, stage):
+    output, records = whole
+
+    def kill(name, progress):
+        if name == stage and progress.step >= progress.steps / 2:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        run(tmp_path / "run", on_progress=kill)
+    resumed = run(tmp_path / "run")
+    for one, other in zip(records, resumed, strict=True):
+        assert one.version == other.version
+        weights = [
+            (folder / one.version / WEIGHTS).read_bytes() for folder in (output, tmp_path / "run")
+        ]
+        assert weights[0] == weights[1]
+
+
+def test_stages_can_be_run_one_by_one(tmp_path):
+    collector = ReachCollector()
+    settings = SETTINGS.model_copy(update={"rounds": 1})
+    first = run(tmp_path / "run", settings, collector, stages=("imitation",))
+    assert [record.name for record in first] == ["imitation"]
+    assert collector.asked == []
+    then = run(tmp_path / "run", settings, collector, stages=("online",))
+    assert [record.name for record in then] == ["imitation", "online"]
+    assert collector.asked == ["online", "online"]
+
+
+def test_a_stage_without_the_one_before_it_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="run the stage imitation first"):
+        run(tmp_path / "run", stages=("online",))
+
+
+def test_a_run_with_other_settings_in_the_same_folder_is_refused(whole):
+    output, _ = whole
+    before = (output / STAGES).read_text()
+    with pytest.raises(ConfigError, match="other settings or demonstrations"):
+        run(output, SETTINGS.model_copy(update={"seed": 7}))
+    assert (output / STAGES).read_text() == before
+
+
+def test_roll_outs_that_all_fail_end_the_round_with_what_to_do(tmp_path):
+    class Hopeless(ReachCollector):
+        TOLERANCE_M = 0.0
+
+    with pytest.raises(ConfigError, match="0 of 8 roll-outs"):
+        run(tmp_path / "run", collector=Hopeless())
+    assert json.loads((tmp_path / "run" / STAGES).read_text())[0]["name"] == "imitation"
+
+
+def test_where_nothing_fails_there_is_nothing_to_improve_offline(tmp_path):
+    class Easy(ReachCollector):
+        TOLERANCE_M = 10.0
+
+    settings = SETTINGS.model_copy(update={"rounds": 1, "retrain": "none"})
+    _, record = run(tmp_path / "run", settings, Easy(), stages=("imitation", "offline"))
+    assert record.trials == {"current": (4, 4)}
+    assert record.chosen == "current"
