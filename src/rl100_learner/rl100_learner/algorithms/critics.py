@@ -126,7 +126,7 @@ def _regress(
         rows = _rows(data, generator, config)
         squares = (q(data.condition[rows], data.action[rows]) - target[rows]) ** 2
         _step(optimizer, squares.mean(dim=1).sum(), step, config)
-        if step >= 0.9 * config.steps:
+        if step >= int(0.9 * config.steps):
             tail.append(float(squares.detach().mean()))
     error = sum(tail) / len(tail)
     spread = float(target.var(unbiased=False).clamp_min(1e-12))
@@ -155,7 +155,7 @@ def _implicit(
         _step(optimizer, value_loss + critic_loss, step, config)
         with torch.no_grad():
             torch._foreach_lerp_(list(slow.parameters()), list(q.parameters()), config.target_rate)
-        if step >= 0.9 * config.steps:
+        if step >= int(0.9 * config.steps):
             per_member = float(critic_loss.detach()) / config.members
             tail.append((per_member, float(value_loss.detach()), float(target.var())))
     error, value_error, spread = (sum(each) / len(tail) for each in zip(*tail, strict=True))

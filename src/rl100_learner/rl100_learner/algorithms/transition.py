@@ -134,6 +134,6 @@ def _learn(
         optimizer.zero_grad(set_to_none=True)
         (loss + bounds).backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         optimizer.step()
-        if step >= 0.9 * config.steps:
+        if step >= int(0.9 * config.steps):
             tail.append(float(loss.detach()) / config.members)
     return sum(tail) / len(tail)
