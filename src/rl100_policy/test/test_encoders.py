@@ -212,36 +212,40 @@ def test_the_residual_network_has_no_batch_statistics_and_the_size_of_the_known_
     assert sum(p.numel() for p in encoder.backbone.parameters()) == 11_689_512 - 513_000
 
 
-def published_weights(backbone: nn.Module) -> dict[str, torch.Tensor]:
-    """Weights as they are published: with BatchNorm's statistics and a classifier."""
-    weights = {k: torch.randn_like(v) for k, v in backbone.network.state_dict().items()}
-    return weights | {
-        "bn1.running_mean": torch.zeros(64),
-        "bn1.running_var": torch.ones(64),
-        "bn1.num_batches_tracked": torch.tensor(7),
-        "fc.weight": torch.zeros((1000, 512)),
-        "fc.bias": torch.zeros(1000),
+def published_weights(name: str) -> dict[str, torch.Tensor]:
+    """A state dict as torchvision publishes them, with BatchNorm and classifier; other numbers."""
+    make(name)  # imports torchvision
+    from torchvision import models
+
+    if name == "resnet18":
+        network = models.resnet18()
+    else:
+        network = models.VisionTransformer(32, 16, 2, 4, 16, 64)
+    return {
+        key: torch.randn_like(value) if value.is_floating_point() else value
+        for key, value in network.state_dict().items()
     }
 
 
-def with_pretrained(path, **changes) -> ImageEncoder:
-    config = KINDS["resnet18"].model_copy(update={"pretrained": str(path), **changes})
+def with_pretrained(path, name="resnet18", **changes) -> ImageEncoder:
+    config = KINDS[name].model_copy(update={"pretrained": str(path), **changes})
     return build_encoder(config, D_Q)
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_backbone_begins_with_pretrained_weights(tmp_path, suffix):
-    weights = published_weights(make("resnet18").backbone)
-    path = tmp_path / f"resnet18{suffix}"
+@pytest.mark.parametrize("name", ["resnet18", "vit"])
+def test_a_backbone_begins_with_pretrained_weights(tmp_path, name, suffix):
+    weights = published_weights(name)
+    path = tmp_path / f"weights{suffix}"
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
-    encoder = with_pretrained(path)
+    encoder = with_pretrained(path, name)
     for key, value in encoder.backbone.network.state_dict().items():
         assert torch.equal(value, weights[key]), key
 
 
 def test_a_frozen_backbone_does_not_learn(tmp_path):
     path = tmp_path / "resnet18.safetensors"
-    save_file(published_weights(make("resnet18").backbone), path)
+    save_file(published_weights("resnet18"), path)
     encoder = with_pretrained(path, freeze_backbone=True)
     assert not any(p.requires_grad for p in encoder.backbone.parameters())
     learning = {id(p) for p in encoder.parameters() if p.requires_grad}
@@ -250,7 +254,7 @@ def test_a_frozen_backbone_does_not_learn(tmp_path):
 
 
 def test_weights_of_another_network_are_refused_by_name(tmp_path):
-    weights = published_weights(make("resnet18").backbone)
+    weights = published_weights("resnet18")
     weights["bn1.scale"] = weights.pop("bn1.weight")
     weights["conv1.weight"] = torch.zeros((64, 6, 7, 7))
     save_file(weights, tmp_path / "other.safetensors")
