@@ -136,18 +136,17 @@ class Encoder(nn.Module, ABC):
     bottleneck: Bottleneck | None
 
     @abstractmethod
-    def visual_features(
+    def look(
         self, visual: Tensor, proprio: Tensor, normalizer: PolicyNormalizer
-    ) -> Tensor:
-        """Description of what is seen, [C, F]; arguments as in :meth:`forward`."""
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Description of what is seen, [C, F], and what passes the bottleneck as it is, [C, d].
 
-    def unfiltered(self, visual: Tensor, normalizer: PolicyNormalizer) -> list[Tensor]:  # noqa: ARG002
-        """Parts of the frame vector that pass the bottleneck as they are, each [C, d]."""
-        return []
+        Arguments as in :meth:`forward`.
+        """
 
     @abstractmethod
     def visual_modules(self) -> Iterable[nn.Module]:
-        """Modules behind :meth:`visual_features` that learn."""
+        """Modules behind :meth:`look` that learn."""
 
     def reconstruct_points(
         self,
@@ -183,7 +182,7 @@ class Encoder(nn.Module, ABC):
             normalizer: Of the policy.
             generator: Draws the latents of a bottleneck; None takes their means.
         """
-        seen = self.visual_features(visual, proprio, normalizer)
+        seen, as_it_is = self.look(visual, proprio, normalizer)
         felt: Tensor = self.proprio(normalizer.proprio(proprio))
         posterior: Posterior | None = None
         if self.bottleneck is not None:
@@ -191,7 +190,7 @@ class Encoder(nn.Module, ABC):
             posterior = gaussians
             latent = gaussians.mean if generator is None else sample_latent(gaussians, generator)
             seen, felt = torch.split(latent, [seen.shape[1], felt.shape[1]], dim=-1)
-        frame = torch.cat([seen, felt, *self.unfiltered(visual, normalizer)], dim=-1)
+        frame = torch.cat([seen, felt, *as_it_is], dim=-1)
         return Features(frame, seen, felt, posterior)
 
     def feature_parameters(self) -> list[nn.Parameter]:

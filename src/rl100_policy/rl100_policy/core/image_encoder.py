@@ -164,15 +164,14 @@ class ImageEncoder(Encoder):
             )
         return (image - self.mean) / self.deviation
 
-    def visual_features(
+    def look(
         self,
         visual: Tensor,
         proprio: Tensor,  # noqa: ARG002
         normalizer: PolicyNormalizer,  # noqa: ARG002
-    ) -> Tensor:
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Description of each image, [C, features]."""
-        features: Tensor = self.head(self.backbone(self.prepare(visual)))
-        return features
+        return self.head(self.backbone(self.prepare(visual))), ()
 
     def visual_modules(self) -> Iterable[nn.Module]:
         """The head, and the backbone unless it is frozen."""

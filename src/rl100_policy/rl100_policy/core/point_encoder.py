@@ -135,15 +135,13 @@ class PointEncoder(Encoder):
         features: Tensor = self.head(pool(self.points, points))
         return features
 
-    def visual_features(
+    def look(
         self, visual: Tensor, proprio: Tensor, normalizer: PolicyNormalizer
-    ) -> Tensor:
-        """Description of each cloud, [C, features]."""
-        return self.pooled(visual, cloud_centre(visual), proprio[:, :3], normalizer.cloud)
-
-    def unfiltered(self, visual: Tensor, normalizer: PolicyNormalizer) -> list[Tensor]:
-        """The middle of the cloud, [-1, 1], if it is asked for."""
-        return [normalizer.cloud(cloud_centre(visual))] if self.config.append_centre else []
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Description of each cloud, [C, features]; its middle, [-1, 1], if it is asked for."""
+        centre = cloud_centre(visual)
+        pooled = self.pooled(visual, centre, proprio[:, :3], normalizer.cloud)
+        return pooled, (normalizer.cloud(centre),) if self.config.append_centre else ()
 
     def visual_modules(self) -> Iterable[nn.Module]:
         """Point network and head."""

@@ -26,14 +26,14 @@ class StateEncoder(Encoder):
         self.frame_dim = sizes[-1]
         self.bottleneck = build_bottleneck(config, 0, proprio_dim)
 
-    def visual_features(
+    def look(
         self,
         visual: Tensor,  # noqa: ARG002
         proprio: Tensor,
         normalizer: PolicyNormalizer,  # noqa: ARG002
-    ) -> Tensor:
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Nothing: [C, 0]."""
-        return proprio[:, :0]
+        return proprio[:, :0], ()
 
     def visual_modules(self) -> Iterable[nn.Module]:
         """None."""
