@@ -49,7 +49,8 @@ BREACHES = [
 
 OUTSIDE = {
     "rl100_policy.core": {
-        "fpsample", "numpy", "pinocchio", "pydantic", "safetensors", "scipy", "torch", "yaml"
+        "fpsample", "numpy", "pinocchio", "pydantic", "safetensors", "scipy", "torch",
+        "torchvision", "yaml",
     },
     "rl100_policy.bags": {"mcap", "numpy", "pydantic", "rosbags", "yaml", "zstandard"},
     "rl100_learner": {"numpy", "pydantic", "safetensors", "torch", "yaml"},

@@ -68,3 +68,16 @@ def test_statistics_survive_the_state_dict_bit_for_bit():
 def test_unusable_data_are_refused(values):
     with pytest.raises(ConfigError):
         LimitsNormalizer(2).fit(values)
+
+
+@pytest.mark.parametrize(
+    "clouds", [None, torch.zeros((4, 0, 3)), torch.zeros((2, 8, 8, 3), dtype=torch.uint8)]
+)
+def test_a_policy_that_sees_no_points_keeps_the_normaliser_of_clouds(clouds):
+    values = torch.tensor([[0.0, 2.0], [4.0, 6.0]])
+    normalizer = PolicyNormalizer(action_dim=2, proprio_dim=2)
+    normalizer.fit(actions=values, proprio=values, clouds=clouds)
+    torch.testing.assert_close(
+        normalizer.proprio(values), torch.tensor([[-1.0, -1.0], [1.0, 1.0]])
+    )
+    assert torch.equal(normalizer.cloud(torch.ones(3)), torch.ones(3))

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from rl100_policy.core.normalizer import LimitsNormalizer
+from rl100_policy.core.normalizer import LimitsNormalizer, PolicyNormalizer
 from rl100_policy.core.point_encoder import PointEncoder, cloud_centre, critical_max_pool, max_pool
 from rl100_policy.core.policy_config import PointEncoderConfig
 
@@ -73,8 +73,9 @@ def cloud_and_tool() -> tuple[torch.Tensor, torch.Tensor]:
 def encode(
     encoder: PointEncoder, limits: LimitsNormalizer, cloud: torch.Tensor, tool: torch.Tensor
 ) -> torch.Tensor:
-    centre = cloud_centre(cloud)
-    return encoder.assemble(encoder.pooled(cloud, centre, tool, limits), centre, tool, limits)
+    normalizer = PolicyNormalizer(action_dim=2, proprio_dim=3)
+    normalizer.cloud.load_state_dict(limits.state_dict())
+    return encoder(cloud, tool, normalizer).frame
 
 
 def test_order_of_points_does_not_matter(encoder, limits):
@@ -127,12 +128,20 @@ def test_shape_frame_ignores_where_the_object_is(limits):
     )
 
 
-def test_reconstruction_head_decodes_the_configured_number_of_points(encoder):
-    assert encoder.reconstruct(torch.zeros((5, 48))).shape == (5, 24, 3)
+def test_reconstruction_is_compared_relative_to_the_middle_in_units_of_the_scale(encoder):
+    cloud, tool = cloud_and_tool()
+    features = encoder(cloud, tool, PolicyNormalizer(action_dim=2, proprio_dim=3))
+    decoded, seen = encoder.reconstruct_points(features, cloud)
+    assert decoded.shape == (4, 24, 3)
+    torch.testing.assert_close(cloud_centre(seen), torch.zeros((4, 3)), rtol=0, atol=1e-6)
+    extent = cloud.amax(1) - cloud.amin(1)
+    torch.testing.assert_close(seen.amax(1) - seen.amin(1), extent / 0.06)
 
 
-def test_encoder_without_reconstruction_head_refuses_to_reconstruct():
+def test_encoder_without_reconstruction_head_reconstructs_nothing():
     bare = PointEncoder(PointEncoderConfig(reconstruction_points=0), proprio_dim=3)
     assert not [name for name, _ in bare.named_parameters() if name.startswith("decoder")]
-    with pytest.raises(RuntimeError, match="reconstruction_points"):
-        bare.reconstruct(torch.zeros((5, 48)))
+    cloud, tool = cloud_and_tool()
+    features = bare(cloud, tool, PolicyNormalizer(action_dim=2, proprio_dim=3))
+    assert bare.reconstruct_points(features, cloud) is None
+    assert bare.reconstruct_proprio(features) is None

@@ -13,6 +13,8 @@ from rl100_policy.core.policy_config import (
     ObservationSize,
     PolicyConfig,
     ResidualMlpConfig,
+    SkipNetConfig,
+    preset,
 )
 from rl100_policy.core.sampler import transition_log_prob
 
@@ -123,6 +125,64 @@ def test_global_random_state_is_left_alone(policy):
     before = torch.random.get_rng_state()
     policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+SIZES = {
+    "points": ObservationSize(n_points=16),
+    "state": ObservationSize(n_points=0, proprio_dim=2),
+    "image": ObservationSize(n_points=0, height=24, width=32),
+}
+
+
+def seen(size: ObservationSize, batch: int = 3) -> tuple[torch.Tensor, torch.Tensor]:
+    """Windows as the policy's configuration says they look."""
+    generator = torch.Generator().manual_seed(1)
+    shape = (batch, size.n_obs, *size.visual_shape)
+    visual = torch.rand(shape, generator=generator)
+    if size.sight == "image":
+        visual = (255 * visual).to(torch.uint8)
+    return visual, torch.rand((batch, size.n_obs, size.proprio_dim), generator=generator)
+
+
+@pytest.mark.parametrize("size", SIZES.values(), ids=SIZES)
+@pytest.mark.parametrize("net", [TINY, SkipNetConfig(hidden=16, depth=1)], ids=lambda n: n.kind)
+def test_a_single_action_is_a_chunk_of_one(size, net):
+    config = preset("small", size, ActionSize(n_chunk=1, dim=2))
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(config.model_copy(update={"denoiser": net, "student": net}))
+    several = policy.decide(*seen(size), sampler="ddim", noise_seed=7, deterministic=False)
+    again = policy.train().decide(*seen(size), sampler="ddim", noise_seed=7, deterministic=False)
+    single = policy.decide(*seen(size), sampler="one_step", noise_seed=7)
+    assert several.actions.shape == single.actions.shape == (3, 1, 2)
+    assert several.latents.shape == (3, 6, 1, 2)
+    assert torch.equal(several.latents, again.latents)
+    assert not torch.equal(several.actions[0], several.actions[1])
+
+
+def test_the_paper_preset_for_single_actions_decides():
+    size = ObservationSize(n_obs=3, n_points=64, proprio_dim=7)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(preset("paper_single", size, ActionSize(n_chunk=1, dim=7)))
+    assert policy.condition_dim == 3 * (64 + 64)
+    decision = policy.decide(*seen(size), sampler="ddim", noise_seed=7, deterministic=False)
+    assert decision.log_probs.shape == (3, 10)
+    assert max(decision.sigmas) == pytest.approx(0.8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "visual", "says"),
+    [
+        ("state", torch.zeros((1, 2, 5, 3)), r"no points should be \[B, 2, 0, 3\], found .*5, 3"),
+        ("image", torch.zeros((1, 2, 24, 24, 3), dtype=torch.uint8), r"\[B, 2, 24, 32, 3\]"),
+        ("image", torch.zeros((1, 2, 24, 32, 3)), "type uint8, found torch.float32"),
+        ("points", torch.zeros((1, 2, 16, 3), dtype=torch.uint8), "type float32, found"),
+    ],
+)
+def test_what_is_seen_must_be_what_the_encoder_reads(kind, visual, says):
+    size = SIZES[kind]
+    policy = DiffusionPolicy(preset("small", size, ActionSize()))
+    with pytest.raises(ObservationError, match=says):
+        policy.decide(visual, torch.zeros((1, 2, size.proprio_dim)), sampler="ddim", noise_seed=0)
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ wrong."""
 
 import hashlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,19 @@ from rl100_policy.core.config import (
 )
 from rl100_policy.core.errors import PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import PolicyConfig, ResidualMlpConfig
+from rl100_policy.core.policy_config import (
+    ActionSize,
+    ImageEncoderConfig,
+    ObservationSize,
+    PointEncoderConfig,
+    PolicyConfig,
+    ResidualMlpConfig,
+    ResNet18Config,
+    SkipNetConfig,
+    StateEncoderConfig,
+    UNet1dConfig,
+    VitConfig,
+)
 from rl100_policy.core.policy_version import (
     CONFIG,
     MANIFEST,
@@ -106,6 +119,93 @@ def test_weights_normaliser_and_decisions_survive_bit_for_bit(tmp_path):
         loaded.decide(cloud, proprio, sampler="ddim", noise_seed=5).actions,
         policy.decide(cloud, proprio, sampler="ddim", noise_seed=5).actions,
     )
+
+
+KINDS = {
+    "skip_net": PolicyConfig(
+        action=ActionSize(n_chunk=1),
+        denoiser=SkipNetConfig(hidden=16, depth=1),
+        student=SkipNetConfig(hidden=16, depth=1),
+    ),
+    "unet1d": PolicyConfig(
+        denoiser=UNet1dConfig(channels=(8, 16), groups=4, time_features=8),
+        student=ResidualMlpConfig(width=16, blocks=1),
+    ),
+    "bottleneck": PolicyConfig(encoder=PointEncoderConfig(bottleneck=True)),
+    "state": PolicyConfig(
+        observation=ObservationSize(n_points=0, proprio_dim=5),
+        encoder=StateEncoderConfig(proprio_widths=(8,), bottleneck=True),
+    ),
+    "resnet18": PolicyConfig(
+        observation=ObservationSize(n_points=0, height=32, width=32),
+        encoder=ImageEncoderConfig(backbone=ResNet18Config(side=32)),
+    ),
+    "vit": PolicyConfig(
+        observation=ObservationSize(n_points=0, height=32, width=48),
+        encoder=ImageEncoderConfig(backbone=VitConfig(side=32, dim=16, depth=1), bottleneck=True),
+    ),
+}
+
+
+@pytest.mark.parametrize("config", KINDS.values(), ids=KINDS)
+def test_every_kind_of_network_survives_bit_for_bit(tmp_path, config):
+    torch.manual_seed(3)
+    policy = DiffusionPolicy(config)
+    write(tmp_path / "v", policy)
+    loaded, _ = load_version(tmp_path / "v")
+    assert loaded.config == config
+    size = config.observation
+    visual = 255 * torch.rand((2, size.n_obs, *size.visual_shape))
+    visual = visual.to(torch.uint8) if size.sight == "image" else visual
+    proprio = torch.rand((2, size.n_obs, size.proprio_dim))
+    for sampler in ("ddim", "one_step"):
+        assert torch.equal(
+            loaded.decide(visual, proprio, sampler=sampler, noise_seed=5).latents,
+            policy.decide(visual, proprio, sampler=sampler, noise_seed=5).latents,
+        )
+
+
+def test_a_version_from_before_there_were_kinds_of_encoders_loads(folder):
+    """Its configuration has neither ``kind`` nor anything about images or a bottleneck."""
+    before, _ = load_version(folder)
+    config = json.loads((folder / CONFIG).read_text())
+    for key in ("kind", "bottleneck", "proprio_reconstruction_widths"):
+        del config["encoder"][key]
+    for key in ("height", "width"):
+        del config["observation"][key]
+    (folder / CONFIG).write_text(json.dumps(config))
+    reseal(folder)
+    after, _ = load_version(folder)
+    assert after.config == before.config
+
+
+def test_a_version_does_not_need_the_file_its_backbone_began_with(tmp_path):
+    config = KINDS["resnet18"]
+    begun = DiffusionPolicy(config)
+    weights = begun.encoder.backbone.network.state_dict()
+    save_file(weights, tmp_path / "begin.safetensors")
+    encoder = config.encoder.model_copy(
+        update={"pretrained": str(tmp_path / "begin.safetensors"), "freeze_backbone": True}
+    )
+    policy = DiffusionPolicy(config.model_copy(update={"encoder": encoder}))
+    write(tmp_path / "v", policy)
+    (tmp_path / "begin.safetensors").unlink()
+    loaded, _ = load_version(tmp_path / "v")
+    for key, value in weights.items():
+        assert torch.equal(loaded.encoder.backbone.network.state_dict()[key], value), key
+
+
+def test_a_version_whose_networks_need_a_library_that_is_not_there_says_so(tmp_path, monkeypatch):
+    write(tmp_path / "v", DiffusionPolicy(KINDS["vit"]))
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(PolicyVersionError, match=r"cannot build the networks .*torchvision"):
+        load_version(tmp_path / "v")
+
+
+@pytest.mark.parametrize("kind", ["state", "vit"])
+def test_a_runner_warms_up_whatever_is_seen(kind):
+    policy = DiffusionPolicy(KINDS[kind])
+    PolicyRunner(policy, "v", sampler="ddim", deterministic=True, noise_seed=0).warm_up()
 
 
 def test_manifest_tells_where_the_version_came_from(folder):

@@ -13,7 +13,8 @@ class WindowBatch:
     """Observation windows and the action chunks that followed them.
 
     Attributes:
-        cloud: [U, n_obs, N, 3] float32, base frame [m]; points of a cloud in random order.
+        cloud: What was seen, as ``DiffusionPolicy`` takes it: [U, n_obs, N, 3] float32, base frame
+            [m], points in random order; or pixels, or no points.
         proprio: [U, n_obs, d_q] float32, SI units.
         actions: [U, n_c, d_a] float32, SI units of the action space.
     """

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imitation learning: fit the denoiser and the point encoder to demonstrated chunks, end to end.
+"""Imitation learning: fit denoiser and encoder to demonstrated chunks, end to end.
 
-    loss = diffusion_loss(F(x_t, t, c), a, eps) + chamfer_weight * chamfer(decoder(pooled), points)
+    loss = diffusion_loss(F(x_t, t, c), a, eps) + auxiliary_loss(c)
 
-Each encoded window is used with several (t, eps) draws, because on a CPU the encoder is the cost.
+Where the encoder has a bottleneck, its latents are drawn, here and nowhere else. Each encoded
+window is used with several (t, eps) draws, because on a CPU the encoder is the cost.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
 from torch import Tensor
 
+from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import WindowBatch
 from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
-from rl100_learner.objectives.chamfer import chamfer_distance
 from rl100_learner.objectives.diffusion import Target, add_noise, diffusion_loss
-from rl100_policy.core.policy import DiffusionPolicy, Encoding
+from rl100_policy.core.policy import DiffusionPolicy
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,12 @@ class ImitationConfig:
     chamfer_weight: NonNegativeFloat = 0.2
     chamfer_points: PositiveInt = 48
     """Input points the reconstruction is compared with."""
+    proprio_weight: NonNegativeFloat = 0.2
+    """Of the reconstruction of proprioception, which comes with an encoder's bottleneck."""
+    bottleneck_weight: NonNegativeFloat = 1e-4
+    """Of the divergence from the standard normal, if the encoder has a bottleneck."""
+    bottleneck_ramp: Annotated[float, Field(ge=0.0, le=1.0)] = 0.0
+    """Share of the steps in which bottleneck_weight rises linearly from 0."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.995
     """Decay of the averaged weights, which are the ones deployed."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -66,14 +73,17 @@ def update(
 
     Returns:
         ``loss`` (sum), ``loss_diffusion``, ``loss_chamfer`` (units of the encoder's centre_scale),
-        ``lr_share``.
+        ``loss_proprio`` (squared normalised units), ``loss_bottleneck`` (nat), ``lr_share``. The
+        terms are without their weights, and 0 without a head or a weight.
     """
-    encoding = state.policy.encode_window(batch.cloud, batch.proprio)
-    denoising = _denoising_loss(state.policy, encoding.condition, batch.actions, generator, config)
-    chamfer = denoising.new_zeros(())
-    if config.chamfer_weight > 0 and state.policy.encoder.decoder is not None:
-        chamfer = _reconstruction_loss(state.policy, encoding, batch.cloud, config.chamfer_points)
-    loss = denoising + config.chamfer_weight * chamfer
+    policy = state.policy
+    encoding = policy.encode_window(batch.cloud, batch.proprio, generator)
+    denoising = _denoising_loss(policy, encoding.condition, batch.actions, generator, config)
+    weights = auxiliary_weights(config, state.step)
+    auxiliary = auxiliary_loss(
+        policy, encoding, batch.cloud, batch.proprio, weights, config.chamfer_points
+    )
+    loss = denoising + auxiliary.total
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     lr_share = state.optimizer.step(state.step)
@@ -82,9 +92,18 @@ def update(
     return {
         "loss": float(loss.detach()),
         "loss_diffusion": float(denoising.detach()),
-        "loss_chamfer": float(chamfer.detach()),
+        **auxiliary.metrics(),
         "lr_share": lr_share,
     }
+
+
+def auxiliary_weights(config: ImitationConfig, step: int) -> AuxiliaryWeights:
+    """Weights of the auxiliary losses at 0-based ``step``."""
+    ramp = config.bottleneck_ramp * config.steps
+    share = min(1.0, (step + 1) / ramp) if ramp > 0 else 1.0
+    return AuxiliaryWeights(
+        config.chamfer_weight, config.proprio_weight, share * config.bottleneck_weight
+    )
 
 
 def _denoising_loss(
@@ -108,18 +127,9 @@ def _denoising_loss(
     return diffusion_loss(output, clean, noise, abar, target)
 
 
-def _reconstruction_loss(
-    policy: DiffusionPolicy, encoding: Encoding, cloud: Tensor, n_points: int
-) -> Tensor:
-    # The points of a training cloud are in random order already, so its first ones are a random
-    # subset.
-    points = cloud.flatten(0, 1)[:, :n_points]
-    target = (points - encoding.centre.unsqueeze(1)) / policy.config.encoder.centre_scale
-    return chamfer_distance(policy.encoder.reconstruct(encoding.pooled), target)
-
-
 @torch.no_grad()
 def _average(averaged: DiffusionPolicy, policy: DiffusionPolicy, decay: float) -> None:
-    for name in ("denoiser", "encoder"):
-        slow = list(getattr(averaged, name).parameters())
-        torch._foreach_lerp_(slow, list(getattr(policy, name).parameters()), 1 - decay)
+    # One list: an encoder of proprioception alone may have no parameters.
+    slow: list[Tensor] = [*averaged.denoiser.parameters(), *averaged.encoder.parameters()]
+    fast: list[Tensor] = [*policy.denoiser.parameters(), *policy.encoder.parameters()]
+    torch._foreach_lerp_(slow, fast, 1 - decay)

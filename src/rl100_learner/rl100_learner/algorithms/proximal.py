@@ -63,8 +63,7 @@ def init(policy: DiffusionPolicy, config: ProximalConfig) -> ProximalState:
     policy.requires_grad_(False)
     groups = [{"params": list(policy.denoiser.parameters()), "lr": config.lr}]
     if config.encoder_lr > 0:
-        parts = (policy.encoder.points, policy.encoder.head, policy.encoder.proprio)
-        encoder = [parameter for part in parts for parameter in part.parameters()]
+        encoder = policy.encoder.feature_parameters()
         groups.append({"params": encoder, "lr": config.encoder_lr})
     for group in groups:
         for parameter in group["params"]:  # type: ignore[attr-defined]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 
@@ -23,9 +22,3 @@ def standard_normal_kl(mean: Tensor, log_variance: Tensor) -> Tensor:
     """
     terms = 1.0 + log_variance - mean**2 - log_variance.exp()
     return -0.5 * terms.sum(dim=-1).mean()
-
-
-def sample_latent(mean: Tensor, log_variance: Tensor, generator: torch.Generator | None) -> Tensor:
-    """A draw of mean + exp(log_variance / 2) eps, eps ~ Normal(0, 1); gradients flow to both."""
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
-    return mean + torch.exp(0.5 * log_variance) * noise

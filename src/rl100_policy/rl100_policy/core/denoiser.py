@@ -3,7 +3,7 @@
 
 No dropout: a density must not be random.
 
-Both have the same call:
+All have the same call:
 ``network(x [B, n_c, d_a], timestep [B] int64, condition [B, d_c]) -> [B, n_c, d_a]``.
 """
 
@@ -17,7 +17,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from rl100_policy.core.policy_config import ActionSize, ResidualMlpConfig, UNet1dConfig
+from rl100_policy.core.policy_config import (
+    ActionSize,
+    ResidualMlpConfig,
+    SkipNetConfig,
+    UNet1dConfig,
+)
 
 
 def sinusoidal_features(timestep: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -153,11 +158,54 @@ class UNet1d(nn.Module):
         return output.transpose(1, 2)
 
 
-Denoiser = ResidualMlp | UNet1d
+class _WideBlock(nn.Module):
+    """h + W2 relu(W1 LayerNorm(h)), four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+        self.widen = nn.Linear(width, 4 * width)
+        self.narrow = nn.Linear(4 * width, width)
+
+    def forward(self, h: Tensor) -> Tensor:
+        change: Tensor = self.narrow(torch.relu(self.widen(self.norm(h))))
+        return h + change
+
+
+class SkipNet(nn.Module):
+    """Residual MLP of single-step policies; any chunk length works, flattened.
+
+    Source: Skip-Net in the published code of RL-100. Differs: no dropout in the blocks.
+    """
+
+    def __init__(self, config: SkipNetConfig, action: ActionSize, condition_dim: int) -> None:
+        """Freshly initialised."""
+        super().__init__()
+        flat, features = action.n_chunk * action.dim, config.time_features
+        self.time_features = features
+        self.time = nn.Sequential(
+            nn.Linear(features, 2 * features), nn.Mish(), nn.Linear(2 * features, features)
+        )
+        self.input = nn.Linear(flat + features + condition_dim, config.hidden)
+        self.blocks = nn.Sequential(*(_WideBlock(config.hidden) for _ in range(config.depth)))
+        self.output = nn.Linear(config.hidden, flat)
+
+    def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
+        """See the module docstring."""
+        time = self.time(sinusoidal_features(timestep, self.time_features))
+        h = self.blocks(self.input(torch.cat((x.flatten(1), time, condition), dim=-1)))
+        flat: Tensor = self.output(torch.relu(h))
+        return flat.view_as(x)
+
+
+Denoiser = ResidualMlp | UNet1d | SkipNet
 
 
 def build_denoiser(
-    config: ResidualMlpConfig | UNet1dConfig, action: ActionSize, condition_dim: int, n_train: int
+    config: ResidualMlpConfig | UNet1dConfig | SkipNetConfig,
+    action: ActionSize,
+    condition_dim: int,
+    n_train: int,
 ) -> Denoiser:
     """The network a configuration describes, freshly initialised."""
     match config:
@@ -165,3 +213,5 @@ def build_denoiser(
             return ResidualMlp(config, action, condition_dim, n_train)
         case UNet1dConfig():
             return UNet1d(config, action, condition_dim)
+        case SkipNetConfig():
+            return SkipNet(config, action, condition_dim)

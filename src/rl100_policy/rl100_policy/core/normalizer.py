@@ -73,9 +73,21 @@ class PolicyNormalizer(nn.Module):
         self.proprio = LimitsNormalizer(proprio_dim)
         self.cloud = LimitsNormalizer(3)
 
-    def fit(self, *, actions: Tensor, proprio: Tensor, clouds: Tensor) -> Self:
-        """Take the limits of [..., d_a] actions, [..., d_q] proprioception and [..., 3] points."""
+    def fit(self, *, actions: Tensor, proprio: Tensor, clouds: Tensor | None = None) -> Self:
+        """Take the limits of what a policy is given and returns.
+
+        Args:
+            actions: [..., d_a].
+            proprio: [..., d_q].
+            clouds: [..., 3] points. None, no points at all, and pixels (uint8) leave the
+                normaliser of clouds as it is.
+
+        Raises:
+            ConfigError: If there are no actions or proprioception, a dimension disagrees or a
+                value is not finite.
+        """
         self.action.fit(actions)
         self.proprio.fit(proprio)
-        self.cloud.fit(clouds)
+        if clouds is not None and clouds.numel() and clouds.dtype != torch.uint8:
+            self.cloud.fit(clouds)
         return self

@@ -9,13 +9,19 @@ those critical points only: same value, same gradient, several times cheaper on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from itertools import pairwise
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 
-from rl100_policy.core.normalizer import LimitsNormalizer
+from rl100_policy.core.encoder import (
+    Encoder,
+    Features,
+    build_bottleneck,
+    decoder_stack,
+    relu_stack,
+)
+from rl100_policy.core.normalizer import LimitsNormalizer, PolicyNormalizer
 from rl100_policy.core.policy_config import PointEncoderConfig
 
 TOOL_LIMIT = 3.0
@@ -68,42 +74,31 @@ def cloud_centre(cloud: Tensor) -> Tensor:
     return (cloud.amin(dim=-2) + cloud.amax(dim=-2)) / 2
 
 
-def _stack(sizes: tuple[int, ...], *, layer_norm: bool) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for d_in, d_out in pairwise(sizes):
-        layers.append(nn.Linear(d_in, d_out))
-        if layer_norm:
-            layers.append(nn.LayerNorm(d_out))
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+class PointEncoder(Encoder):
+    """A cloud and proprioception to one vector per frame.
 
-
-class PointEncoder(nn.Module):
-    """Clouds and proprioception of an observation window to one condition vector.
-
-    Attributes:
-        frame_dim: Numbers per frame: pooled features, middle of the cloud (optional),
-            proprioception.
+    The vector holds the pooled features, proprioception, and the middle of the cloud (optional).
     """
 
     def __init__(self, config: PointEncoderConfig, proprio_dim: int) -> None:
         """Build freshly initialised layers."""
         super().__init__()
         self.config = config
-        self.points = _stack(
+        self.points = relu_stack(
             (3 * len(config.frames), *config.widths), layer_norm=config.layer_norm
         )
         self.head = nn.Sequential(
             nn.Linear(config.widths[-1], config.features), nn.LayerNorm(config.features)
         )
-        self.proprio = _stack((proprio_dim, *config.proprio_widths), layer_norm=False)
-        q_features = config.proprio_widths[-1] if config.proprio_widths else proprio_dim
-        self.frame_dim = config.features + (3 if config.append_centre else 0) + q_features
+        sizes = (proprio_dim, *config.proprio_widths)
+        self.proprio = relu_stack(sizes)
+        self.frame_dim = config.features + (3 if config.append_centre else 0) + sizes[-1]
         self.decoder: nn.Sequential | None = None
         if config.reconstruction_points:
-            hidden = (config.features, *config.reconstruction_widths)
-            out = nn.Linear(hidden[-1], 3 * config.reconstruction_points)
-            self.decoder = nn.Sequential(*_stack(hidden, layer_norm=False), out)
+            self.decoder = decoder_stack(
+                (config.features, *config.reconstruction_widths, 3 * config.reconstruction_points)
+            )
+        self.bottleneck = build_bottleneck(config, config.features, proprio_dim)
 
     def describe(
         self, cloud: Tensor, centre: Tensor, tool: Tensor, limits: LimitsNormalizer
@@ -140,27 +135,23 @@ class PointEncoder(nn.Module):
         features: Tensor = self.head(pool(self.points, points))
         return features
 
-    def assemble(
-        self, pooled: Tensor, centre: Tensor, proprio: Tensor, limits: LimitsNormalizer
-    ) -> Tensor:
-        """One vector per frame, [C, frame_dim].
+    def look(
+        self, visual: Tensor, proprio: Tensor, normalizer: PolicyNormalizer
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Description of each cloud, [C, features]; its middle, [-1, 1], if it is asked for."""
+        centre = cloud_centre(visual)
+        pooled = self.pooled(visual, centre, proprio[:, :3], normalizer.cloud)
+        return pooled, (normalizer.cloud(centre),) if self.config.append_centre else ()
 
-        Args:
-            pooled: [C, features].
-            centre: Middle of each cloud, [C, 3], base frame [m].
-            proprio: Normalised proprioception, [C, d_q].
-            limits: Maps base-frame points to [-1, 1].
-        """
-        parts = [pooled, self.proprio(proprio)]
-        if self.config.append_centre:
-            parts.append(limits(centre))
-        return torch.cat(parts, dim=-1)
+    def visual_modules(self) -> Iterable[nn.Module]:
+        """Point network and head."""
+        return self.points, self.head
 
-    def reconstruct(self, pooled: Tensor) -> Tensor:
-        """Decode points. [C, features] -> [C, R, 3], centre frame, units of centre_scale."""
+    def reconstruct_points(
+        self, features: Features, visual: Tensor
+    ) -> tuple[Tensor, Tensor] | None:
+        """Decoded and given points relative to the middle of the cloud, in centre_scale."""
         if self.decoder is None:
-            raise RuntimeError(
-                "this encoder was built without a reconstruction head (reconstruction_points = 0)"
-            )
-        coordinates: Tensor = self.decoder(pooled)
-        return torch.unflatten(coordinates, -1, (-1, 3))
+            return None
+        centred = (visual - cloud_centre(visual).unsqueeze(1)) / self.config.centre_scale
+        return self.decoder(features.visual).unflatten(-1, (-1, 3)), centred

@@ -11,13 +11,23 @@ import torch
 from torch import Tensor, nn
 
 from rl100_policy.core.denoiser import build_denoiser
+from rl100_policy.core.encoder import Encoder, Features
 from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.image_encoder import ImageEncoder
 from rl100_policy.core.normalizer import PolicyNormalizer
-from rl100_policy.core.point_encoder import PointEncoder, cloud_centre
-from rl100_policy.core.policy_config import PolicyConfig
+from rl100_policy.core.point_encoder import PointEncoder
+from rl100_policy.core.policy_config import (
+    EncoderConfig,
+    ImageEncoderConfig,
+    PointEncoderConfig,
+    PolicyConfig,
+    StateEncoderConfig,
+)
 from rl100_policy.core.sampler import cosine_alpha_bars, make_schedule, sample_chain
+from rl100_policy.core.state_encoder import StateEncoder
 
 Sampler = Literal["ddim", "one_step"]
+_SEEN = {"points": "cloud", "state": "a cloud of no points", "image": "image"}
 
 
 @dataclass(frozen=True)
@@ -43,21 +53,43 @@ class Decision:
 
 @dataclass(frozen=True)
 class Encoding:
-    """An observation window after the encoder, with what the reconstruction loss needs.
+    """Observation windows after the encoder, with what the auxiliary losses need.
 
     Attributes:
         condition: [B, d_c].
-        pooled: Description of each cloud, [B * n_obs, features].
-        centre: Middle of each cloud, [B * n_obs, 3], base frame [m].
+        features: Of every frame, C = B * n_obs.
     """
 
     condition: Tensor
-    pooled: Tensor
-    centre: Tensor
+    features: Features
+
+
+def build_encoder(config: EncoderConfig, proprio_dim: int, *, pretrained: bool = True) -> Encoder:
+    """The encoder a configuration describes.
+
+    Args:
+        config: Its kind and sizes.
+        proprio_dim: Length of the proprioception vector.
+        pretrained: Read the weights that the configuration names; else all are fresh.
+
+    Raises:
+        ConfigError: If an image encoder lacks torchvision or cannot use its pretrained weights.
+    """
+    match config:
+        case PointEncoderConfig():
+            return PointEncoder(config, proprio_dim)
+        case StateEncoderConfig():
+            return StateEncoder(config, proprio_dim)
+        case ImageEncoderConfig():
+            return ImageEncoder(config, proprio_dim, pretrained=pretrained)
 
 
 class DiffusionPolicy(nn.Module):
-    """Point-cloud encoder, K-step diffusion denoiser, one-step student and normaliser.
+    """Encoder, K-step diffusion denoiser, one-step student and normaliser.
+
+    What is seen (``visual``) is [B, n_obs, N, 3] float32 for clouds (base frame, m; any N,
+    repeated points do not matter), [B, n_obs, H, W, 3] uint8 for images, and [B, n_obs, 0, 3]
+    float32 where there is proprioception alone.
 
     Nothing in it is random except the noise drawn in :meth:`decide`, and train and eval mode
     compute the same.
@@ -65,12 +97,22 @@ class DiffusionPolicy(nn.Module):
 
     alpha_bars: Tensor
 
-    def __init__(self, config: PolicyConfig) -> None:
-        """Build freshly initialised networks; the normaliser is the identity until fitted."""
+    def __init__(self, config: PolicyConfig, *, pretrained: bool = True) -> None:
+        """Build the networks; the normaliser is the identity until fitted.
+
+        Args:
+            config: Everything about them.
+            pretrained: Read the weights that an image encoder's configuration names; False if
+                other weights follow at once.
+
+        Raises:
+            ConfigError: If the encoder cannot be built.
+        """
         super().__init__()
         self.config = config
-        self.normalizer = PolicyNormalizer(config.action.dim, config.observation.proprio_dim)
-        self.encoder = PointEncoder(config.encoder, config.observation.proprio_dim)
+        proprio_dim = config.observation.proprio_dim
+        self.normalizer = PolicyNormalizer(config.action.dim, proprio_dim)
+        self.encoder = build_encoder(config.encoder, proprio_dim, pretrained=pretrained)
         self.condition_dim = config.observation.n_obs * self.encoder.frame_dim
         n_train = config.diffusion.n_train
         self.denoiser = build_denoiser(config.denoiser, config.action, self.condition_dim, n_train)
@@ -83,28 +125,31 @@ class DiffusionPolicy(nn.Module):
         """Where the weights are."""
         return self.alpha_bars.device
 
-    def encode(self, cloud: Tensor, proprio: Tensor) -> Tensor:
-        """Condition vectors of observation windows.
+    def encode(self, visual: Tensor, proprio: Tensor) -> Tensor:
+        """Condition vectors of observation windows; the means of a bottleneck.
 
         Args:
-            cloud: [B, n_obs, N, 3] float32, base frame [m]; any N, repeated points do not matter.
-            proprio: [B, n_obs, d_q] float32, SI units; the first three numbers are the tool
-                position, base frame [m].
+            visual: What is seen, see the class.
+            proprio: [B, n_obs, d_q] float32, SI units; beside a cloud the first three numbers are
+                the tool position, base frame [m].
 
         Returns:
             [B, d_c].
         """
-        return self.encode_window(cloud, proprio).condition
+        return self.encode_window(visual, proprio).condition
 
-    def encode_window(self, cloud: Tensor, proprio: Tensor) -> Encoding:
-        """As :meth:`encode`, keeping the parts that the reconstruction loss needs."""
-        frames, flat_proprio = cloud.flatten(0, 1), proprio.flatten(0, 1)
-        centre, limits = cloud_centre(frames), self.normalizer.cloud
-        pooled = self.encoder.pooled(frames, centre, flat_proprio[:, :3], limits)
-        per_frame = self.encoder.assemble(
-            pooled, centre, self.normalizer.proprio(flat_proprio), limits
+    def encode_window(
+        self, visual: Tensor, proprio: Tensor, generator: torch.Generator | None = None
+    ) -> Encoding:
+        """As :meth:`encode`, keeping what the auxiliary losses need.
+
+        With a generator the latents of a bottleneck are drawn from it; an encoder without one
+        draws nothing.
+        """
+        features: Features = self.encoder(
+            visual.flatten(0, 1), proprio.flatten(0, 1), self.normalizer, generator
         )
-        return Encoding(per_frame.reshape(len(cloud), -1), pooled, centre)
+        return Encoding(features.frame.reshape(len(visual), -1), features)
 
     def epsilon(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Noise eps_hat predicted in ``x`` [B, n_c, d_a] at ``timestep`` [B], for the sampler."""
@@ -125,7 +170,7 @@ class DiffusionPolicy(nn.Module):
     @torch.no_grad()
     def decide(
         self,
-        cloud: Tensor,
+        visual: Tensor,
         proprio: Tensor,
         *,
         sampler: Sampler,
@@ -135,7 +180,7 @@ class DiffusionPolicy(nn.Module):
         """Choose a chunk of actions for each observation window.
 
         Args:
-            cloud: [B, n_obs, N, 3] float32, base frame [m].
+            visual: What is seen, see the class.
             proprio: [B, n_obs, d_q] float32, SI units.
             sampler: "ddim" runs K transitions, "one_step" the student; at equal seed both start
                 from the same x_T.
@@ -148,11 +193,12 @@ class DiffusionPolicy(nn.Module):
             The decision; everything a decision record holds.
 
         Raises:
-            ObservationError: If a shape disagrees with the configuration or a value is not finite.
+            ObservationError: If a shape or type disagrees with the configuration or a value is not
+                finite.
         """
-        self._check(cloud, proprio)
+        self._check(visual, proprio)
         return self.decide_encoded(
-            self.encode(cloud, proprio),
+            self.encode(visual, proprio),
             sampler=sampler,
             noise_seed=noise_seed,
             deterministic=deterministic,
@@ -193,24 +239,29 @@ class DiffusionPolicy(nn.Module):
             self.normalizer.action.inverse(clamped), clamped, latents, log_probs, timesteps, sigmas
         )
 
-    def _check(self, cloud: Tensor, proprio: Tensor) -> None:
+    def _check(self, visual: Tensor, proprio: Tensor) -> None:
         size = self.config.observation
-        if (
-            cloud.dim() != 4
-            or cloud.shape[1] != size.n_obs
-            or cloud.shape[2] < 1
-            or cloud.shape[3] != 3
-        ):
+        expected: tuple[int | str, ...] = (size.n_obs, *size.visual_shape)
+        found = tuple(visual.shape[1:])
+        if size.sight == "points" and len(found) == 3:
+            expected = (size.n_obs, found[1] or "N", 3)  # any number of points but none
+        if found != expected:
+            shape = ", ".join(map(str, expected))
             raise ObservationError(
-                f"cloud should be [B, {size.n_obs}, N, 3], found {tuple(cloud.shape)}"
+                f"{_SEEN[size.sight]} should be [B, {shape}], found {tuple(visual.shape)}"
             )
-        if proprio.shape != (len(cloud), size.n_obs, size.proprio_dim):
-            expected = (len(cloud), size.n_obs, size.proprio_dim)
+        if (visual.dtype == torch.uint8) != (size.sight == "image"):
+            wanted = "uint8" if size.sight == "image" else "float32"
             raise ObservationError(
-                f"proprioception should be {expected}, found {tuple(proprio.shape)}"
+                f"{_SEEN[size.sight]} should be of type {wanted}, found {visual.dtype}"
+            )
+        window = (len(visual), size.n_obs, size.proprio_dim)
+        if proprio.shape != window:
+            raise ObservationError(
+                f"proprioception should be {window}, found {tuple(proprio.shape)}"
             )
         # A non-finite number anywhere makes the sum non-finite; cheaper than an element-wise test.
-        if not torch.isfinite(cloud.sum() + proprio.sum()).item():
+        if not torch.isfinite(visual.sum() + proprio.sum()).item():
             raise ObservationError(
                 "observation holds non-finite values; expected SI units, drop this frame"
             )

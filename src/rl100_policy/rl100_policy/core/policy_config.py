@@ -1,21 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sizes and constants of a diffusion policy: what rebuilds its networks around saved weights.
 
-Two presets: ``small`` learns in minutes on two CPU cores, ``paper`` has the published sizes and
-    wants a GPU.
+Three presets: ``small`` learns in minutes on two CPU cores; ``paper`` has the published sizes for
+chunks and ``paper_single`` those for single actions, and both want a GPU. Which encoder a preset
+takes follows from what there is to see: points, colour images, or proprioception alone.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from rl100_policy.core.config import FrozenModel, PositiveFloat
 from rl100_policy.core.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
 PointFrame = Literal["centre", "tool", "base"]
+Sight = Literal["points", "state", "image"]
+"""What a policy sees besides proprioception; "state" is nothing."""
 
 
 class ObservationSize(FrozenModel):
@@ -23,10 +27,44 @@ class ObservationSize(FrozenModel):
 
     n_obs: Count = 2
     """Frames in the observation window, oldest first."""
-    n_points: Count = 128
-    """Points per cloud when deciding; training may use fewer of them."""
-    proprio_dim: Annotated[int, Field(ge=3)] = 3
-    """Length of the proprioception vector; its first three numbers are the tool position."""
+    n_points: Annotated[int, Field(ge=0)] = 128
+    """Points per cloud when deciding; training may use fewer of them. 0: no cloud."""
+    height: Annotated[int, Field(ge=0)] = 0
+    width: Annotated[int, Field(ge=0)] = 0
+    """Size of the colour image [pixel]; both 0: no image."""
+    proprio_dim: Count = 3
+    """Length of the proprioception vector; where there is a cloud, its first three numbers are the
+    tool position."""
+
+    @model_validator(mode="after")
+    def _one_sight(self) -> Self:
+        if (self.height > 0) != (self.width > 0):
+            raise ValueError(
+                "height and width of an image should both be positive, or both 0 for none, got "
+                f"{self.height} and {self.width}"
+            )
+        if self.height and self.n_points:
+            raise ValueError(
+                f"n_points should be 0 beside an image of {self.height} x {self.width}, got "
+                f"{self.n_points}; a policy sees either a cloud or an image"
+            )
+        return self
+
+    @property
+    def sight(self) -> Sight:
+        """The kind of encoder that reads this."""
+        if self.height:
+            return "image"
+        return "points" if self.n_points else "state"
+
+    @property
+    def visual_shape(self) -> tuple[int, int] | tuple[int, int, int]:
+        """Shape of one frame besides proprioception.
+
+        (N, 3) of a cloud, float32; (0, 3) where there is nothing to see; (H, W, 3) of an image,
+        uint8.
+        """
+        return (self.height, self.width, 3) if self.height else (self.n_points, 3)
 
 
 class ActionSize(FrozenModel):
@@ -41,6 +79,7 @@ class ActionSize(FrozenModel):
 class PointEncoderConfig(FrozenModel):
     """Shared point network, max pool, linear head (DP3), and what each point is described by."""
 
+    kind: Literal["points"] = "points"
     widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 64)
     features: Count = 48
     """Length of the pooled description of one cloud."""
@@ -60,6 +99,92 @@ class PointEncoderConfig(FrozenModel):
     reconstruction_points: Annotated[int, Field(ge=0)] = 24
     """Points the reconstruction head decodes while training; 0 leaves the head out."""
     reconstruction_widths: tuple[Count, ...] = (128,)
+    bottleneck: bool = False
+    """Information bottleneck: the features become Gaussians, drawn from in imitation and their
+    means everywhere else. Proprioception is then reconstructed too."""
+    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    """Of the decoder of proprioception that comes with the bottleneck."""
+
+
+class StateEncoderConfig(FrozenModel):
+    """Normalised proprioception alone; there is nothing to see."""
+
+    kind: Literal["state"] = "state"
+    proprio_widths: tuple[Count, ...] = ()
+    """ReLU layers on proprioception; empty passes the normalised numbers on as they are."""
+    bottleneck: bool = False
+    """As for points."""
+    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    """As for points."""
+
+
+class ResNet18Config(FrozenModel):
+    """ResNet-18, every BatchNorm a GroupNorm: nothing may depend on the rest of a batch."""
+
+    kind: Literal["resnet18"] = "resnet18"
+    side: Count = 224
+    """Images are resized to a square of this side [pixel]."""
+    group_channels: Literal[1, 2, 4, 8, 16, 32, 64] = 16
+    """Channels per group of the normalisation."""
+
+
+class VitConfig(FrozenModel):
+    """Vision transformer, read at its class token."""
+
+    kind: Literal["vit"] = "vit"
+    side: Count = 96
+    """Images are resized to a square of this side [pixel]; a multiple of patch."""
+    patch: Count = 16
+    """Side of a patch [pixel]."""
+    dim: Count = 96
+    """Length of a token; a multiple of heads. The layers between are four times as wide."""
+    depth: Count = 3
+    heads: Count = 4
+
+    @model_validator(mode="after")
+    def _divisible(self) -> Self:
+        if self.side % self.patch:
+            raise ValueError(f"side must be a multiple of patch {self.patch}, got {self.side}")
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads {self.heads}, got {self.dim}")
+        return self
+
+
+BackboneConfig = Annotated[ResNet18Config | VitConfig, Field(discriminator="kind")]
+
+
+class ImageEncoderConfig(FrozenModel):
+    """A colour image through a backbone, a linear head with LayerNorm, beside proprioception."""
+
+    kind: Literal["image"] = "image"
+    backbone: BackboneConfig = VitConfig()
+    features: Count = 48
+    """Length of the description of one image."""
+    pretrained: str | None = None
+    """File on this machine with weights the backbone starts from, safetensors or a state dict of
+    torch, named as torchvision names them; the classifier's and BatchNorm's running statistics are
+    left out."""
+    freeze_backbone: bool = False
+    """Leave the backbone as it begins: only what follows it learns."""
+    proprio_widths: tuple[Count, ...] = ()
+    """As for points."""
+    bottleneck: bool = False
+    """As for points."""
+    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    """As for points."""
+
+    @model_validator(mode="after")
+    def _frozen_knows_something(self) -> Self:
+        if self.freeze_backbone and self.pretrained is None:
+            raise ValueError(
+                "freeze_backbone needs pretrained weights: a random backbone would never learn"
+            )
+        return self
+
+
+EncoderConfig = Annotated[
+    PointEncoderConfig | StateEncoderConfig | ImageEncoderConfig, Field(discriminator="kind")
+]
 
 
 class ResidualMlpConfig(FrozenModel):
@@ -93,7 +218,20 @@ class UNet1dConfig(FrozenModel):
         return self
 
 
-DenoiserConfig = Annotated[ResidualMlpConfig | UNet1dConfig, Field(discriminator="kind")]
+class SkipNetConfig(FrozenModel):
+    """Residual MLP of the published single-step policy, without its dropout."""
+
+    kind: Literal["skip_net"] = "skip_net"
+    hidden: Count = 256
+    """Width between the blocks; inside it is four times as much."""
+    depth: Count = 3
+    """Residual blocks."""
+    time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 16
+
+
+DenoiserConfig = Annotated[
+    ResidualMlpConfig | UNet1dConfig | SkipNetConfig, Field(discriminator="kind")
+]
 
 
 class DiffusionConfig(FrozenModel):
@@ -136,10 +274,40 @@ class PolicyConfig(FrozenModel):
     """Generative family; versions of different families are never mixed."""
     observation: ObservationSize = ObservationSize()
     action: ActionSize = ActionSize()
-    encoder: PointEncoderConfig = PointEncoderConfig()
+    encoder: EncoderConfig = PointEncoderConfig()
     denoiser: DenoiserConfig = ResidualMlpConfig()
     student: DenoiserConfig = ResidualMlpConfig()
     diffusion: DiffusionConfig = DiffusionConfig()
+
+    @field_validator("encoder", mode="before")
+    @classmethod
+    def _points_unless_said(cls, value: Any) -> Any:
+        """Versions written when there was one kind of encoder do not name it."""
+        if isinstance(value, Mapping) and "kind" not in value:
+            return {"kind": "points", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _encoder_fits_observation(self) -> Self:
+        size, encoder = self.observation, self.encoder
+        if encoder.kind != size.sight:
+            needs = {
+                "points": "n_points above 0 and no image",
+                "state": "n_points 0 and no image",
+                "image": "height and width above 0 and n_points 0",
+            }
+            raise ValueError(
+                f"an encoder of kind {encoder.kind!r} needs {needs[encoder.kind]}; the "
+                f"observation has n_points {size.n_points}, height {size.height} and width "
+                f"{size.width}"
+            )
+        if encoder.kind == "points" and "tool" in encoder.frames and size.proprio_dim < 3:
+            raise ValueError(
+                "points relative to the tool need proprioception that begins with its position, "
+                f"so proprio_dim should be at least 3, got {size.proprio_dim}; or leave 'tool' "
+                "out of frames"
+            )
+        return self
 
     @model_validator(mode="after")
     def _chunk_fits_unet(self) -> Self:
@@ -155,46 +323,94 @@ class PolicyConfig(FrozenModel):
 
 
 def small(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
-    """Preset for two CPU cores: 32-64-64 point network, residual MLP, K = 5."""
-    return PolicyConfig(observation=observation, action=action)
+    """Preset for two CPU cores: 32-64-64 point network, residual MLP, K = 5.
+
+    An image goes through a small transformer; proprioception alone is taken as it is.
+    """
+    encoders: dict[Sight, EncoderConfig] = {
+        "points": PointEncoderConfig(),
+        "state": StateEncoderConfig(),
+        "image": ImageEncoderConfig(),
+    }
+    return PolicyConfig(
+        observation=observation, action=action, encoder=encoders[observation.sight]
+    )
 
 
 def paper(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
-    """Preset with the published sizes: 64-128-256 points with LayerNorm, U-Net, K = 10.
+    """Preset with the published sizes for chunks: U-Net, K = 10, sigma up to 0.1.
 
-    Source: the published code of RL-100 (chunk mode). Differs: no information bottleneck, and the
-    chunk length is the caller's (the published one is 16).
+    Source: the published code of RL-100 (chunk mode). Differs: the chunk length is the caller's
+    (the published one is 16).
     """
-    encoder = PointEncoderConfig(
-        widths=(64, 128, 256),
-        features=64,
-        frames=("base",),
-        layer_norm=True,
-        append_centre=False,
-        proprio_widths=(64, 64),
-        reconstruction_points=observation.n_points,
-        reconstruction_widths=(512, 1024),
-    )
-    diffusion = DiffusionConfig(n_steps=10, sigma_min=0.01, sigma_max=0.1, preconditioning="none")
     return PolicyConfig(
         observation=observation,
         action=action,
-        encoder=encoder,
+        encoder=_paper_encoder(observation),
         denoiser=UNet1dConfig(),
         student=UNet1dConfig(),
-        diffusion=diffusion,
+        diffusion=_paper_diffusion(sigma_max=0.1),
     )
 
 
-def preset(name: str, observation: ObservationSize, action: ActionSize) -> PolicyConfig:
-    """The preset called ``small`` or ``paper``.
+def paper_single(observation: ObservationSize, action: ActionSize) -> PolicyConfig:
+    """Preset with the published sizes for single actions: Skip-Net, K = 10, sigma up to 0.8.
+
+    Source: the published code of RL-100 (single-step mode). Differs: no dropout.
 
     Raises:
-        ConfigError: If there is no such preset.
+        ConfigError: If ``action`` asks for a chunk.
     """
-    match name:
-        case "small":
-            return small(observation, action)
-        case "paper":
-            return paper(observation, action)
-    raise ConfigError(f"no policy preset {name!r}; choose 'small' or 'paper'")
+    if action.n_chunk != 1:
+        raise ConfigError(
+            "the preset 'paper_single' decides one action at a time: n_chunk should be 1, got "
+            f"{action.n_chunk}; set it, or take 'paper' for chunks"
+        )
+    return PolicyConfig(
+        observation=observation,
+        action=action,
+        encoder=_paper_encoder(observation),
+        denoiser=SkipNetConfig(),
+        student=SkipNetConfig(),
+        diffusion=_paper_diffusion(sigma_max=0.8),
+    )
+
+
+def _paper_encoder(observation: ObservationSize) -> EncoderConfig:
+    match observation.sight:
+        case "points":
+            return PointEncoderConfig(
+                widths=(64, 128, 256),
+                features=64,
+                frames=("base",),
+                layer_norm=True,
+                append_centre=False,
+                proprio_widths=(64, 64),
+                reconstruction_points=observation.n_points,
+                reconstruction_widths=(512, 1024),
+                bottleneck=True,
+            )
+        case "state":
+            return StateEncoderConfig(proprio_widths=(64, 64), bottleneck=True)
+        case "image":
+            return ImageEncoderConfig(
+                backbone=ResNet18Config(), features=64, proprio_widths=(64, 64), bottleneck=True
+            )
+
+
+def _paper_diffusion(sigma_max: float) -> DiffusionConfig:
+    return DiffusionConfig(n_steps=10, sigma_min=0.01, sigma_max=sigma_max, preconditioning="none")
+
+
+_PRESETS = {"small": small, "paper": paper, "paper_single": paper_single}
+
+
+def preset(name: str, observation: ObservationSize, action: ActionSize) -> PolicyConfig:
+    """The preset called ``small``, ``paper`` or ``paper_single``.
+
+    Raises:
+        ConfigError: If there is no such preset, or it is not made for such actions.
+    """
+    if name not in _PRESETS:
+        raise ConfigError(f"no policy preset {name!r}; choose {', '.join(map(repr, _PRESETS))}")
+    return _PRESETS[name](observation, action)

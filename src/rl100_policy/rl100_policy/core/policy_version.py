@@ -29,7 +29,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
-from rl100_policy.core.errors import PolicyVersionError
+from rl100_policy.core.errors import ConfigError, PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import PolicyConfig
 
@@ -157,7 +157,8 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
 
     Raises:
         PolicyVersionError: If a file is missing, truncated or altered, a weight is missing,
-            unknown, misshapen or not finite, or family and configuration disagree.
+            unknown, misshapen or not finite, family and configuration disagree, or its networks
+            cannot be built on this machine.
     """
     folder = Path(folder)
     manifest = read_manifest(folder)
@@ -185,7 +186,10 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
             f"{folder}/{WEIGHTS} is not a safetensors file: {error}"
         ) from error
     _require_finite(tensors, str(folder))
-    policy = DiffusionPolicy(config)
+    try:
+        policy = DiffusionPolicy(config, pretrained=False)
+    except ConfigError as error:
+        raise PolicyVersionError(f"cannot build the networks of {folder}: {error}") from error
     _fill(policy, tensors, folder)
     return policy.eval(), manifest
 

@@ -114,9 +114,10 @@ class PolicyRunner:
         So the first real decision is not slower than the others.
         """
         observation = self._policy.config.observation
+        dtype = np.uint8 if observation.sight == "image" else np.float32
         frame = Frame(
             0,
-            np.zeros((observation.n_points, 3), np.float32),
+            np.zeros(observation.visual_shape, dtype),
             np.zeros(observation.proprio_dim, np.float32),
         )
         for _ in range(_WARM_UP_DECISIONS):
