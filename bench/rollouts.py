@@ -191,9 +191,7 @@ def main(
     if pools:
         console.print(_pool_table(pooled, f"Pool of {envs} on {processes} processes"))
     if against:
-        played = [
-            [answer["digest"] for answer in singles[name] + pooled[name]] for name in sides
-        ]
+        played = [[answer["digest"] for answer in singles[name] + pooled[name]] for name in sides]
         equal = sum(here == other for here, other in zip(*played, strict=True))
         console.print(f"equal bit for bit: {equal} of {len(played[0])}")
 
@@ -220,7 +218,9 @@ def _single_table(answers: dict[str, list[dict[str, Any]]]) -> Table:
 def _pool_table(answers: dict[str, list[dict[str, Any]]], title: str) -> Table:
     table = Table("median of", *answers, "here / other", title=title)
     for key in ("periods_per_s", "episodes_per_s"):
-        rates = {name: np.array([answer[key] for answer in each]) for name, each in answers.items()}
+        rates = {
+            name: np.array([answer[key] for answer in each]) for name, each in answers.items()
+        }
         table.add_row(
             key.replace("_per_s", " / s"),
             *(f"{np.median(each):.1f}" for each in rates.values()),
