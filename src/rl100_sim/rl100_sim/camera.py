@@ -9,12 +9,14 @@ import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.config import CameraConfig
+from rl100_policy.core.config import CameraConfig, WorkspaceBox
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_sim.arm_model import GROUP_ARM, GROUP_DECORATION, GROUP_OBJECT, GROUP_STATIC
 
 Floats = NDArray[np.float64]
+Pixels = NDArray[np.int64]
+"""Indices into an image whose rows follow one another, ascending."""
 DepthImage = NDArray[np.uint16]
 
 DEPTH_NOISE = 0.001
@@ -25,7 +27,10 @@ _MILLIMETRE = 0.001
 _NEAR = 0.01
 """A bounding box nearer than this to the camera plane [m] is taken to cover the image."""
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
-_GROUP_UNSEEN = 5
+_GROUP_MOVING, _GROUP_UNSEEN = 1, 5
+_GRAZE = 1e-4
+"""A ray that misses a box by less than this [m] is taken to meet it: far more than what is lost
+where points are computed in single precision."""
 
 
 class DepthCamera:
@@ -42,12 +47,14 @@ class DepthCamera:
         self._model = _linear_scan_model(model)
         self._origin = np.ascontiguousarray(self.t_base_camera[:3, 3])
         self._directions, self._z_per_length = self._rays()
-        self._moving = {
-            group: np.flatnonzero(model.geom_group == group) for group in (GROUP_ARM, GROUP_OBJECT)
-        }
+        self._all = np.arange(config.width * config.height)
+        self._moving = np.flatnonzero(np.isin(model.geom_group, (GROUP_ARM, GROUP_OBJECT)))
+        box = model.geom_aabb[self._moving, None]
+        self._corners: Floats = box[..., :3] + box[..., 3:] * _CORNERS
+        """Of the bounding boxes of what moves, in the frames of the geoms, [M, 8, 3], m."""
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
-        self._still = self._cast(data, np.arange(config.width * config.height), GROUP_STATIC)
+        self._still = self._cast(data, self._all, GROUP_STATIC)
 
     def _rays(self) -> tuple[Floats, Floats]:
         """Unit directions [H * W, 3], base frame, and depth per unit of ray length [H * W]."""
@@ -59,7 +66,17 @@ class DepthCamera:
         length = np.linalg.norm(optical, axis=1)
         return optical @ self.t_base_camera[:3, :3].T / length[:, None], 1.0 / length
 
-    def _cast(self, data: mujoco.MjData, pixels: NDArray[np.int64], group: int) -> Floats:
+    def pixels_through(self, box: WorkspaceBox) -> Pixels:
+        """The pixels whose reading can be a point of a box in the base frame, whatever it is."""
+        with np.errstate(divide="ignore", invalid="ignore"):
+            low = (np.array(box.low) - _GRAZE - self._origin) / self._directions
+            high = (np.array(box.high) + _GRAZE - self._origin) / self._directions
+        # A ray along a face of the box has 0 / 0 there, which says nothing: fmin and fmax skip it.
+        enters = np.fmax.reduce(np.fmin(low, high), axis=1)
+        leaves = np.fmin.reduce(np.fmax(low, high), axis=1)
+        return np.flatnonzero((enters <= leaves) & (leaves >= 0.0))
+
+    def _cast(self, data: mujoco.MjData, pixels: Pixels, group: int) -> Floats:
         """Depth at some pixels, [len(pixels)], m; infinite where no geom of the group is hit."""
         mask = (np.arange(mujoco.mjNGROUP) == group).astype(np.uint8)
         length = np.empty(len(pixels))
@@ -80,72 +97,69 @@ class DepthCamera:
         )
         return np.where(geom < 0, np.inf, length * self._z_per_length[pixels])
 
-    def _view(self, data: mujoco.MjData, geoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices of the pixels inside the projected bounding box of any of these geoms.
+    def _view(self, data: mujoco.MjData) -> NDArray[np.bool_]:
+        """Which pixels, [H, W], are inside the projected bounding box of anything that moves.
 
-        Geoms out of view are hidden from the next cast.
+        What is out of view is hidden from the next cast.
         """
-        c = self.config
-        centre, half = (
-            self._model.geom_aabb[geoms, None, :3],
-            self._model.geom_aabb[geoms, None, 3:],
-        )
-        axes = data.geom_xmat[geoms].reshape(-1, 3, 3)
-        corners = (centre + half * _CORNERS) @ axes.transpose(0, 2, 1) + data.geom_xpos[
-            geoms, None
-        ]
-        optical = (corners - self._origin) @ self.t_base_camera[:3, :3]
+        c, rotation = self.config, self.t_base_camera[:3, :3]
+        axes = data.geom_xmat[self._moving].reshape(-1, 3, 3)
+        centres = (data.geom_xpos[self._moving] - self._origin) @ rotation
+        optical = self._corners @ (rotation.T @ axes).transpose(0, 2, 1) + centres[:, None]
         depth = np.maximum(optical[..., 2], _NEAR)
         u, v = optical[..., 0] / depth * c.fx + c.cx, optical[..., 1] / depth * c.fy + c.cy
-        low = np.floor([v.min(axis=1), u.min(axis=1)]).clip(0, [[c.height], [c.width]]).astype(int)
-        high = (
-            (np.ceil([v.max(axis=1), u.max(axis=1)]) + 1)
-            .clip(0, [[c.height], [c.width]])
-            .astype(int)
-        )
+        size = np.array([[c.height], [c.width]])
+        low = np.floor([v.min(axis=1), u.min(axis=1)]).clip(0, size).astype(int)
+        high = (np.ceil([v.max(axis=1), u.max(axis=1)]) + 1).clip(0, size).astype(int)
         crosses = optical[..., 2].min(axis=1) < _NEAR
-        low[:, crosses], high[:, crosses] = 0, [[c.height], [c.width]]
+        low[:, crosses], high[:, crosses] = 0, size
         seen = (low < high).all(axis=0) & (optical[..., 2].max(axis=1) > 0.0)
-        self._model.geom_group[geoms] = np.where(
-            seen, self._model.geom_group[geoms], _GROUP_UNSEEN
-        )
+        self._model.geom_group[self._moving] = np.where(seen, _GROUP_MOVING, _GROUP_UNSEEN)
         covered = np.zeros((c.height, c.width), dtype=bool)
-        for v_low, u_low, v_high, u_high in np.concatenate([low, high])[:, seen].T:
+        for v_low, u_low, v_high, u_high in np.concatenate([low, high])[:, seen].T.tolist():
             covered[v_low:v_high, u_low:u_high] = True
-        return np.flatnonzero(covered)
+        return covered
 
-    def true_depth(self, data: mujoco.MjData) -> Floats:
+    def true_depth(self, data: mujoco.MjData, pixels: Pixels | None = None) -> Floats:
         """Exact depth along the optical axis, [H, W], m; infinite where nothing is hit.
 
         Args:
             data: State of the model given at construction, kinematics up to date.
+            pixels: Those that are looked at, None for all; at the others moving things may be
+                missing.
         """
         depth = self._still.copy()
-        for group, geoms in self._moving.items():
-            self._model.geom_group[geoms] = group
-            pixels = self._view(data, geoms)
-            if len(pixels) > 0:
-                depth[pixels] = np.minimum(depth[pixels], self._cast(data, pixels, group))
+        covered = self._view(data).ravel()
+        near = np.flatnonzero(covered) if pixels is None else pixels[covered[pixels]]
+        if len(near) > 0:
+            depth[near] = np.minimum(depth[near], self._cast(data, near, _GROUP_MOVING))
         return depth.reshape(self.config.height, self.config.width)
 
-    def render(self, data: mujoco.MjData, rng: np.random.Generator) -> DepthImage:
+    def render(
+        self, data: mujoco.MjData, rng: np.random.Generator, pixels: Pixels | None = None
+    ) -> DepthImage:
         """One frame as the sensor gives it: noisy, quantised, with missing readings.
 
         Args:
             data: State of the model given at construction, kinematics up to date.
             rng: Source of the sensor noise; advanced by the same amount for every frame.
+            pixels: Those that are looked at, None for all; the same numbers as in a whole frame.
 
         Returns:
             [H, W], uint16, mm along the optical axis; 0 where there is no reading (drop-out,
-            nothing hit, out of range).
+            nothing hit, out of range) and where nobody looks.
         """
-        depth = self.true_depth(data)
+        looked_at = self._all if pixels is None else pixels
+        depth = self.true_depth(data, pixels)
         noise = rng.standard_normal(depth.shape, dtype=np.float32)
         dropped = rng.random(depth.shape, dtype=np.float32) < DROPOUT_SHARE
-        depth += DEPTH_NOISE * noise
+        reading = depth.ravel()[looked_at] + DEPTH_NOISE * noise.ravel()[looked_at]
         with np.errstate(invalid="ignore"):
-            valid = (depth >= self.config.depth_min) & (depth <= self.config.depth_max) & ~dropped
-        return np.where(valid, np.rint(depth / _MILLIMETRE), 0.0).astype(np.uint16)
+            valid = (reading >= self.config.depth_min) & (reading <= self.config.depth_max)
+        valid &= ~dropped.ravel()[looked_at]
+        image = np.zeros(depth.shape, dtype=np.uint16)
+        image.ravel()[looked_at[valid]] = np.rint(reading[valid] / _MILLIMETRE)
+        return image
 
 
 def _linear_scan_model(model: mujoco.MjModel) -> mujoco.MjModel:
