@@ -21,6 +21,9 @@ Floats = NDArray[np.float32]
 BUCKET_THRESHOLD = 4096
 """Above this many points the bucketed kd-tree form of farthest-point sampling is faster than the
 plain one."""
+_BLOCK = 16
+"""Points are moved in whole blocks of this many: of an unfinished one BLAS rounds differently, and
+then the bits of a point would depend on how many others there are."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def deproject(
 
 @lru_cache(maxsize=4)
 def _slopes(intrinsics: Intrinsics) -> tuple[Floats, Floats]:
-    """x / z and y / z of the rays of all pixels, [H * W] each."""
+    """Slopes x / z and y / z of the rays of all pixels, [H * W] each."""
     focal = np.float32(intrinsics.fx), np.float32(intrinsics.fy)
     u = np.arange(intrinsics.width, dtype=np.float32) - np.float32(intrinsics.cx)
     v = np.arange(intrinsics.height, dtype=np.float32) - np.float32(intrinsics.cy)
@@ -102,12 +105,14 @@ def transform(points: Floats, t_target_source: NDArray[np.float64]) -> Floats:
         t_target_source[:3, :3].astype(np.float32),
         t_target_source[:3, 3].astype(np.float32),
     )
-    moved = np.empty(points.shape[::-1], dtype=points.dtype).T  # which is read axis by axis
-    for axis in range(
-        3
-    ):  # three matrix-vector products: far faster than one product with a 3 x 3 matrix
-        np.add(points @ rotation[axis], translation[axis], out=moved[:, axis])
-    return moved
+    count = len(points)
+    filled = np.zeros((count + -count % _BLOCK, 3), dtype=points.dtype)
+    filled[:count] = points
+    moved = np.empty((3, len(filled)), dtype=points.dtype)  # what follows reads it axis by axis
+    for axis in range(3):
+        # Three matrix-vector products: far faster than one product with a 3 x 3 matrix.
+        np.add(filled @ rotation[axis], translation[axis], out=moved[axis])
+    return moved[:, :count].T
 
 
 def crop_to_box(points: Floats, box: WorkspaceBox) -> Floats:
