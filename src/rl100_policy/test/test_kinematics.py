@@ -71,6 +71,13 @@ def test_inverse_kinematics_moves_continuous_joints_too(tmp_path, kinds):
     np.testing.assert_allclose(kinematics.tool_pose(q), target, atol=1e-5)
 
 
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_another_number_of_joint_positions_is_refused(tmp_path, count):
+    kinematics = ArmKinematics(arm(tmp_path, PLACES[0]))
+    with pytest.raises(ValueError, match=f"3 joint positions, got {count}"):
+        kinematics.tool_pose(np.zeros(count))
+
+
 def test_a_continuous_joint_has_no_position_limit_but_a_velocity_limit(tmp_path):
     kinematics = ArmKinematics(arm(tmp_path, ("revolute", "continuous", "revolute")))
     np.testing.assert_allclose(kinematics.position_upper, [1.98, np.inf, 1.98])

@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.config import CameraConfig
+from rl100_policy.core.config import CameraConfig, WorkspaceBox
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_sim.arm_model import GROUP_ARM, GROUP_DECORATION, GROUP_OBJECT, GROUP_STATIC
 
 Floats = NDArray[np.float64]
+Mask = NDArray[np.bool_]
 DepthImage = NDArray[np.uint16]
 
 DEPTH_NOISE = 0.001
@@ -25,7 +27,25 @@ _MILLIMETRE = 0.001
 _NEAR = 0.01
 """A bounding box nearer than this to the camera plane [m] is taken to cover the image."""
 _CORNERS = np.array([(x, y, z) for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], dtype=float)
-_GROUP_UNSEEN = 5
+
+
+@dataclass(frozen=True)
+class View:
+    """Where the rays of a camera are inside a box of the base frame."""
+
+    low: Floats
+    """Corner of the box, [3], m."""
+    high: Floats
+    nearest: Floats
+    """Depth at which the ray of each pixel enters, [H * W], m; infinite where it misses."""
+    farthest: Floats
+    """Depth at which it leaves, [H * W], m; minus infinity where it misses."""
+    meets: Mask
+    """Whether the ray of each pixel meets the box, [H * W]."""
+
+    def shows(self, reading: Floats) -> Mask:
+        """Whether each reading, [H * W], m, may be a point in the box."""
+        return (reading >= self.nearest) & (reading <= self.farthest)
 
 
 class DepthCamera:
@@ -42,12 +62,15 @@ class DepthCamera:
         self._model = _linear_scan_model(model)
         self._origin = np.ascontiguousarray(self.t_base_camera[:3, 3])
         self._directions, self._z_per_length = self._rays()
-        self._moving = {
-            group: np.flatnonzero(model.geom_group == group) for group in (GROUP_ARM, GROUP_OBJECT)
-        }
+        self._moving = np.flatnonzero(np.isin(model.geom_group, (GROUP_ARM, GROUP_OBJECT)))
+        self._is_arm: Mask = model.geom_group[self._moving] == GROUP_ARM
+        boxes = model.geom_aabb[self._moving, None]
+        self._corners: Floats = boxes[..., :3] + boxes[..., 3:] * _CORNERS
+        """Of the bounding boxes of what moves, in the frames of the geoms, [M, 8, 3], m."""
         data = mujoco.MjData(model)
         mujoco.mj_kinematics(model, data)
-        self._still = self._cast(data, np.arange(config.width * config.height), GROUP_STATIC)
+        self._still = np.full(config.height * config.width, np.inf)
+        self._cast(data, np.ones(len(self._still), dtype=bool), GROUP_STATIC, self._still)
 
     def _rays(self) -> tuple[Floats, Floats]:
         """Unit directions [H * W, 3], base frame, and depth per unit of ray length [H * W]."""
@@ -59,18 +82,42 @@ class DepthCamera:
         length = np.linalg.norm(optical, axis=1)
         return optical @ self.t_base_camera[:3, :3].T / length[:, None], 1.0 / length
 
-    def _cast(self, data: mujoco.MjData, pixels: NDArray[np.int64], group: int) -> Floats:
-        """Depth at some pixels, [len(pixels)], m; infinite where no geom of the group is hit."""
-        mask = (np.arange(mujoco.mjNGROUP) == group).astype(np.uint8)
+    def view(self, box: WorkspaceBox) -> View:
+        """Where the rays are inside a box of the base frame, or within a millimetre of it.
+
+        That is more than what is lost by rounding a reading, and computing its point in single
+        precision.
+        """
+        low, high = np.array(box.low) - _MILLIMETRE, np.array(box.high) + _MILLIMETRE
+        with np.errstate(divide="ignore", invalid="ignore"):
+            to_low = (low - self._origin) / self._directions
+            to_high = (high - self._origin) / self._directions
+        # A ray along a face has 0 / 0 there; fmin and fmax look at its other faces.
+        enters = np.fmax.reduce(np.fmin(to_low, to_high), axis=1)
+        leaves = np.fmin.reduce(np.fmax(to_low, to_high), axis=1)
+        meets = (enters <= leaves) & (leaves >= 0.0)
+        return View(
+            low,
+            high,
+            np.where(meets, enters * self._z_per_length - _MILLIMETRE, np.inf),
+            np.where(meets, leaves * self._z_per_length + _MILLIMETRE, -np.inf),
+            meets,
+        )
+
+    def _cast(self, data: mujoco.MjData, mask: Mask, group: int, depth: Floats) -> None:
+        """Bring pixels of a depth image, [H * W], m, nearer where a geom of a group is hit."""
+        pixels = np.flatnonzero(mask)
+        if len(pixels) == 0:
+            return
+        groups = (np.arange(mujoco.mjNGROUP) == group).astype(np.uint8)
         length = np.empty(len(pixels))
         geom = np.empty(len(pixels), dtype=np.int32)
-        rays = self._directions[pixels].ravel()
         mujoco.mj_multiRay(
             self._model,
             data,
             self._origin,
-            rays,
-            mask,
+            self._directions[pixels].ravel(),
+            groups,
             1,
             -1,
             geom,
@@ -78,41 +125,35 @@ class DepthCamera:
             len(pixels),
             mujoco.mjMAXVAL,
         )
-        return np.where(geom < 0, np.inf, length * self._z_per_length[pixels])
+        found = np.where(geom < 0, np.inf, length * self._z_per_length[pixels])
+        depth[pixels] = np.minimum(depth[pixels], found)
 
-    def _view(self, data: mujoco.MjData, geoms: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Indices of the pixels inside the projected bounding box of any of these geoms.
+    def _bounds(self, data: mujoco.MjData) -> Floats:
+        """Corners of the bounding boxes of all moving geoms in the base frame, [M, 8, 3], m."""
+        axes = data.geom_xmat[self._moving].reshape(-1, 3, 3)
+        return self._corners @ axes.transpose(0, 2, 1) + data.geom_xpos[self._moving, None]
 
-        Geoms out of view are hidden from the next cast.
-        """
+    def _rectangles(self, bounds: Floats) -> NDArray[np.int64]:
+        """Pixels that some bounding boxes, [M, 8, 3], can cover: v, u from and v, u to, [M, 4]."""
         c = self.config
-        centre, half = (
-            self._model.geom_aabb[geoms, None, :3],
-            self._model.geom_aabb[geoms, None, 3:],
+        size, focal, centre = (
+            np.array(pair) for pair in ((c.height, c.width), (c.fy, c.fx), (c.cy, c.cx))
         )
-        axes = data.geom_xmat[geoms].reshape(-1, 3, 3)
-        corners = (centre + half * _CORNERS) @ axes.transpose(0, 2, 1) + data.geom_xpos[
-            geoms, None
-        ]
-        optical = (corners - self._origin) @ self.t_base_camera[:3, :3]
-        depth = np.maximum(optical[..., 2], _NEAR)
-        u, v = optical[..., 0] / depth * c.fx + c.cx, optical[..., 1] / depth * c.fy + c.cy
-        low = np.floor([v.min(axis=1), u.min(axis=1)]).clip(0, [[c.height], [c.width]]).astype(int)
-        high = (
-            (np.ceil([v.max(axis=1), u.max(axis=1)]) + 1)
-            .clip(0, [[c.height], [c.width]])
-            .astype(int)
-        )
-        crosses = optical[..., 2].min(axis=1) < _NEAR
-        low[:, crosses], high[:, crosses] = 0, [[c.height], [c.width]]
-        seen = (low < high).all(axis=0) & (optical[..., 2].max(axis=1) > 0.0)
-        self._model.geom_group[geoms] = np.where(
-            seen, self._model.geom_group[geoms], _GROUP_UNSEEN
-        )
-        covered = np.zeros((c.height, c.width), dtype=bool)
-        for v_low, u_low, v_high, u_high in np.concatenate([low, high])[:, seen].T:
+        optical = (bounds - self._origin) @ self.t_base_camera[:3, :3]
+        depth = optical[..., 2]
+        pixels = optical[..., 1::-1] / np.maximum(depth, _NEAR)[..., None] * focal + centre
+        low, high = np.floor(pixels.min(axis=1)), np.ceil(pixels.max(axis=1)) + 1.0
+        crosses = depth.min(axis=1) < _NEAR
+        low[crosses], high[crosses] = 0, size
+        high[depth.max(axis=1) <= 0.0] = 0
+        return np.concatenate([low, high], axis=1).clip(0, np.tile(size, 2)).astype(int)
+
+    def _covered(self, rectangles: NDArray[np.int64]) -> Mask:
+        """Which pixels, [H * W], are in any of some rectangles."""
+        covered = np.zeros((self.config.height, self.config.width), dtype=bool)
+        for v_low, u_low, v_high, u_high in rectangles.tolist():
             covered[v_low:v_high, u_low:u_high] = True
-        return np.flatnonzero(covered)
+        return covered.ravel()
 
     def true_depth(self, data: mujoco.MjData) -> Floats:
         """Exact depth along the optical axis, [H, W], m; infinite where nothing is hit.
@@ -121,31 +162,58 @@ class DepthCamera:
             data: State of the model given at construction, kinematics up to date.
         """
         depth = self._still.copy()
-        for group, geoms in self._moving.items():
-            self._model.geom_group[geoms] = group
-            pixels = self._view(data, geoms)
-            if len(pixels) > 0:
-                depth[pixels] = np.minimum(depth[pixels], self._cast(data, pixels, group))
+        rectangles = self._rectangles(self._bounds(data))
+        self._cast(data, self._covered(rectangles[~self._is_arm]), GROUP_OBJECT, depth)
+        self._cast(data, self._covered(rectangles[self._is_arm]), GROUP_ARM, depth)
         return depth.reshape(self.config.height, self.config.width)
 
-    def render(self, data: mujoco.MjData, rng: np.random.Generator) -> DepthImage:
+    def _depth_in(self, view: View, data: mujoco.MjData, error: NDArray[np.float32]) -> Floats:
+        """Depth [H * W], m, that with some error added shows the same in a view as the true one.
+
+        The arm is cast where it covers what would show in the view, and wherever a part of it that
+        may itself show there is. Elsewhere it may be missing: neither it nor what it hides shows.
+        """
+        depth, bounds = self._still.copy(), self._bounds(data)
+        rectangles = self._rectangles(bounds)
+        self._cast(
+            data, self._covered(rectangles[~self._is_arm]) & view.meets, GROUP_OBJECT, depth
+        )
+        reach = (float(np.abs(error).max()) + _MILLIMETRE) / self._z_per_length.min()
+        near = (bounds.max(axis=1) >= view.low - reach) & (bounds.min(axis=1) <= view.high + reach)
+        hides = self._covered(rectangles[self._is_arm]) & view.shows(depth + error)
+        enters = self._covered(rectangles[self._is_arm & near.all(axis=1)]) & view.meets
+        self._cast(data, hides | enters, GROUP_ARM, depth)
+        return depth
+
+    def render(
+        self, data: mujoco.MjData, rng: np.random.Generator, view: View | None = None
+    ) -> DepthImage:
         """One frame as the sensor gives it: noisy, quantised, with missing readings.
 
         Args:
             data: State of the model given at construction, kinematics up to date.
             rng: Source of the sensor noise; advanced by the same amount for every frame.
+            view: What is of interest: readings that are no points of its box are left out, which
+                is faster, and those that are points of it are the ones of the whole frame.
 
         Returns:
             [H, W], uint16, mm along the optical axis; 0 where there is no reading (drop-out,
             nothing hit, out of range).
         """
-        depth = self.true_depth(data)
-        noise = rng.standard_normal(depth.shape, dtype=np.float32)
-        dropped = rng.random(depth.shape, dtype=np.float32) < DROPOUT_SHARE
-        depth += DEPTH_NOISE * noise
-        with np.errstate(invalid="ignore"):
-            valid = (depth >= self.config.depth_min) & (depth <= self.config.depth_max) & ~dropped
-        return np.where(valid, np.rint(depth / _MILLIMETRE), 0.0).astype(np.uint16)
+        c = self.config
+        noise = rng.standard_normal(c.height * c.width, dtype=np.float32)
+        dropped = rng.random(c.height * c.width, dtype=np.float32) < DROPOUT_SHARE
+        error = DEPTH_NOISE * noise
+        if view is None:
+            reading = self.true_depth(data).ravel() + error
+            valid = ~dropped
+        else:
+            reading = self._depth_in(view, data, error) + error
+            valid = view.shows(reading) & ~dropped
+        valid &= (reading >= c.depth_min) & (reading <= c.depth_max)
+        image = np.zeros(c.height * c.width, dtype=np.uint16)
+        image[valid] = np.rint(reading[valid] / _MILLIMETRE)
+        return image.reshape(c.height, c.width)
 
 
 def _linear_scan_model(model: mujoco.MjModel) -> mujoco.MjModel:

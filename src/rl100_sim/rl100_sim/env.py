@@ -91,6 +91,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         self._intrinsics = Intrinsics(
             camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
         )
+        self._view = self.episode.camera.view(self.task_config.crop)
         self._cloud = np.zeros((self.task_config.observation.n_points, 3), dtype=np.float32)
         self.action_space = gymnasium.spaces.Box(
             np.array(self.task_config.action.low),
@@ -168,7 +169,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         """Render; whether the cloud is new: a view with too few points repeats the last one."""
         try:
             self._cloud = self._maker.of_depth(
-                depth_in_metres(self.episode.depth_mm()),
+                depth_in_metres(self.episode.depth_mm(self._view)),
                 self._intrinsics,
                 self.episode.camera.t_base_camera,
             )

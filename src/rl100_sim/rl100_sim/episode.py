@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_sim.camera import DepthCamera, DepthImage
+from rl100_sim.camera import DepthCamera, DepthImage, View
 from rl100_sim.tasks.push_t import Outcome, PushT
 from rl100_sim.world import ArmWorld
 
@@ -79,8 +79,7 @@ class SimulatedEpisode:
         self.periods += 1
         self.outcome = self.task.outcome(self.world.object_pose, self.periods)
 
-    def depth_mm(self) -> DepthImage:
-        """Depth image of the present state, [H, W], uint16, mm."""
-        return self.camera.render(
-            self.world.data, np.random.default_rng((self._noise_seed, self.periods))
-        )
+    def depth_mm(self, view: View | None = None) -> DepthImage:
+        """Depth image of the present state, [H, W], uint16, mm: whole, or what a view shows."""
+        rng = np.random.default_rng((self._noise_seed, self.periods))
+        return self.camera.render(self.world.data, rng, view)

@@ -161,6 +161,8 @@ class ArmWorld:
         self.data = mujoco.MjData(self.model)
         self._steps = round(robot.control_period / self.model.opt.timestep)
         self._period = robot.control_period
+        self._elapsed = (np.arange(self._steps) / self._steps)[:, None]
+        """Share of the control period that is over when a physics step begins, [steps, 1]."""
         joints = [self.model.joint(name) for name in robot.joints]
         self._arm_q = np.array([int(joint.qposadr[0]) for joint in joints])
         self._arm_v = np.array([int(joint.dofadr[0]) for joint in joints])
@@ -199,13 +201,14 @@ class ArmWorld:
                 f"expected {len(self._reference)} finite joint positions, got {joint_command}; "
                 "repeat the last command to hold"
             )
-        lead = self._damping_time * (command - self._reference) / self._period
         change = command - self._reference
-        for step in range(self._steps):
-            self.data.ctrl[:] = self._reference + change * (step / self._steps) + lead
-            mujoco.mj_step(self.model, self.data)
+        lead = self._damping_time * change / self._period
+        model, data, ctrl = self.model, self.data, self.data.ctrl
+        for reference in self._reference + change * self._elapsed + lead:
+            ctrl[:] = reference
+            mujoco.mj_step(model, data)
         self._reference = command.copy()
-        mujoco.mj_kinematics(self.model, self.data)
+        mujoco.mj_kinematics(model, data)
 
     @property
     def time(self) -> float:

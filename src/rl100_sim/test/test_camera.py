@@ -5,7 +5,9 @@ import mujoco
 import numpy as np
 import pytest
 
+from rl100_policy.core.config import WorkspaceBox
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.point_cloud import Intrinsics, deproject, transform
 from rl100_sim.arm_model import GROUP_ARM, GROUP_OBJECT, GROUP_STATIC
 from rl100_sim.camera import (
     DEPTH_NOISE,
@@ -118,6 +120,59 @@ def test_readings_out_of_range_are_missing(world, robot):
     exact, image = near.true_depth(world.data), near.render(world.data, np.random.default_rng(0))
     assert (image[(exact < 0.69) | (exact > 0.91)] == 0).all()
     assert (image[(exact > 0.71) & (exact < 0.89)] > 0).mean() > 0.9
+
+
+CROPS = {
+    "the task's": ((0.25, -0.30, 0.008), (0.75, 0.30, 0.060)),
+    "with the table": ((0.42, -0.10, -0.010), (0.60, 0.12, 0.020)),
+    "with the hand": ((0.20, -0.20, 0.050), (0.70, 0.20, 0.500)),
+    "everything": ((-9.0, -9.0, -9.0), (9.0, 9.0, 9.0)),
+}
+LEANING = (0.2, 0.5, -0.1, -2.0, 0.0, 3.2, 0.5)
+"""Joint positions in which the hand and the links before it hide the block from the camera."""
+VIEWPOINTS = {
+    "the shipped one": {},
+    "oblique": {"xyz": (0.80, 0.10, 0.50), "cx": 50.2, "depth_min": 0.5, "depth_max": 0.75},
+    "level, in the crop": {"xyz": (0.55, 0.05, 0.05), "rpy": (-1.6, 0.1, 1.5), "depth_min": 0.02},
+}
+
+
+@pytest.mark.parametrize("viewpoint", VIEWPOINTS.values(), ids=VIEWPOINTS)
+@pytest.mark.parametrize("crop", CROPS.values(), ids=CROPS)
+def test_readings_of_a_view_are_those_of_the_whole_frame_in_its_box(robot, crop, viewpoint):
+    rng, box = np.random.default_rng(1), WorkspaceBox(low=crop[0], high=crop[1])
+    world = ArmWorld(robot, T_BLOCK)
+    camera = DepthCamera(world.model, robot.camera().model_copy(update=viewpoint))
+    view, shown = camera.view(box), 0
+    for seed in range(16):
+        posture = np.array(LEANING if seed % 2 else robot.home) + 0.2 * rng.standard_normal(7)
+        world.reset(posture, POSE + 0.05 * rng.standard_normal(3))
+        whole = camera.render(world.data, np.random.default_rng(seed))
+        part = camera.render(world.data, np.random.default_rng(seed), view)
+        inside = in_box(camera, whole, box)
+        np.testing.assert_array_equal(in_box(camera, part, box), inside)
+        np.testing.assert_array_equal(part[inside], whole[inside])
+        np.testing.assert_array_equal(part[part > 0], whole[part > 0])
+        shown += inside.sum()
+    assert shown > 0
+
+
+def in_box(camera, image, box):
+    """Which pixels, [H, W], read a point of a box in the base frame."""
+    c = camera.config
+    depth, intrinsics = (
+        depth_in_metres(image),
+        Intrinsics(c.width, c.height, c.fx, c.fy, c.cx, c.cy),
+    )
+    points = transform(deproject(depth, intrinsics), camera.t_base_camera)
+    inside = ((points >= box.low) & (points <= box.high)).all(axis=1)
+    return inside.reshape(image.shape) & (image > 0)
+
+
+def test_a_view_of_what_the_camera_does_not_see_is_empty(world, camera):
+    behind = camera.view(WorkspaceBox(low=(2.0, -0.1, 1.0), high=(2.1, 0.1, 1.2)))
+    assert not behind.meets.any()
+    assert not camera.render(world.data, np.random.default_rng(0), behind).any()
 
 
 def test_metres_are_a_thousandth_of_the_millimetres_and_missing_stays_zero():

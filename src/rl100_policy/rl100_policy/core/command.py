@@ -7,6 +7,7 @@ this one class.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 
@@ -112,7 +113,13 @@ class CommandGate:
         self._period = robot.control_period
         self._action = task.action
         self._margin = robot.position_margin
-        self._components = [TWIST_COMPONENTS.index(name) for name in task.action.names]
+        self._components = np.array([TWIST_COMPONENTS.index(n) for n in task.action.names])
+        self._moved_axes = np.isin(np.arange(3), self._components)
+        """Which of x, y, z are commanded; the others keep the target they had, so that no drift
+        builds up."""
+        self._turns = bool((self._components >= 3).any())
+        """Whether a turn is commanded; if not, the target keeps its orientation, and how the tool
+        turned is not reported."""
         self._low, self._high = np.array(task.action.low), np.array(task.action.high)
         self._box_low, self._box_high = (
             np.array(task.tool_workspace.low),
@@ -157,8 +164,8 @@ class CommandGate:
         these cases it is known what another command would do.
         """
         lag = self.kinematics.tool_position(q_measured) - self._target[:3, 3]
-        apart = float(np.max(np.abs(q_measured - self._command)))
-        return float(np.linalg.norm(lag)) <= _TOOL_LAG and apart <= _JOINT_LAG
+        apart = float(np.abs(q_measured - self._command).max())
+        return math.sqrt(lag @ lag) <= _TOOL_LAG and apart <= _JOINT_LAG
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within the acceleration limits and stay; the request, if any, is not executed."""
@@ -187,7 +194,7 @@ class CommandGate:
             return self.hold(GateFlag.HELD_NON_FINITE)
         if not self.tracks(q_measured):
             return self.hold(GateFlag.HELD_STATE)
-        clipped = np.clip(action, self._low, self._high)
+        clipped = _bounded(action, self._low, self._high)
         flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
         for share in _SHARES:
             target, boxed = self._moved_target(share * clipped)
@@ -212,10 +219,11 @@ class CommandGate:
         twist[self._components] = action
         target = self._target.copy()
         wanted = target[:3, 3] + twist[:3] * self._period
-        target[:3, 3] = np.clip(wanted, self._room_low, self._room_high)
-        if twist[3:].any():
+        inside = _bounded(wanted, self._room_low, self._room_high)
+        target[:3, 3] = inside
+        if self._turns and twist[3:].any():
             target[:3, :3] = _rotation(twist[3:] * self._period) @ target[:3, :3]
-        return target, bool((target[:3, 3] != wanted).any())
+        return target, bool((inside != wanted).any())
 
     def _limit_joints(self, wanted: Floats) -> tuple[Floats, GateFlag]:
         """Joint velocity over one period towards some positions, within the limits.
@@ -226,11 +234,11 @@ class CommandGate:
         slows it down.
         """
         arm, flags = self.kinematics, GateFlag.NONE
-        bounded = np.clip(wanted, *self._joint_bounds())
+        bounded = _bounded(wanted, *self._joint_bounds())
         if (bounded != wanted).any():
             flags |= GateFlag.CLIPPED_POSITION
         velocity = (bounded - self._command) / self._period
-        excess = float(np.max(np.abs(velocity) / arm.velocity_limits))
+        excess = float((np.abs(velocity) / arm.velocity_limits).max())
         if excess > 1.0:
             velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
         change = velocity - self._velocity
@@ -258,11 +266,12 @@ class CommandGate:
         lower, upper = self._joint_bounds()
         rest = self._command + way
         flags = GateFlag.NONE
-        if (rest < lower - 1e-9).any() or (rest > upper + 1e-9).any():
+        if _any_outside(rest, lower - 1e-9, upper + 1e-9):
             flags |= GateFlag.CLIPPED_POSITION
+        room_low, room_high = self._room_low - _WALL, self._room_high + _WALL
         for share in (0.5, 1.0):
             tool = self.kinematics.tool_position(self._command + share * way)
-            if (tool < self._room_low - _WALL).any() or (tool > self._room_high + _WALL).any():
+            if _any_outside(tool, room_low, room_high):
                 flags |= GateFlag.CLIPPED_WORKSPACE
         return flags
 
@@ -276,7 +285,8 @@ class CommandGate:
 
     def _periods_to_change(self, change: Floats) -> float:
         """Control periods that a change of the joint velocity takes within the limits."""
-        return float(np.max(np.abs(change) / (self.kinematics.acceleration_limits * self._period)))
+        largest = self.kinematics.acceleration_limits * self._period
+        return float((np.abs(change) / largest).max())
 
     def _commit(self, velocity: Floats, flags: GateFlag) -> GateResult:
         """Move on by one period at a velocity.
@@ -286,26 +296,17 @@ class CommandGate:
         before = self._target
         command = self._command + velocity * self._period
         after = self.kinematics.tool_pose(command)
-        twist = np.empty(6)
-        twist[:3] = (after[:3, 3] - before[:3, 3]) / self._period
-        twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
-        moved = self._target.copy()
-        moved[:3, 3] = np.where(self._commanded_axes(), after[:3, 3], before[:3, 3])
-        if any(component >= 3 for component in self._components):
+        tool, tool_before = after[:3, 3], before[:3, 3]
+        twist, moved = np.zeros(6), before.copy()
+        twist[:3] = (tool - tool_before) / self._period
+        moved[:3, 3] = np.where(self._moved_axes, tool, tool_before)
+        if self._turns:
+            twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
             moved[:3, :3] = after[:3, :3]
         self._target, self._command, self._velocity = moved, command, velocity
-        inside_low = np.maximum(self._room_low, after[:3, 3])
-        inside_high = np.minimum(self._room_high, after[:3, 3])
-        self._room_low = np.minimum(self._box_low, inside_low)
-        self._room_high = np.maximum(self._box_high, inside_high)
+        self._room_low = np.minimum(self._box_low, np.maximum(self._room_low, tool))
+        self._room_high = np.maximum(self._box_high, np.minimum(self._room_high, tool))
         return GateResult(command.copy(), twist[self._components], flags)
-
-    def _commanded_axes(self) -> NDArray[np.bool_]:
-        """Which of x, y, z are commanded.
-
-        The others keep the target they had, so that no drift builds up.
-        """
-        return np.array([axis in self._components for axis in range(3)])
 
 
 class MeasurementCheck:
@@ -336,6 +337,15 @@ class MeasurementCheck:
                 f"joint {worst} jumped from {last[1][worst]:.3f} to {q[worst]:.3f} "
                 f"within {elapsed:.3f} s"
             )
+
+
+def _bounded(values: Floats, low: Floats, high: Floats) -> Floats:
+    """Values cut to their bounds, as by ``np.clip``, which takes longer for so few."""
+    return np.minimum(np.maximum(values, low), high)
+
+
+def _any_outside(values: Floats, low: Floats, high: Floats) -> bool:
+    return bool(np.count_nonzero((values < low) | (values > high)))
 
 
 def _rotation(vector: Floats) -> Floats:

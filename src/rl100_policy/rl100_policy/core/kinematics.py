@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
@@ -16,6 +18,7 @@ Floats = NDArray[np.float64]
 _DAMPING = 1e-4
 """Levenberg damping of the pose Jacobian, square of a length [m^2]: keeps joint steps finite near
 singularities."""
+_DAMPED = _DAMPING * np.eye(6)
 _MAX_ITERATIONS = 20
 _CONVERGED = 1e-6
 """Pose error, norm of the 6-D logarithm [m, rad], at which the iteration stops."""
@@ -48,19 +51,18 @@ class ArmKinematics:
         self._model = pin.buildReducedModel(full, locked, configuration)
         self._data = self._model.createData()
         joints = [self._model.joints[self._model.getJointId(name)] for name in robot.joints]
-        self._places = [(joint.idx_q, joint.nq) for joint in joints]
+        self._places = np.array([joint.idx_q for joint in joints])
+        self._continuous = [index for index, joint in enumerate(joints) if joint.nq == 2]
         self._order = np.array([joint.idx_v for joint in joints])
         self._tool = self._add_tool_frame(robot)
         self._base = self._frame(robot.base_frame)
         self._t_base_root = self._base_in_root().inverse()
-        lower = [
-            self._model.lowerPositionLimit[at] if nq == 1 else -np.inf for at, nq in self._places
-        ]
-        upper = [
-            self._model.upperPositionLimit[at] if nq == 1 else np.inf for at, nq in self._places
-        ]
-        self.position_lower: Floats = np.array(lower) + robot.position_margin
-        self.position_upper: Floats = np.array(upper) - robot.position_margin
+        self._t_root_base = self._t_base_root.inverse()
+        lower = self._model.lowerPositionLimit[self._places]
+        upper = self._model.upperPositionLimit[self._places]
+        lower[self._continuous], upper[self._continuous] = -np.inf, np.inf
+        self.position_lower: Floats = lower + robot.position_margin
+        self.position_upper: Floats = upper - robot.position_margin
         self.velocity_limits: Floats = (
             self._model.velocityLimit[self._order] * robot.velocity_scale
         )
@@ -88,9 +90,13 @@ class ArmKinematics:
         return self._data.oMf[self._base].copy()
 
     def _ordered(self, q: Floats) -> Floats:
+        """Joint positions as pinocchio has them, [nq]."""
+        if len(q) != len(self._places):
+            raise ValueError(f"expected {len(self._places)} joint positions, got {len(q)}")
         configuration = np.empty(self._model.nq)
-        for (index, size), value in zip(self._places, q, strict=True):
-            _set_position(configuration, index, size, value)
+        configuration[self._places] = q
+        for joint in self._continuous:
+            _set_position(configuration, self._places[joint], 2, q[joint])
         return configuration
 
     def tool_pose(self, q: Floats) -> Floats:
@@ -118,25 +124,22 @@ class ArmKinematics:
             Joint positions [n], kept within the position limits, and the remaining pose error
             (norm of the 6-D logarithm, m and rad).
         """
-        goal = self._t_base_root.inverse() * pin.SE3(target)
+        goal = self._t_root_base * pin.SE3(target)
         q = np.array(q_start, dtype=float)
         lower = np.minimum(self.position_lower, q_start)
         upper = np.maximum(self.position_upper, q_start)
         for _ in range(_MAX_ITERATIONS):
-            configuration = self._ordered(q)
-            pin.computeJointJacobians(self._model, self._data, configuration)
+            pin.computeJointJacobians(self._model, self._data, self._ordered(q))
             placement = pin.updateFramePlacement(self._model, self._data, self._tool)
             error = pin.log6(placement.inverse() * goal).vector
-            residual = float(np.linalg.norm(error))
+            residual = math.sqrt(error @ error)
             if residual < _CONVERGED:
                 return q, residual
             jacobian = pin.getFrameJacobian(self._model, self._data, self._tool, pin.LOCAL)[
                 :, self._order
             ]
-            step = jacobian.T @ np.linalg.solve(
-                jacobian @ jacobian.T + _DAMPING * np.eye(6), error
-            )
-            q = np.clip(q + step, lower, upper)
+            step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + _DAMPED, error)
+            q = np.minimum(np.maximum(q + step, lower), upper)
         return q, float(
             np.linalg.norm(pin.log6(pin.SE3(self.tool_pose(q)).inverse() * pin.SE3(target)).vector)
         )
