@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Meta-World tasks: how often the exact and the imperfect operator succeed, and what a step costs.
 
-Episode s of both operators has seed s. Times are of ``step`` alone, with the exact operator; state
-and cloud are interleaved episode by episode.
+Episode s of both operators has seed s. Times are processor time of ``step`` alone, in one thread,
+with the exact operator; state and cloud are interleaved episode by episode.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -20,7 +20,14 @@ from rich.console import Console
 from rich.table import Table
 
 from rl100_bringup.report import this_machine, wilson
-from rl100_sim.meta_world import TASKS, Demonstration, MetaWorldEnv, demonstrate
+from rl100_sim.meta_world import (
+    TASKS,
+    Demonstration,
+    MetaWorldEnv,
+    MetaWorldTask,
+    demonstrate,
+)
+from rl100_sim.meta_world.tasks import find_task
 
 _CHUNK = 8
 """Control periods of a decision, where only its frames are rendered."""
@@ -40,7 +47,7 @@ class Row:
     imperfect_successes: int
     imperfect_length: float
     state_ms: float
-    """Median of the episodes' mean time of a step [ms]."""
+    """Median of the episodes' mean processor time of a step [ms]."""
     cloud_ms: float
     chunked_cloud_ms: float
     """With ``render_every`` 8: what a roll-out pays."""
@@ -52,10 +59,14 @@ def main(
     timed: Annotated[int, typer.Option(help="episodes per task and kind of observation")] = 5,
     points: Annotated[int, typer.Option(help="points per cloud")] = 256,
     task: Annotated[list[str] | None, typer.Option(help="all, if left out")] = None,
+    limit: Annotated[int, typer.Option(help="of time [periods]; 0: the task's own")] = 0,
     output: Annotated[Path | None, typer.Option(help="folder for report.json")] = None,
 ) -> None:
     """Measure and print."""
-    rows = [_measure(name, episodes, timed, points) for name in task or TASKS]
+    tasks = [find_task(name) for name in task or TASKS]
+    if limit:
+        tasks = [replace(one, max_periods=limit) for one in tasks]
+    rows = [_measure(one, episodes, timed, points) for one in tasks]
     Console(width=160).print(_table(rows))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)
@@ -65,19 +76,19 @@ def main(
         print(f"report: {path}")
 
 
-def _measure(name: str, episodes: int, timed: int, points: int) -> Row:
-    env = MetaWorldEnv(name)
+def _measure(task: MetaWorldTask, episodes: int, timed: int, points: int) -> Row:
+    env = MetaWorldEnv(task)
     exact = [demonstrate(env, seed, level=0.0) for seed in range(episodes)]
     imperfect = [demonstrate(env, seed) for seed in range(episodes)]
     clouds = {"observation": "cloud", "n_points": points}
-    kinds = [env, MetaWorldEnv(name, **clouds), MetaWorldEnv(name, **clouds, render_every=_CHUNK)]
+    kinds = [env, MetaWorldEnv(task, **clouds), MetaWorldEnv(task, **clouds, render_every=_CHUNK)]
     times = np.array([[_times(kind, seed) for kind in kinds] for seed in range(timed)])
     reset, step = np.median(times, axis=0).T * 1e3
-    assert env.task.level is not None
+    assert task.level is not None
     return Row(
-        task=name,
-        time_limit=env.task.max_periods,
-        level=env.task.level,
+        task=task.name,
+        time_limit=task.max_periods,
+        level=task.level,
         episodes=episodes,
         exact_successes=sum(one.success for one in exact),
         exact_length=_mean_length(exact),
@@ -96,15 +107,15 @@ def _mean_length(demonstrations: Sequence[Demonstration]) -> float:
 
 
 def _times(env: MetaWorldEnv, seed: int) -> tuple[float, float]:
-    """Seconds of the reset, and of one step on average."""
-    begun = time.perf_counter()
+    """Processor seconds of the reset, and of one step on average."""
+    begun = time.thread_time()
     env.reset(seed=seed)
-    reset, steps, is_over = time.perf_counter() - begun, [], False
+    reset, steps, is_over = time.thread_time() - begun, [], False
     while not is_over:
         action = env.scene.expert_action()
-        begun = time.perf_counter()
+        begun = time.thread_time()
         _, _, terminated, truncated, _ = env.step(action)
-        steps.append(time.perf_counter() - begun)
+        steps.append(time.thread_time() - begun)
         is_over = terminated or truncated
     return reset, float(np.mean(steps))
 

@@ -46,7 +46,7 @@ _POSE: tuple[Part, ...] = ("pose",)
 TASKS = {
     task.name: task
     for task in (
-        MetaWorldTask("push-v3", 128, _POSE, 2, level=(0.05, 0.35)),
+        MetaWorldTask("push-v3", 128, _POSE, 2, level=(0.05, 0.3)),
         MetaWorldTask("pick-place-v3", 120, _POSE, 3, level=(0.1, 0.35)),
         MetaWorldTask("plate-slide-v3", 120, _POSITION, 2, True, level=(0.1, 0.6)),
         MetaWorldTask("sweep-into-v3", 120, _POSE, 0, True, 0.05, level=(0.1, 0.35)),
