@@ -103,6 +103,11 @@ class SimulatedCollector:
             periods=sum(each.steps for each in rollouts),
         )
 
+    def success(self, policy: DiffusionPolicy, seeds: range) -> float:
+        """See ``rl100_learner.training.collecting.Collector``."""
+        played = self.evaluate(policy, "ddim", seeds, "watched")
+        return sum(each.success for each in played) / len(played)
+
     def evaluate(
         self, policy: DiffusionPolicy, sampler: Sampler, seeds: range, what: str
     ) -> list[Rollout[Chain]]:
@@ -147,6 +152,10 @@ class NobodyActs:
         raise ConfigError(_NOBODY_ACTS)
 
     def decisions(self, *_: object) -> Collected:
+        """Raises ConfigError."""
+        raise ConfigError(_NOBODY_ACTS)
+
+    def success(self, *_: object) -> float:
         """Raises ConfigError."""
         raise ConfigError(_NOBODY_ACTS)
 

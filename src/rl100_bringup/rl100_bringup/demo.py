@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from rl100_bringup import pictures
+from rl100_bringup.collecting import SAMPLERS
 from rl100_bringup.display import progress_display
 from rl100_bringup.domain import free_domain
 from rl100_bringup.driving import Driving
@@ -43,7 +45,46 @@ EVALUATION_SEED = 100_000
 """Seed of the first evaluation episode: far from those of the demonstrations."""
 TRIALS = "trials"
 """Folder of the episodes in which a policy was evaluated, beside those it learns from."""
-_SAMPLERS = ("ddim", "one_step")
+
+
+class DemoSize(StrEnum):
+    """How much of everything."""
+
+    QUICK = "quick"
+    STANDARD = "standard"
+    FULL = "full"
+
+
+@dataclass(frozen=True)
+class _Amounts:
+    """What a size stands for."""
+
+    episodes: int
+    """Demonstrations."""
+    trials: int
+    """Evaluation episodes per stage and policy."""
+    duration: str
+    """On two cores after set-up."""
+    overrides: tuple[str, ...] = ()
+
+
+AMOUNTS = {
+    DemoSize.QUICK: _Amounts(
+        episodes=80,
+        trials=10,
+        duration="less than six minutes",
+        overrides=(
+            "imitation.steps=1500", "distillation.steps=300", "rollouts=100", "trials=20",
+            "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
+            "online.iterations=5", "online_distillation.steps=300",
+        ),
+    ),
+    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="less than twenty minutes"),
+    DemoSize.FULL: _Amounts(
+        episodes=200, trials=100, duration="about an hour",
+        overrides=("rounds=2", "online.iterations=80"),
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -51,11 +92,30 @@ class DemoSettings:
     """What a person may choose about the demo."""
 
     output: Path
-    episodes: int
-    trials: int
+    size: DemoSize
+    episodes: int | None
+    """Demonstrations; None takes those of the size."""
+    trials: int | None
+    """Evaluation episodes per stage and policy; None takes those of the size."""
     skill: float
     seed: int
     overrides: tuple[str, ...] = ()
+
+    @property
+    def demonstrations(self) -> int:
+        """How many episodes are demonstrated."""
+        return self.episodes or AMOUNTS[self.size].episodes
+
+    @property
+    def evaluations(self) -> int:
+        """How many episodes each stage's teacher and student drive."""
+        return self.trials or AMOUNTS[self.size].trials
+
+    @property
+    def learning(self) -> tuple[str, ...]:
+        """All changes to the settings of learning."""
+        rest = ("retrain=none", *AMOUNTS[self.size].overrides, *self.overrides)
+        return (f"seed={self.seed}", *rest)
 
 
 def run_demo(settings: DemoSettings, console: Console) -> int:
@@ -73,35 +133,44 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     _refuse_used(output, bags)
     demonstrating = GraphArguments(lockstep=True, bags=str(bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
-    overrides = (f"seed={settings.seed}", *settings.overrides)
-    with_overrides(AlgorithmSettings(), overrides)  # refused now, not after minutes of recording
-    console.rule("RL-100 for ROS 2: demonstrate, record, learn, drive")
+    # refused now, not after minutes of recording
+    learning = with_overrides(AlgorithmSettings(), settings.learning)
+    console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
     console.print(
-        f"{settings.episodes} demonstrations, imitation, distillation, then {settings.trials} "
-        f"trials each of teacher and student; with 200 and 50 about ten minutes on two cores"
+        f"{settings.demonstrations} demonstrations through the graph; imitation; "
+        f"{learning.rounds} offline round(s) and {learning.online.iterations * learning.online.episodes} online "
+        f"episodes in the vectorised simulation; then {settings.evaluations} trials of every "
+        f"stage's teacher and student through the graph: {AMOUNTS[settings.size].duration} on two "
+        "cores as it stands"
     )
     with _own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
     trained = train_from_bags(
-        bags, output / "train", driving.robot, driving.task, overrides, console,
-        stages=("imitation",),
-    )  # fmt: skip
-    version = trained.version
+        bags, output / "train", driving.robot, driving.task, settings.learning, console
+    )
+    evaluated: dict[str, dict[str, Trials]] = {}
     with _own_graph(driving, output / "log" / "drive", console) as graph:
-        evaluated = _evaluate(
-            graph, driving, version, settings.trials, _SAMPLERS, EVALUATION_SEED, console
-        )
+        for record in trained.records:
+            evaluated[record.name] = _evaluate(
+                graph, driving, trained.output / record.version, settings.evaluations, SAMPLERS,
+                EVALUATION_SEED, console, record.name,
+            )  # fmt: skip
+    last = evaluated[trained.records[-1].name]
     report = Report(
         command="demo",
         stages=[
             stage_result("demonstrations", "operator", demonstrations),
-            *(stage_result("imitation", sampler, trials) for sampler, trials in evaluated.items()),
+            *(
+                stage_result(name, sampler, done)
+                for name, policies in evaluated.items()
+                for sampler, done in policies.items()
+            ),
         ],
-        **_driving_results(trials, evaluated),
+        **_driving_results(trials, last),
         bags=bags_result(demonstrations.episodes),
         training=run_training_results(trained),
         run=trained.records,
-        policy_version=version.name,
+        policy_version=trained.version.name,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
@@ -109,8 +178,9 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     for table in tables(report):
         console.print(table)
     console.print(f"report: {path}   whole demo: {report.wall_seconds:.0f} s")
+    version = trained.version
     console.print(f"policy version: {version}   (./rl100 eval {version})", highlight=False)
-    _draw(output, evaluated["one_step"].episodes, driving, console)
+    _draw(output, report, last["one_step"].episodes, driving, console)
     return _verdict(demonstrations, evaluated, console)
 
 
@@ -139,13 +209,17 @@ def _own_graph(
 
 
 def _draw(
-    output: Path, episodes: Sequence[IndexEntry], arguments: GraphArguments, console: Console
+    output: Path,
+    report: Report,
+    episodes: Sequence[IndexEntry],
+    arguments: GraphArguments,
+    console: Console,
 ) -> None:
     """Draw what can be drawn; what cannot is named."""
     robot = load_robot(config_path("robots", arguments.robot))
     task = load_task(config_path("tasks", arguments.task))
     drawn, problems = pictures.draw_all(
-        output / "pictures", output / TRIALS, episodes, output / "train", robot, task
+        output / "pictures", output / TRIALS, episodes, output / "train", report, robot, task
     )
     for picture in drawn:
         console.print(f"picture: {picture}")
@@ -161,7 +235,7 @@ def _collect(
 ) -> Trials:
     with progress_display(console) as display:
         bar = display.add_task(
-            "demonstrations through the graph", total=settings.episodes, note=""
+            "demonstrations through the graph", total=settings.demonstrations, note=""
         )
 
         def on_episodes(done: int, successes: int) -> None:
@@ -169,7 +243,7 @@ def _collect(
 
         first_seed = settings.seed * 10_000
         return run_operator(
-            graph, arguments, on_episodes, mode="demonstrate", episodes=settings.episodes,
+            graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
             first_seed=first_seed, skill=settings.skill,
         )  # fmt: skip
 
@@ -182,12 +256,15 @@ def _evaluate(
     samplers: Iterable[str],
     first_seed: int,
     console: Console,
+    stage: str = "",
 ) -> dict[str, Trials]:
     """Each sampler drives the arm from the same start states."""
     evaluated = {}
     with progress_display(console) as display:
         for sampler in samplers:
-            bar = display.add_task(f"{sampler} drives the arm", total=trials, note="")
+            bar = display.add_task(
+                f"{stage} {sampler} drives the arm".lstrip(), total=trials, note=""
+            )
 
             def on_episodes(done: int, successes: int, bar: int = bar) -> None:
                 display.update(bar, completed=done, note=f"{successes} successes")  # type: ignore[arg-type]
@@ -258,15 +335,24 @@ def _driving_results(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Any]
     }
 
 
-def _verdict(demonstrations: Trials, evaluated: Mapping[str, Trials], console: Console) -> int:
-    """The demo has failed if the student is less than half as good as its teacher's teacher."""
-    student = evaluated["one_step"]
-    operator_share = demonstrations.successes / max(1, len(demonstrations.episodes))
-    student_share = student.successes / max(1, len(student.episodes))
-    if student_share < 0.5 * operator_share:
-        console.print(
-            f"[red]failed:[/red] the one-step student succeeds in {student_share:.0%}, "
-            f"the operator in {operator_share:.0%}"
-        )
-        return 1
+def _verdict(
+    demonstrations: Trials, evaluated: Mapping[str, Mapping[str, Trials]], console: Console
+) -> int:
+    """The demo has failed if its last student is less than half as good as the operator.
+
+    Or if it is worse than the student of imitation.
+    """
+    shares = [_share(policies["one_step"]) for policies in evaluated.values()]
+    operator = _share(demonstrations)
+    for bound, what in ((0.5 * operator, "half of the operator's"), (shares[0], "imitation's")):
+        if shares[-1] < bound:
+            console.print(
+                f"[red]failed:[/red] the last one-step student succeeds in {shares[-1]:.0%}, less "
+                f"than {what} {bound:.0%}"
+            )
+            return 1
     return 0
+
+
+def _share(trials: Trials) -> float:
+    return trials.successes / max(1, len(trials.episodes))

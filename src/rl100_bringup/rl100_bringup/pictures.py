@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Pictures of a run, drawn from what was recorded.
 
-The scene with its cloud, an episode's path, the loss curve.
+The scene with its cloud, an episode's path, success by stage, the gate, the loss curve.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,6 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from rl100_bringup.report import Report
 from rl100_learner.data.streams import arm_positions
 from rl100_learner.training.records import read_metrics
 from rl100_policy.bags.index import IndexEntry
@@ -102,16 +103,18 @@ def draw_all(
     bags: Path,
     episodes: Sequence[IndexEntry],
     training: Path,
+    report: Report,
     robot: RobotConfig,
     task: TaskConfig,
 ) -> tuple[list[Path], dict[str, str]]:
-    """Draw the three pictures of a run.
+    """Draw the pictures of a run.
 
     Args:
         folder: Where they go.
         bags: Folder of bags.
         episodes: Episodes to choose from; a success is preferred.
         training: Folder of the training run.
+        report: What was measured.
         robot: The arm they were recorded on.
         task: The task.
 
@@ -128,7 +131,11 @@ def draw_all(
     figures = {
         "scene.png": lambda: scene_figure(chosen(), task),
         "episode_path.png": lambda: path_figure(chosen(), task),
-        "loss.png": lambda: loss_figure(training),
+        "loss.png": lambda: loss_figure(training / "imitation"),
+        "success.png": lambda: success_figure(report),
+    } | {
+        f"{folder.parent.name}_gate.png": partial(gate_figure, folder)
+        for folder in sorted(training.glob("round_*/offline"))
     }
     drawn: list[Path] = []
     problems: dict[str, str] = {}
@@ -242,6 +249,68 @@ def loss_figure(training: Path) -> Figure:
         axes.plot([row["step"] for row in mine], [row["loss"] for row in mine])
         axes.set(title=stage, xlabel="optimiser step", ylabel="loss", yscale="log")
         axes.grid(visible=True, which="both", alpha=0.3)
+    return figure
+
+
+def success_figure(report: Report) -> Figure:
+    """Success of teacher and student by stage, with Wilson intervals, and the demonstrator's.
+
+    Raises:
+        ConfigError: If the report holds no success of a policy.
+    """
+    names = list(dict.fromkeys(s.name for s in report.stages if s.policy != "operator"))
+    if not names:
+        raise ConfigError("the report holds no success of a policy")
+    figure = Figure(figsize=(1.6 + 1.5 * len(names), 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    for shift, policy in ((-0.06, "ddim"), (0.06, "one_step")):
+        mine = [s for s in report.stages if s.policy == policy]
+        share = np.array([100 * s.successes / s.trials for s in mine])
+        low = share - [100 * s.wilson_low for s in mine]
+        high = [100 * s.wilson_high for s in mine] - share
+        at = np.array([names.index(s.name) for s in mine]) + shift
+        axes.errorbar(at, share, yerr=(low, high), marker="o", capsize=4, label=policy)
+    for operator in (s for s in report.stages if s.policy == "operator"):
+        axes.axhline(
+            100 * operator.successes / operator.trials, color="grey", ls="--", label="operator"
+        )
+    axes.set(ylabel="success [%], 95 % interval", ylim=(0, 103), xlim=(-0.4, len(names) - 0.6))
+    axes.set_xticks(range(len(names)), names)
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.legend(loc="lower right")
+    return figure
+
+
+def gate_figure(offline: Path) -> Figure:
+    """Estimate J, the gate's bound and its decisions by iteration; true success where watched.
+
+    Raises:
+        ConfigError: If the folder holds no records of an offline phase.
+    """
+    rows = [row for row in read_metrics(offline) if row["stage"] == "offline"]
+    if not rows:
+        raise ConfigError(f"{offline} holds no records of an offline phase")
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["j"] for row in rows], marker=".", label="J of the iterate")
+    axes.step(
+        steps, [row["j_snapshot"] for row in rows], where="mid", ls="--", label="J of the snapshot"
+    )
+    accepted = [row for row in rows if row["accepted"]]
+    axes.plot(
+        [row["step"] for row in accepted], [row["j"] for row in accepted],
+        ls="", marker="o", ms=9, mfc="none", color="green", label="accepted",
+    )  # fmt: skip
+    axes.set(xlabel="proximal iteration", ylabel="J [return]")
+    if "success" in rows[0]:
+        right = axes.twinx()
+        right.plot(
+            steps, [100 * float(row["success"]) for row in rows], color="black", label="success"
+        )
+        right.set(ylabel="true success [%] (black)")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
     return figure
 
 

@@ -57,11 +57,25 @@ def demo(
     output: Annotated[
         Path,
         typer.Option(
-            help="folder for bags, policy version, pictures and report.json", file_okay=False
+            help="folder for bags, policy versions, pictures and report.json", file_okay=False
         ),
     ] = Path("runs/demo"),
-    episodes: Annotated[int, typer.Option(help="demonstrations to record", min=4)] = 200,
-    trials: Annotated[int, typer.Option(help="evaluation episodes per policy", min=1)] = 50,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="a first look: little of everything")
+    ] = False,
+    full: Annotated[
+        bool, typer.Option("--full", help="two rounds and many more online episodes")
+    ] = False,
+    episodes: Annotated[
+        int | None, typer.Option(help="demonstrations to record; default: 200, quick 80", min=4)
+    ] = None,
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            help="trials of every stage and policy; default: 50, quick 10, full 100", min=1
+        ),
+    ] = None,
     skill: Annotated[
         float, typer.Option(help="skill of the scripted operator", min=0.0, max=1.0)
     ] = 0.5,
@@ -70,13 +84,16 @@ def demo(
         list[str] | None, typer.Option("--set", help="training setting key=value")
     ] = None,
 ) -> None:
-    """Run the main job on the simulated robot: demonstrate, record, train, drive.
+    """Run the main job on the simulated robot: demonstrate, imitate, improve, drive.
 
     It ends with a table and pictures.
     """
-    from rl100_bringup.demo import DemoSettings, run_demo
+    from rl100_bringup.demo import DemoSettings, DemoSize, run_demo
 
-    settings = DemoSettings(output, episodes, trials, skill, seed, tuple(override or ()))
+    if quick and full:
+        raise typer.BadParameter("--quick and --full exclude each other")
+    size = DemoSize.QUICK if quick else DemoSize.FULL if full else DemoSize.STANDARD
+    settings = DemoSettings(output, size, episodes, trials, skill, seed, tuple(override or ()))
     raise typer.Exit(run_demo(settings, console))
 
 

@@ -46,7 +46,7 @@ class GateConfig:
     """False: every iteration is accepted. For showing what the gate prevents."""
     share: NonNegativeFloat = 0.05
     """delta as a share of |J| of the snapshot."""
-    patience: PositiveInt = 3
+    patience: PositiveInt = 6
     """Iterations in a row that may fail to reach the margin before the phase ends."""
     accepts: PositiveInt = 2
     """Snapshots after which the phase ends: a critic is not to be trusted further than that."""

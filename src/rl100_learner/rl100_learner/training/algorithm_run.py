@@ -42,11 +42,13 @@ from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings
 from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
 
 RUN, STAGES = "run.json", "stages.json"
-ROLLOUT_SEED, TRIAL_SEED = 2_000_000, 3_000_000
-"""Seeds of the first roll-out and the first trial; each round takes those after the last's."""
+ROLLOUT_SEED, TRIAL_SEED, WATCH_SEED = 2_000_000, 3_000_000, 4_000_000
+"""Seeds of the first roll-out and the first trial, after which each round takes its own; and of
+the episodes that are only watched."""
 _ROUND_SEEDS = 10_000
 Stage = Literal["imitation", "offline", "online"]
 ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
@@ -61,6 +63,9 @@ class AlgorithmSettings(TrainSettings):
     """Episodes of the current version per round, drawn with noise."""
     trials: Annotated[int, Field(ge=1, le=_ROUND_SEEDS)] = 60
     """Episodes without noise, of the current version and of each candidate, that choose."""
+    watch: Annotated[int, Field(ge=0)] = 0
+    """Episodes that every offline iterate plays only to be shown beside the estimate J; they
+    choose nothing and are not learned from."""
     retrain: Literal["none", "success", "all"] = "success"
     """Re-train imitation in every round, on the successful or on all episodes so far."""
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
@@ -257,7 +262,7 @@ class _Run:
         if successes(self.own) < len(self.own):  # otherwise there is nothing to improve
             found = improve_offline(
                 current, folder / "offline", known, self.own, settings.offline_settings, tell,
-                self._name(f"round_{index}"),
+                self._name(f"round_{index}"), self._watch if settings.watch else None,
             )  # fmt: skip
             candidates = {f"iterate {each.iteration}": each.version for each in found}
         if settings.retrain != "none":
@@ -314,6 +319,9 @@ class _Run:
             periods=sum(map(len, episodes)),
             seconds=0.0,
         )
+
+    def _watch(self, policy: DiffusionPolicy) -> float:
+        return self.collector.success(policy, range(WATCH_SEED, WATCH_SEED + self.settings.watch))
 
     def _name(self, stage: str) -> str:
         """Of a version: no two runs of a task share one."""

@@ -46,6 +46,9 @@ class Collector(Protocol):
     ) -> Collected:
         """Decisions of a policy, one episode per seed, every transition drawn."""
 
+    def success(self, policy: DiffusionPolicy, seeds: range) -> float:
+        """Success share of a policy without noise, one episode per seed; nothing is kept."""
+
 
 def successes(episodes: Sequence[Episode]) -> int:
     """How many of the episodes were labelled a success."""

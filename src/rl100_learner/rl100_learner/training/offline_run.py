@@ -90,6 +90,7 @@ def improve_offline(
     settings: OfflineSettings,
     on_progress: Callable[[Progress], None],
     name: str = "",
+    watch: Callable[[DiffusionPolicy], float] | None = None,
 ) -> list[Candidate]:
     """Improve a version on episodes, without acting.
 
@@ -102,6 +103,8 @@ def improve_offline(
         on_progress: Called now and then on this thread; an exception from it ends the run.
         name: Of the candidates, each followed by its iteration; ``<task>_<name of output>`` if
             empty.
+        watch: True success share of a policy, recorded beside J of every iterate; it decides
+            nothing.
 
     Returns:
         The candidates in the order of the phase; none if the gate let nothing through.
@@ -123,7 +126,7 @@ def improve_offline(
     bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
     with threads(settings.threads), Records(output, 0) as records:
         name = name or f"{parent.task.name}_{output.resolve().name}"
-        run = _Run(output, name, settings, parent, bags, fingerprint, records, on_progress)
+        run = _Run(output, name, settings, parent, bags, fingerprint, records, on_progress, watch)
         found = run.improve(policy, data, own)
     rows = [
         {"version": each.version.name, "iteration": each.iteration, "j": each.j,
@@ -167,6 +170,7 @@ class _Run:
     fingerprint: str
     records: Records
     on_progress: Callable[[Progress], None]
+    watch: Callable[[DiffusionPolicy], float] | None
     seconds: float = 0.0
     rows: int = 0
 
@@ -196,7 +200,10 @@ class _Run:
             ),
             start=1,
         ):  # fmt: skip
-            self._tell("offline", index, steps, began, iteration.metrics)
+            metrics = iteration.metrics
+            if self.watch is not None:
+                metrics = metrics | {"success": self.watch(iteration.policy)}
+            self._tell("offline", index, steps, began, metrics)
             if iteration.decision.accepted:
                 found.append(self._candidate(index, iteration, everything, generator))
             began = time.perf_counter()
