@@ -20,11 +20,13 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.objectives.returns import bootstrap_discount, chunk_reward
 from rl100_learner.training.collecting import Collected
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import AnyTask, BenchmarkTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
 from rl100_policy.core.policy_version import load_version
 from rl100_sim.env import PushTEnv
+from rl100_sim.episode import SIMULATED_TASKS
+from rl100_sim.meta_world.env import MetaWorldEnv
 from rl100_sim.rollouts import Decide, MakeEnv, Rollout, RolloutPool, Windows, rollout_pool
 
 ENVIRONMENTS = 64
@@ -39,16 +41,22 @@ Chain = tuple[NDArray[np.float32], NDArray[np.float32]]
 OnEpisodes = Callable[[str, int, int, int], None]
 """What is collected, episodes so far, how many there will be, successes so far."""
 
-SIMULATED_TASKS = ("push_t",)
 
-
-def environment(robot: RobotConfig, task: TaskConfig) -> MakeEnv:
+def environment(task: AnyTask, robot: RobotConfig | None) -> MakeEnv:
     """What makes an environment of a task.
 
     Raises:
         ConfigError: If the task has no simulation.
     """
-    if task.name not in SIMULATED_TASKS:
+    if isinstance(task, BenchmarkTask):
+        return partial(
+            MetaWorldEnv,
+            task.name,
+            observation="cloud" if task.n_points else "state",
+            n_points=max(task.n_points, 1),
+            n_obs=task.n_obs,
+        )
+    if task.name not in SIMULATED_TASKS or robot is None:
         raise ConfigError(
             f"task {task.name!r} has no simulation to roll out in; there is one of "
             f"{', '.join(SIMULATED_TASKS)}"
@@ -59,14 +67,16 @@ def environment(robot: RobotConfig, task: TaskConfig) -> MakeEnv:
 class SimulatedCollector:
     """Lets policies act in the vectorised simulation; made by :func:`simulated_collector`."""
 
-    def __init__(
-        self, pool: RolloutPool, task: TaskConfig, robot: RobotConfig, gamma: float
-    ) -> None:
-        """Take over a pool; ``gamma`` discounts one control period."""
-        self._pool, self._gamma = pool, gamma
-        self.period_s = robot.control_period
-        """Control period [s]."""
-        self._task = task.name
+    def __init__(self, pool: RolloutPool, task: str, period_s: float, gamma: float) -> None:
+        """Take over a pool.
+
+        Args:
+            pool: Environments of the task.
+            task: Its name.
+            period_s: Control period [s].
+            gamma: Discount of one control period.
+        """
+        self._pool, self._gamma, self._task, self.period_s = pool, gamma, task, period_s
         self.on_episodes: OnEpisodes = lambda *_: None
         """Told after every episode."""
 
@@ -165,13 +175,13 @@ _NOBODY_ACTS = "this stage needs episodes of the policy, and nothing here lets i
 
 @contextmanager
 def simulated_collector(
-    robot: RobotConfig, task: TaskConfig, n_chunk: int, processes: int, gamma: float
+    task: AnyTask, robot: RobotConfig | None, n_chunk: int, processes: int, gamma: float
 ) -> Iterator[SimulatedCollector]:
     """A collector for as long as the context lasts.
 
     Args:
-        robot: The arm.
         task: With a simulation.
+        robot: The arm; None of a benchmark.
         n_chunk: Actions per decision.
         processes: That the environments are spread over.
         gamma: Discount of one control period.
@@ -179,15 +189,20 @@ def simulated_collector(
     Raises:
         ConfigError: If the task has no simulation.
     """
-    make_env = environment(robot, task)
+    make_env = environment(task, robot)
+    if isinstance(task, BenchmarkTask):
+        n_obs, period_s = task.n_obs, task.control_period
+    else:
+        assert robot is not None, "environment() has asked for it"
+        n_obs, period_s = task.observation.n_obs, robot.control_period
     with rollout_pool(
         make_env,
         envs=ENVIRONMENTS,
         processes=processes,
-        n_obs=task.observation.n_obs,
+        n_obs=n_obs,
         n_chunk=n_chunk,
     ) as pool:
-        yield SimulatedCollector(pool, task, robot, gamma)
+        yield SimulatedCollector(pool, task.name, period_s, gamma)
 
 
 def evaluate_simulated(

@@ -72,16 +72,16 @@ AMOUNTS = {
     DemoSize.QUICK: _Amounts(
         episodes=80,
         trials=10,
-        duration="less than six minutes",
+        duration="Less than six minutes",
         overrides=(
             "imitation.steps=1500", "distillation.steps=300", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
             "online.iterations=5", "online_distillation.steps=300",
         ),
     ),
-    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="less than twenty minutes"),
+    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Less than twenty minutes"),
     DemoSize.FULL: _Amounts(
-        episodes=200, trials=100, duration="about an hour",
+        episodes=200, trials=100, duration="About an hour",
         overrides=("rounds=2", "online.iterations=80"),
     ),
 }  # fmt: skip
@@ -135,13 +135,13 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
     learning = with_overrides(AlgorithmSettings(), settings.learning)
+    online = learning.online.iterations * learning.online.episodes
     console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
     console.print(
         f"{settings.demonstrations} demonstrations through the graph; imitation; "
-        f"{learning.rounds} offline round(s) and {learning.online.iterations * learning.online.episodes} online "
-        f"episodes in the vectorised simulation; then {settings.evaluations} trials of every "
-        f"stage's teacher and student through the graph: {AMOUNTS[settings.size].duration} on two "
-        "cores as it stands"
+        f"{learning.rounds} offline round(s) and {online} online episodes in the vectorised "
+        f"simulation; then {settings.evaluations} trials of every stage's teacher and student "
+        f"through the graph. {AMOUNTS[settings.size].duration} on two cores"
     )
     with _own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)

@@ -50,7 +50,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     n_chunk, gamma = before.config.action.n_chunk, settings.learning.online.gamma
     trials = range(settings.first_seed, settings.first_seed + settings.trials)
     with (
-        simulated_collector(robot, task, n_chunk, settings.processes, gamma) as collector,
+        simulated_collector(task, robot, n_chunk, settings.processes, gamma) as collector,
         progress_display(console) as display,
     ):
         bars = Bars(display)

@@ -103,7 +103,7 @@ def train_from_bags(
         acting: AbstractContextManager[SimulatedCollector | NobodyActs] = nullcontext(NobodyActs())
         if set(stages) != {"imitation"}:
             acting = simulated_collector(
-                robot_config, task_config, settings.n_chunk, processes, settings.gamma
+                task_config, robot_config, settings.n_chunk, processes, settings.gamma
             )
         with acting as collector:
             collector.on_episodes = bars.on_episodes
@@ -142,7 +142,7 @@ def train_and_report(
         seeds = range(first_seed, first_seed + trials)
         with (
             simulated_collector(
-                robot_config, task_config, settings.n_chunk, processes, settings.gamma
+                task_config, robot_config, settings.n_chunk, processes, settings.gamma
             ) as collector,
             progress_display(console) as display,
         ):

@@ -40,7 +40,7 @@ from rl100_learner.training.offline_run import OfflineSettings, improve_offline
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings
-from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
+from rl100_policy.core.config import AnyTask, FrozenModel, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
@@ -129,8 +129,8 @@ class StageRecord(FrozenModel):
 
 def run_algorithm(
     demonstrations: Sequence[Episode],
-    task: TaskConfig,
-    robot: RobotConfig,
+    task: AnyTask,
+    robot: RobotConfig | None,
     output: Path,
     settings: AlgorithmSettings,
     collector: Collector,
@@ -142,7 +142,7 @@ def run_algorithm(
     Args:
         demonstrations: Of a person, or of whatever stands for one; failures are welcome.
         task: What the policy sees and does.
-        robot: The arm.
+        robot: The arm; None of a benchmark.
         output: Folder of the run.
         settings: Everything else.
         collector: Lets versions act.
@@ -189,8 +189,8 @@ def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmS
 @dataclass
 class _Run:
     demonstrations: Sequence[Episode]
-    task: TaskConfig
-    robot: RobotConfig
+    task: AnyTask
+    robot: RobotConfig | None
     output: Path
     settings: AlgorithmSettings
     collector: Collector

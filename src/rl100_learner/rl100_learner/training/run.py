@@ -25,7 +25,7 @@ from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.records import Records
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import WindowSet, build_windows, encode_frames
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import AnyTask, BenchmarkTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, PolicyConfig, preset
@@ -49,23 +49,36 @@ OnProgress = Callable[[Progress], None]
 
 
 def policy_config_for(
-    task: TaskConfig, robot: RobotConfig, settings: TrainSettings
+    task: AnyTask, robot: RobotConfig | None, settings: TrainSettings
 ) -> PolicyConfig:
-    """Sizes of the policy that ``settings`` ask for on this task and robot."""
-    observation = ObservationSize(
-        n_obs=task.observation.n_obs,
-        n_points=task.observation.n_points,
-        proprio_dim=task.observation.proprio_dim(len(robot.joints)),
-    )
-    return preset(
-        settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=task.action.dim)
-    )
+    """Sizes of the policy that ``settings`` ask for on this task and robot.
+
+    Raises:
+        ConfigError: If a robot's task comes without a robot.
+    """
+    if isinstance(task, BenchmarkTask):
+        observation = ObservationSize(
+            n_obs=task.n_obs, n_points=task.n_points, proprio_dim=task.proprio_dim
+        )
+        dim = task.action_dim
+    else:
+        if robot is None:
+            raise ConfigError(
+                f"task {task.name!r} needs the description of the robot that does it"
+            )
+        observation = ObservationSize(
+            n_obs=task.observation.n_obs,
+            n_points=task.observation.n_points,
+            proprio_dim=task.observation.proprio_dim(len(robot.joints)),
+        )
+        dim = task.action.dim
+    return preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=dim))
 
 
 def train_imitation(
     episodes: Sequence[Episode],
-    task: TaskConfig,
-    robot: RobotConfig,
+    task: AnyTask,
+    robot: RobotConfig | None,
     output: Path,
     settings: TrainSettings,
     on_progress: OnProgress,
@@ -76,7 +89,7 @@ def train_imitation(
     Args:
         episodes: Demonstrations; which of them are used, ``settings.episodes`` decides.
         task: What the policy sees and does.
-        robot: The arm it was recorded on.
+        robot: The arm it was recorded on; None of a benchmark.
         output: Folder of the run: records, checkpoint, resolved settings, and the version.
         settings: Everything else.
         on_progress: Called after every ``log_every`` steps on this thread; an exception from it
@@ -293,23 +306,24 @@ def threads(count: int) -> Iterator[None]:
 
 
 def _resolved(
-    task: TaskConfig, robot: RobotConfig, settings: TrainSettings, config: PolicyConfig
+    task: AnyTask, robot: RobotConfig | None, settings: TrainSettings, config: PolicyConfig
 ) -> str:
     parts = {"settings": settings, "policy": config, "task": task, "robot": robot}
-    return (
-        json.dumps({key: part.model_dump(mode="json") for key, part in parts.items()}, indent=2)
-        + "\n"
-    )
+    told = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
+    return json.dumps(told, indent=2) + "\n"
 
 
 def _fingerprint(
-    task: TaskConfig, robot: RobotConfig, settings: TrainSettings, bags: Sequence[BagReference]
+    task: AnyTask,
+    robot: RobotConfig | None,
+    settings: TrainSettings,
+    bags: Sequence[BagReference],
 ) -> str:
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
     parts = [
         decisive,
         task.model_dump(mode="json"),
-        robot.model_dump(mode="json"),
+        robot and robot.model_dump(mode="json"),
         [b.model_dump() for b in bags],
     ]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()

@@ -226,6 +226,30 @@ class TaskConfig(FrozenModel):
     """Parameters of the simulated task, see its class."""
 
 
+class BenchmarkTask(FrozenModel):
+    """A task of a benchmark suite: its sizes are all that learning needs of it.
+
+    No robot runs what is learned on it.
+    """
+
+    name: str
+    suite: str
+    """Whose task it is, with the version of the suite."""
+    n_obs: Annotated[int, Field(ge=1)] = 2
+    """Frames in the observation window, one control period apart."""
+    n_points: Annotated[int, Field(ge=0)] = 0
+    """Points per cloud; 0: proprioception is all there is."""
+    proprio_dim: Annotated[int, Field(ge=1)]
+    """Length of the proprioception vector."""
+    action_dim: Annotated[int, Field(ge=1)]
+    """Components of an action, in the suite's own units."""
+    control_period: PositiveFloat
+    """Duration of one action [s]."""
+
+
+AnyTask = TaskConfig | BenchmarkTask
+
+
 def validation_problems(error: ValidationError) -> str:
     """What is wrong with some values, by key: one clause each, without pydantic's own advice."""
     problems = []

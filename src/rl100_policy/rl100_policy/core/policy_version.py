@@ -28,7 +28,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from rl100_policy.core.config import FrozenModel, RobotConfig, TaskConfig
+from rl100_policy.core.config import (
+    AnyTask,
+    BenchmarkTask,
+    FrozenModel,
+    RobotConfig,
+    TaskConfig,
+)
 from rl100_policy.core.errors import ConfigError, PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import PolicyConfig
@@ -62,8 +68,9 @@ class Manifest(FrozenModel):
     mixed."""
     created: str
     """UTC, ISO 8601."""
-    task: TaskConfig
-    robot: RobotConfig
+    task: AnyTask
+    robot: RobotConfig | None
+    """None of a benchmark."""
     parents: tuple[str, ...]
     """Names of the versions this one was trained from."""
     bags: tuple[BagReference, ...]
@@ -84,8 +91,8 @@ def write_version(
     folder: Path,
     policy: DiffusionPolicy,
     *,
-    task: TaskConfig,
-    robot: RobotConfig,
+    task: AnyTask,
+    robot: RobotConfig | None,
     parents: Sequence[str],
     bags: Sequence[BagReference],
     metrics: Mapping[str, float],
@@ -204,6 +211,11 @@ def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None
         PolicyVersionError: Naming the first thing that disagrees.
     """
     made = manifest.task
+    if isinstance(made, BenchmarkTask) or manifest.robot is None:
+        raise PolicyVersionError(
+            f"version {manifest.name!r} was trained for {made.name!r} of a benchmark, this system "
+            f"is a robot ({robot.name!r}); load a version made for it or train one"
+        )
     pairs: dict[str, tuple[object, object]] = {
         "task": (made.name, task.name),
         "robot": (manifest.robot.name, robot.name),

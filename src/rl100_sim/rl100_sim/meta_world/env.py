@@ -115,10 +115,13 @@ class MetaWorldEnv(gymnasium.Env[Observation, Floats]):
     ) -> tuple[Observation, dict[str, Any]]:
         """Start the episode of a seed; without one, of a seed drawn from the last one's generator.
 
+        ``options["render_every"]`` replaces what the constructor was told, from here on.
+
         Raises:
             ObservationError: If the camera sees too little in the crop.
         """
         super().reset(seed=seed, options=options)
+        self.render_every = (options or {}).get("render_every", self.render_every)
         drawn = int(self.np_random.integers(_SEED_LIMIT))
         self._seed = drawn if seed is None else seed
         self._periods = 0
