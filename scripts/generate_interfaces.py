@@ -82,9 +82,17 @@ _SETTINGS_OF = {
         "rl100_sim.tasks.push_t",
         ("PushTParameters",),
     ),
-    "Training": ("rl100_learner.training.settings", ("TrainSettings",)),
+    "Training: imitation": ("rl100_learner.training.settings", ("TrainSettings",)),
+    "Training: all stages; the keys above, and": (
+        "rl100_learner.training.algorithm_run",
+        ("AlgorithmSettings",),
+    ),
+    "Training: `diffusion.*` and `network.*`": (
+        "rl100_policy.core.policy_config",
+        ("DiffusionChoice", "NetworkChoice"),
+    ),
     "Training: `imitation.*`": ("rl100_learner.algorithms.imitation", ("ImitationConfig",)),
-    "Training: `distillation.*`": (
+    "Training: `distillation.*`, `candidate_distillation.*`, `online_distillation.*`": (
         "rl100_learner.algorithms.distillation",
         ("DistillationConfig",),
     ),
@@ -92,16 +100,31 @@ _SETTINGS_OF = {
         "rl100_learner.algorithms.optimizers",
         ("OptimizerConfig",),
     ),
-    "Online reinforcement learning": ("rl100_learner.training.online_run", ("OnlineSettings",)),
+    "Offline reinforcement learning: `critics.*`": (
+        "rl100_learner.algorithms.critics",
+        ("CriticConfig",),
+    ),
+    "Offline reinforcement learning: `transition.*`": (
+        "rl100_learner.algorithms.transition",
+        ("TransitionConfig",),
+    ),
+    "Offline reinforcement learning: `offline.*` and `offline.gate.*`": (
+        "rl100_learner.algorithms.offline",
+        ("OfflineConfig", "GateConfig"),
+    ),
+    "Online reinforcement learning alone": (
+        "rl100_learner.training.online_run",
+        ("OnlineSettings",),
+    ),
     "Online reinforcement learning: `online.*`": (
         "rl100_learner.algorithms.online",
         ("OnlineConfig",),
     ),
-    "Online reinforcement learning: `online.proximal.*`": (
+    "Reinforcement learning: `online.proximal.*` and `offline.proximal.*`": (
         "rl100_learner.algorithms.proximal",
         ("ProximalConfig",),
     ),
-    "Online reinforcement learning: `online.value.*`": (
+    "Reinforcement learning: `online.value.*` and `critics.returns.*`": (
         "rl100_learner.algorithms.value",
         ("ValueConfig",),
     ),

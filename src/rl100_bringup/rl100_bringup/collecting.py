@@ -58,8 +58,8 @@ def environment(task: AnyTask, robot: RobotConfig | None) -> MakeEnv:
         )
     if task.name not in SIMULATED_TASKS or robot is None:
         raise ConfigError(
-            f"task {task.name!r} has no simulation to roll out in; there is one of "
-            f"{', '.join(SIMULATED_TASKS)}"
+            f"task {task.name!r} has no simulation to roll out in (there is one of "
+            f"{', '.join(SIMULATED_TASKS)}); run the stage imitation alone"
         )
     return partial(PushTEnv, robot, task)
 
@@ -175,7 +175,12 @@ _NOBODY_ACTS = "this stage needs episodes of the policy, and nothing here lets i
 
 @contextmanager
 def simulated_collector(
-    task: AnyTask, robot: RobotConfig | None, n_chunk: int, processes: int, gamma: float
+    task: AnyTask,
+    robot: RobotConfig | None,
+    n_chunk: int,
+    processes: int,
+    gamma: float,
+    environments: int = ENVIRONMENTS,
 ) -> Iterator[SimulatedCollector]:
     """A collector for as long as the context lasts.
 
@@ -185,6 +190,7 @@ def simulated_collector(
         n_chunk: Actions per decision.
         processes: That the environments are spread over.
         gamma: Discount of one control period.
+        environments: Episodes that run at the same time.
 
     Raises:
         ConfigError: If the task has no simulation.
@@ -197,7 +203,7 @@ def simulated_collector(
         n_obs, period_s = task.observation.n_obs, robot.control_period
     with rollout_pool(
         make_env,
-        envs=ENVIRONMENTS,
+        envs=environments,
         processes=processes,
         n_obs=n_obs,
         n_chunk=n_chunk,

@@ -13,6 +13,7 @@ from rl100_bringup import demo, driving, pictures
 from rl100_bringup.demo import _verdict
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
+from rl100_bringup.report import Report, stage_result
 from rl100_bringup.session import Trials
 from rl100_bringup.training import training_results
 from rl100_policy.bags.index import IndexEntry, read_index
@@ -120,20 +121,19 @@ def trials(successes: int, count: int) -> Trials:
 
 
 @pytest.mark.parametrize(
-    ("operator", "student", "status"),
+    ("operator", "imitation", "last", "status"),
     [
-        (trials(9, 10), trials(4, 10), 1),  # 40 % is below half of 90 %
-        (trials(9, 10), trials(5, 10), 0),
-        (trials(8, 10), trials(2, 5), 0),  # exactly half
-        (trials(8, 10), trials(0, 5), 1),
-        (trials(0, 10), trials(0, 5), 0),
+        (trials(9, 10), trials(4, 10), trials(4, 10), 1),  # 40 % is below half of 90 %
+        (trials(9, 10), trials(5, 10), trials(5, 10), 0),
+        (trials(8, 10), trials(2, 5), trials(2, 5), 0),  # exactly half
+        (trials(9, 10), trials(8, 10), trials(7, 10), 1),  # worse than where it began
+        (trials(9, 10), trials(5, 10), trials(9, 10), 0),
+        (trials(0, 10), trials(0, 5), trials(0, 5), 0),
     ],
 )
-def test_a_student_with_less_than_half_of_the_operators_success_fails_the_demo(
-    operator, student, status
-):
+def test_a_last_student_that_is_too_weak_fails_the_demo(operator, imitation, last, status):
     said = io.StringIO()
-    evaluated = {"ddim": operator, "one_step": student}
+    evaluated = {"imitation": {"one_step": imitation}, "online": {"one_step": last}}
     assert _verdict(operator, evaluated, Console(file=said)) == status
     assert ("failed" in said.getvalue()) == bool(status)
 
@@ -150,17 +150,54 @@ def test_results_of_training_are_those_on_record(tmp_path):
 
 
 def draw(tmp_path, entries):
-    """The three pictures of a run that has no training."""
+    """The pictures of a run that has no training."""
     return pictures.draw_all(
-        tmp_path / "pictures", tmp_path / "bags", entries, tmp_path / "train", ROBOT, TASK
-    )
+        tmp_path / "pictures", tmp_path / "bags", entries, tmp_path / "train", Report(command="x"),
+        ROBOT, TASK,
+    )  # fmt: skip
 
 
 def test_what_can_be_drawn_is_drawn_and_the_rest_has_a_reason(record, tmp_path):
     drawn, problems = draw(tmp_path, record())
     assert [path.name for path in drawn] == ["scene.png", "episode_path.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
-    assert problems == {"loss.png": f"{tmp_path / 'train'} holds no records of a training"}
+    assert problems == {
+        "loss.png": f"{tmp_path / 'train' / 'imitation'} holds no records of a training",
+        "success.png": "the report holds no success of a policy",
+    }
+
+
+def test_success_by_stage_is_drawn_with_its_intervals():
+    stages = [
+        stage_result("demonstrations", "operator", trials(9, 10)),
+        stage_result("imitation", "ddim", trials(4, 10)),
+        stage_result("imitation", "one_step", trials(5, 10)),
+        stage_result("online", "ddim", trials(10, 10)),
+        stage_result("online", "one_step", trials(8, 10)),
+    ]
+    (axes,) = pictures.success_figure(Report(command="x", stages=stages)).axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["imitation", "online"]
+    heights = [container.lines[0].get_ydata().tolist() for container in axes.containers]
+    assert heights == [[40, 100], [50, 80]]
+    for container, policy in zip(axes.containers, ("ddim", "one_step"), strict=True):
+        bars = container.lines[2][0].get_segments()
+        mine = [stage for stage in stages if stage.policy == policy]
+        for (below, above), stage in zip(bars, mine, strict=True):
+            assert below[1] == pytest.approx(100 * stage.wilson_low)
+            assert above[1] == pytest.approx(100 * stage.wilson_high)
+
+
+def test_the_gate_is_drawn_from_the_records_of_a_phase(tmp_path):
+    rows = [
+        {"stage": "critics", "step": 1, "loss": 0.1},
+        {"stage": "offline", "step": 1, "j": 0.4, "j_snapshot": 0.4, "accepted": 0.0},
+        {"stage": "offline", "step": 2, "j": 0.5, "j_snapshot": 0.4, "accepted": 1.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (axes,) = pictures.gate_figure(tmp_path).axes
+    estimate, _, accepted = axes.lines
+    assert list(estimate.get_ydata()) == [0.4, 0.5]
+    assert list(accepted.get_xdata()) == [2]
 
 
 def test_without_an_episode_the_reason_says_so(tmp_path):
@@ -173,7 +210,7 @@ def test_without_an_episode_the_reason_says_so(tmp_path):
 def test_a_picture_that_cannot_be_drawn_is_a_warning(tmp_path):
     said = io.StringIO()
     console = Console(file=said, width=500)
-    demo._draw(tmp_path, [], GraphArguments(), console)
+    demo._draw(tmp_path, Report(command="x"), [], GraphArguments(), console)
     assert "warning: picture scene.png not drawn: there is no episode in" in said.getvalue()
 
 

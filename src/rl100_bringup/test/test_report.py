@@ -60,6 +60,7 @@ def test_the_report_on_disk_has_the_promised_form(tmp_path):
     assert written["stages"][0] == {
         "name": "imitation", "policy": "one_step", "successes": 3, "trials": 4,
         "wilson_low": 0.3, "wilson_high": 0.95, "seconds": 8.0, "degraded": 2,
+        "success_seconds": None,
     }  # fmt: skip
     assert {"p50", "p99"} <= written["latency_ms"]["one_step"].keys()
     assert written["deadline_misses"] == 0

@@ -252,6 +252,26 @@ def evaluate(
 
 
 @app.command()
+def reproduce(
+    claim: Annotated[str, typer.Argument(help="meta_world")],
+    output: Annotated[
+        Path, typer.Option(help="folder of the runs; give it again to go on", file_okay=False)
+    ] = Path("runs/reproduce"),
+    task: Annotated[list[str] | None, typer.Option(help="only this task; may be repeated")] = None,
+    seed: Annotated[list[int] | None, typer.Option(help="only this seed; may be repeated")] = None,
+    jobs: Annotated[int, typer.Option(help="runs at the same time", min=1)] = 2,
+    override: Annotated[
+        list[str] | None, typer.Option("--set", help="training setting key=value")
+    ] = None,
+) -> None:
+    """Reproduce a claim of the documentation: tasks, seeds, all stages, one table."""
+    from rl100_bringup.reproducing import reproduce as run
+
+    run(claim, output, task or (), seed or (), tuple(override or ()), jobs, console)
+    console.print(f"report: {output / claim / 'report.json'}")
+
+
+@app.command()
 def bags(
     folder: Annotated[Path, _folder("folder of episode bags")],
     *,

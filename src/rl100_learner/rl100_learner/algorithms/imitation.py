@@ -20,7 +20,7 @@ from torch import Tensor
 from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import WindowBatch
 from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
-from rl100_learner.objectives.diffusion import Target, add_noise, diffusion_loss
+from rl100_learner.objectives.diffusion import add_noise, diffusion_loss
 from rl100_policy.core.policy import DiffusionPolicy
 
 
@@ -121,9 +121,7 @@ def _denoising_loss(
     output = policy.denoiser(
         add_noise(clean, noise, abar), timestep, condition.repeat(config.draws, 1)
     )
-    target: Target = (
-        "velocity" if policy.config.diffusion.preconditioning == "velocity" else "epsilon"
-    )
+    target = policy.config.diffusion.prediction
     return diffusion_loss(output, clean, noise, abar, target)
 
 

@@ -28,7 +28,13 @@ from rl100_learner.training.windows import WindowSet, build_windows, encode_fram
 from rl100_policy.core.config import AnyTask, BenchmarkTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, PolicyConfig, preset
+from rl100_policy.core.policy_config import (
+    ActionSize,
+    ObservationSize,
+    PolicyConfig,
+    choose,
+    preset,
+)
 from rl100_policy.core.policy_version import BagReference, read_manifest, write_version
 
 CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"
@@ -54,7 +60,8 @@ def policy_config_for(
     """Sizes of the policy that ``settings`` ask for on this task and robot.
 
     Raises:
-        ConfigError: If a robot's task comes without a robot.
+        ConfigError: If a robot's task comes without a robot, or the settings contradict each
+            other.
     """
     if isinstance(task, BenchmarkTask):
         observation = ObservationSize(
@@ -72,7 +79,8 @@ def policy_config_for(
             proprio_dim=task.observation.proprio_dim(len(robot.joints)),
         )
         dim = task.action.dim
-    return preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=dim))
+    made = preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=dim))
+    return choose(made, settings.diffusion, settings.network)
 
 
 def train_imitation(

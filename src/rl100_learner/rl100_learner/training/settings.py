@@ -14,6 +14,7 @@ from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_config import DiffusionChoice, NetworkChoice
 
 
 class TrainSettings(FrozenModel):
@@ -23,7 +24,7 @@ class TrainSettings(FrozenModel):
     """
 
     seed: int = 0
-    preset: Literal["small", "paper"] = "small"
+    preset: Literal["small", "paper", "paper_single"] = "small"
     """Sizes of the networks."""
     n_chunk: Annotated[int, Field(ge=1)] = 8
     """Actions per decision."""
@@ -34,6 +35,8 @@ class TrainSettings(FrozenModel):
     period than the robot description says, as if they had been recorded with it."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
+    diffusion: DiffusionChoice = DiffusionChoice()
+    network: NetworkChoice = NetworkChoice()
     imitation: ImitationConfig = ImitationConfig()
     distillation: DistillationConfig = DistillationConfig()
     log_every: Annotated[int, Field(ge=1)] = 25

@@ -154,10 +154,14 @@ class DiffusionPolicy(nn.Module):
     def epsilon(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """Noise eps_hat predicted in ``x`` [B, n_c, d_a] at ``timestep`` [B], for the sampler."""
         output: Tensor = self.denoiser(x, timestep, condition)
-        if self.config.diffusion.preconditioning == "none":
-            return output
         abar = self.alpha_bars[timestep].view(-1, 1, 1)
-        return torch.sqrt(1 - abar) * x + torch.sqrt(abar) * output
+        match self.config.diffusion.prediction:
+            case "epsilon":
+                return output
+            case "velocity":
+                return torch.sqrt(1 - abar) * x + torch.sqrt(abar) * output
+            case "sample":
+                return (x - torch.sqrt(abar) * output) / torch.sqrt(1 - abar)
 
     def one_step(self, x_start: Tensor, condition: Tensor) -> Tensor:
         """The student's chunk from pure noise [B, n_c, d_a], normalised units, unclamped."""

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
-from rl100_policy.core.config import FrozenModel, PositiveFloat
+from rl100_policy.core.config import FrozenModel, PositiveFloat, validation_problems
 from rl100_policy.core.errors import ConfigError
 
 Count = Annotated[int, Field(ge=1)]
@@ -250,11 +250,20 @@ class DiffusionConfig(FrozenModel):
     """Limits of a transition's standard deviation, normalised action units."""
     clamp: PositiveFloat = 1.0
     """Predicted clean actions are clamped to +- this, normalised action units."""
-    preconditioning: Literal["velocity", "none"] = "velocity"
-    """velocity: the network regresses v = sqrt(abar) eps - sqrt(1 - abar) a, from which epsilon
-    follows exactly;
-    none: the network's output is epsilon. The former learns several times faster with small
-        networks."""
+    prediction: Literal["velocity", "epsilon", "sample"] = "velocity"
+    """What the network's output is: v = sqrt(abar) eps - sqrt(1 - abar) a, the noise eps, or the
+    clean chunk a. The sampler is given the epsilon that follows from it. The first learns several
+    times faster with small networks."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_it_was_called(cls, value: Any) -> Any:
+        """Versions written when only epsilon could be predicted tell the preconditioning."""
+        if isinstance(value, Mapping) and "preconditioning" in value:
+            rest = {key: each for key, each in value.items() if key != "preconditioning"}
+            was = value["preconditioning"]
+            return {"prediction": "epsilon" if was == "none" else was, **rest}
+        return value
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -399,10 +408,56 @@ def _paper_encoder(observation: ObservationSize) -> EncoderConfig:
 
 
 def _paper_diffusion(sigma_max: float) -> DiffusionConfig:
-    return DiffusionConfig(n_steps=10, sigma_min=0.01, sigma_max=sigma_max, preconditioning="none")
+    return DiffusionConfig(n_steps=10, sigma_min=0.01, sigma_max=sigma_max, prediction="epsilon")
 
 
 _PRESETS = {"small": small, "paper": paper, "paper_single": paper_single}
+
+
+class DiffusionChoice(FrozenModel):
+    """Changes to a preset's diffusion; null leaves what the preset says."""
+
+    n_steps: Count | None = None
+    eta: Annotated[float, Field(ge=0.0, le=1.0)] | None = None
+    sigma_min: PositiveFloat | None = None
+    sigma_max: PositiveFloat | None = None
+    prediction: Literal["velocity", "epsilon", "sample"] | None = None
+
+
+class NetworkChoice(FrozenModel):
+    """Changes to a preset's networks; null leaves what the preset says."""
+
+    denoiser: Literal["residual_mlp", "unet1d", "skip_net"] | None = None
+    """Kind of the denoiser and of the student, with the sizes that this kind has by default."""
+    width: Count | None = None
+    """Of a residual MLP."""
+    bottleneck: bool | None = None
+    """Of the encoder."""
+    pretrained: str | None = None
+    """File with weights of an image backbone."""
+
+
+def choose(
+    config: PolicyConfig, diffusion: DiffusionChoice, network: NetworkChoice
+) -> PolicyConfig:
+    """A configuration with changes applied.
+
+    Raises:
+        ConfigError: If the changes do not fit it.
+    """
+    tree = config.model_dump(mode="json")
+    tree["diffusion"] |= diffusion.model_dump(exclude_none=True)
+    for name in ("denoiser", "student"):
+        if network.denoiser is not None and network.denoiser != tree[name]["kind"]:
+            tree[name] = {"kind": network.denoiser}
+        if network.width is not None:
+            tree[name]["width"] = network.width
+    encoder = network.model_dump(include={"bottleneck", "pretrained"}, exclude_none=True)
+    tree["encoder"] |= encoder
+    try:
+        return PolicyConfig.model_validate(tree)
+    except ValidationError as error:
+        raise ConfigError(f"invalid policy: {validation_problems(error)}") from error
 
 
 def preset(name: str, observation: ObservationSize, action: ActionSize) -> PolicyConfig:
