@@ -10,28 +10,46 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from rich.console import Console
 from rich.table import Table
 
+from rl100_bringup.claims import PUSH_T, SUITE, Variant, find_claim
 from rl100_bringup.collecting import evaluate_simulated, simulated_collector
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.report import REPORT_FILE, Report, StageResult, this_machine, wilson
+from rl100_bringup.graph import config_path
+from rl100_bringup.report import (
+    REPORT_FILE,
+    Report,
+    StageResult,
+    simulated_result,
+    this_machine,
+    wilson,
+)
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import with_overrides
-from rl100_policy.core.config import BenchmarkTask
-from rl100_policy.core.errors import ConfigError
-from rl100_sim.meta_world.demonstrator import demonstrate
+from rl100_policy.core.config import (
+    AnyTask,
+    BenchmarkTask,
+    RobotConfig,
+    TaskConfig,
+    load_robot,
+    load_task,
+)
+from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.env import PushTEnv
+from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
 
 TRIAL_SEED = 100_000
@@ -43,60 +61,22 @@ CONTROL = "imitation of successes only"
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What is to be reproduced.
-
-    Attributes:
-        text: What it says.
-        tasks: Of Meta-World; each with changes to the settings of its own.
-        seeds: Of demonstrations, learning and roll-outs; settings were chosen on others.
-        demonstrations: Per run.
-        trials: Evaluation episodes per stage and policy.
-        overrides: Changes to the settings for all tasks.
-    """
-
-    text: str
-    tasks: dict[str, tuple[str, ...]]
-    seeds: tuple[int, ...]
-    demonstrations: int
-    trials: int
-    overrides: tuple[str, ...]
-
-
-CLAIMS = {
-    "meta_world": Claim(
-        text="From imperfect demonstrations of three Meta-World tasks, state observations: "
-        "imitation, two offline rounds, online learning, one-step student.",
-        tasks={"push-v3": (), "pick-place-v3": (), "peg-insert-side-v3": ()},
-        seeds=(0, 1, 2, 3, 4),
-        demonstrations=100,
-        trials=100,
-        overrides=(
-            "episodes=all", "rounds=2", "imitation.steps=3000", "diffusion.sigma_min=0.05",
-            "online.iterations=10", "online.episodes=100", "network.width=128",
-        ),
-    ),
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
 class Job:
-    """One run of a task and a seed."""
+    """One run of a variant and a seed."""
 
-    task: str
+    variant: Variant
     seed: int
     folder: Path
-    demonstrations: int
     trials: int
     overrides: tuple[str, ...]
 
 
 @dataclass
 class Summary:
-    """A stage of a task over all seeds.
+    """A stage of a variant over all seeds.
 
     Attributes:
-        task: Its name.
+        variant: Its name.
         stage: Its name.
         policy: ``ddim`` or ``one_step``.
         shares: Success share of every seed.
@@ -106,7 +86,7 @@ class Summary:
         episodes: Played until then, mean over the seeds; demonstrations are not counted.
     """
 
-    task: str
+    variant: str
     stage: str
     policy: str
     shares: list[float] = field(default_factory=list)
@@ -128,7 +108,7 @@ class Summary:
 def reproduce(
     name: str,
     output: Path,
-    tasks: Sequence[str],
+    variants: Sequence[str],
     seeds: Sequence[int],
     overrides: Sequence[str],
     jobs: int,
@@ -138,28 +118,29 @@ def reproduce(
 
     Args:
         name: Of the claim.
-        output: Folder; a run of a task and seed is ``<output>/<claim>/<task>/seed_<seed>``.
-        tasks: Which of the claim's; empty: all.
+        output: Folder; a run is ``<output>/<claim>/<variant>/seed_<seed>``.
+        variants: Which of the claim's; empty: all.
         seeds: Which; empty: the claim's.
         overrides: Further changes to the settings, for research; the claim is then another one.
         jobs: Runs at the same time, each on one processor.
         console: Where progress and the table go.
 
     Raises:
-        ConfigError: If there is no such claim or task, or a setting is invalid.
+        ConfigError: If there is no such claim or variant, or a setting is invalid.
     """
     begun = time.monotonic()
-    claim = _find(name, tasks)
-    for task in claim.tasks:  # refused now, not in a process later
-        with_overrides(AlgorithmSettings(), (*claim.overrides, *claim.tasks[task], *overrides))
+    claim = find_claim(name)
+    chosen = [claim.variant(each) for each in variants] or claim.variants
     planned = [
         Job(
-            task, seed, output / name / task / f"seed_{seed}", claim.demonstrations, claim.trials,
-            (*claim.overrides, *claim.tasks[task], *overrides, f"seed={seed}"),
+            variant, seed, output / name / variant.name / f"seed_{seed}", claim.trials,
+            (*variant.overrides, *overrides, f"seed={seed}"),
         )
         for seed in seeds or claim.seeds
-        for task in tasks or claim.tasks
+        for variant in chosen
     ]  # fmt: skip
+    for job in planned:  # refused now, not in a process later
+        with_overrides(AlgorithmSettings(), job.overrides)
     console.print(claim.text)
     console.print(
         f"{len(planned)} runs in {output / name}, {jobs} at a time; each logs to run.log in its "
@@ -178,18 +159,6 @@ def reproduce(
     return report
 
 
-def _find(name: str, tasks: Sequence[str]) -> Claim:
-    if name not in CLAIMS:
-        raise ConfigError(f"expected one of the claims {', '.join(CLAIMS)}, got {name!r}")
-    claim = CLAIMS[name]
-    for task in tasks:
-        if task not in claim.tasks:
-            raise ConfigError(
-                f"claim {name!r} has the tasks {', '.join(claim.tasks)}, got {task!r}"
-            )
-    return claim
-
-
 def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch
     done: dict[int, Report] = {}
@@ -205,7 +174,7 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
                 done[index] = finished.result()
                 job = planned[index]
                 last = done[index].stages[-1]
-                note = f"{job.task} seed {job.seed}: {last.successes}/{last.trials}"
+                note = f"{job.variant.name} seed {job.seed}: {last.successes}/{last.trials}"
                 display.update(bar, completed=len(done), note=note)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -225,28 +194,29 @@ def run_job(job: Job) -> Report:
     with (job.folder / "run.log").open("a", encoding="utf-8") as log:
         console = Console(file=log, width=100)
         settings = with_overrides(AlgorithmSettings(), job.overrides)
-        task = benchmark_task(job.task)
-        demonstrations = _demonstrations(job, task)
+        task, robot = describe_task(job.variant)
+        demonstrations = _demonstrations(job, task, robot)
         with (
             progress_display(console) as display,
             simulated_collector(
-                task, None, settings.n_chunk, 1, settings.gamma, ENVIRONMENTS
+                task, robot, settings.n_chunk, 1, settings.gamma, ENVIRONMENTS
             ) as collector,
         ):
             bars = Bars(display)
             collector.on_episodes = bars.on_episodes
             records = run_algorithm(
-                demonstrations, task, None, job.folder / "run", settings, collector, bars.on_stage
-            )
+                demonstrations, task, robot, job.folder / "run", settings, collector,
+                bars.on_stage, job.variant.stages,
+            )  # fmt: skip
             versions = {record.name: job.folder / "run" / record.version for record in records}
-            if settings.episodes == "all":
+            if job.variant.control and settings.episodes == "all":
                 again = settings.imitation_settings.model_copy(update={"episodes": "success"})
                 versions[CONTROL] = train_imitation(
-                    demonstrations, task, None, job.folder / "control", again,
+                    demonstrations, task, robot, job.folder / "control", again,
                     partial(_tell_control, bars),
                 )  # fmt: skip
             seeds = range(TRIAL_SEED, TRIAL_SEED + job.trials)
-            stages = [_operator(demonstrations, task)]
+            stages = [_operator(demonstrations, collector.period_s)]
             for name, version in versions.items():
                 stages += evaluate_simulated(collector, version, name, seeds)
     report = Report(
@@ -265,57 +235,94 @@ def _tell_control(bars: Bars, progress: Progress) -> None:
     bars.on_stage("control", progress)
 
 
-def benchmark_task(name: str, n_points: int = 0) -> BenchmarkTask:
-    """Description of a Meta-World task for the learner; without points its state is observed."""
-    env = MetaWorldEnv(
-        name, observation="cloud" if n_points else "state", n_points=max(n_points, 1)
-    )
-    space = env.observation_space["proprio"]  # type: ignore[index]
+def describe_task(variant: Variant) -> tuple[AnyTask, RobotConfig | None]:
+    """Task and robot of a variant, as the learner takes them."""
+    if variant.task == PUSH_T:
+        task = load_task(config_path("tasks", PUSH_T))
+        return task, load_robot(config_path("robots", "panda"))
+    env = _benchmark_env(variant)
     return BenchmarkTask(
-        name=name,
-        suite="Meta-World 3.1.1",
-        n_points=n_points,
-        proprio_dim=space.shape[0],
+        name=variant.task,
+        suite=SUITE,
+        n_points=variant.n_points,
+        proprio_dim=env.observation_space["proprio"].shape[0],  # type: ignore[index]
         action_dim=env.action_space.shape[0],  # type: ignore[index]
         control_period=1.0 / env.metadata["render_fps"],
-    )
+    ), None
 
 
-def _demonstrations(job: Job, task: BenchmarkTask) -> list[Episode]:
+def _benchmark_env(variant: Variant) -> MetaWorldEnv:
+    observation: Literal["cloud", "state"] = "cloud" if variant.n_points else "state"
+    return MetaWorldEnv(variant.task, observation=observation, n_points=max(variant.n_points, 1))
+
+
+def _demonstrations(job: Job, task: AnyTask, robot: RobotConfig | None) -> list[Episode]:
     path = job.folder / DEMONSTRATIONS
     if not path.exists():
-        env = MetaWorldEnv(job.task)
         first = job.seed * 10_000
-        shown = [demonstrate(env, seed) for seed in range(first, first + job.demonstrations)]
-        save_episodes(
-            path,
-            [
-                Episode(
-                    id=f"{task.name}_{each.seed}",
-                    outcome=each.outcome,
-                    clouds=each.clouds,
-                    proprio=each.proprio,
-                    actions=each.actions,
-                    stamps_ns=each.stamps_ns,
-                )
-                for each in shown
-            ],
-        )
+        seeds = range(first, first + job.variant.demonstrations)
+        if isinstance(task, BenchmarkTask):
+            env = _benchmark_env(job.variant)
+            shown = [_episode(demonstrate(env, seed)) for seed in seeds]
+        else:
+            assert robot is not None, "a robot's task comes with one"
+            shown = list(scripted_episodes(task, robot, seeds))
+        save_episodes(path, shown)
     return load_stored_episodes(path)
 
 
-def _operator(demonstrations: Sequence[Episode], task: BenchmarkTask) -> StageResult:
-    won = [len(e) * task.control_period for e in demonstrations if e.outcome == "success"]
-    low, high = wilson(len(won), len(demonstrations))
-    return StageResult(
-        name="demonstrations", policy="operator", successes=len(won), trials=len(demonstrations),
-        wilson_low=low, wilson_high=high, seconds=0.0,
-        success_seconds=float(np.mean(won)) if won else None,
-    )  # fmt: skip
+def _episode(shown: Demonstration) -> Episode:
+    return Episode(
+        id=shown.id,
+        outcome=shown.outcome,
+        clouds=shown.clouds,
+        proprio=shown.proprio,
+        actions=shown.actions,
+        stamps_ns=shown.stamps_ns,
+    )
+
+
+def scripted_episodes(
+    task: TaskConfig, robot: RobotConfig, seeds: range, skill: float = 0.5
+) -> Iterator[Episode]:
+    """Push-T by the scripted person of the demo, without a graph: observed as on the robot."""
+    env, person = PushTEnv(robot, task), ScriptedPusher(robot, task, skill=skill)
+    for seed in seeds:
+        observation, info = env.reset(seed=seed)
+        person.reset(np.random.default_rng((seed, _PERSON_STREAM)))
+        frames, actions, over = [observation], [], False
+        while not over:
+            wish = person.act(info["object_pose"], info["goal_pose"], info["tool_position"])
+            observation, _, terminated, truncated, info = env.step(wish)
+            frames.append(observation)
+            actions.append(info["executed"])
+            over = terminated or truncated
+        yield Episode(
+            id=f"{task.name}_scripted_{seed}",
+            outcome="success" if info["success"] else "failure",
+            clouds=np.stack([frame["cloud"] for frame in frames]),
+            proprio=np.stack([frame["proprio"] for frame in frames]),
+            actions=np.array(actions, dtype=np.float32),
+            stamps_ns=np.arange(len(frames), dtype=np.int64) * round(robot.control_period * 1e9),
+        )
+
+
+_PERSON_STREAM = 1
+"""Beside the seed, so that the person's numbers are not those of the scene."""
+
+
+def _operator(demonstrations: Sequence[Episode], period_s: float) -> StageResult:
+    return simulated_result(
+        "demonstrations",
+        "operator",
+        [episode.outcome == "success" for episode in demonstrations],
+        [len(episode) * period_s for episode in demonstrations],
+        0.0,
+    )
 
 
 def summarise(planned: Iterable[Job], reports: Iterable[Report]) -> list[Summary]:
-    """Every stage of every task over the seeds, in the order of the stages."""
+    """Every stage of every variant over the seeds, in the order of the stages."""
     found: dict[tuple[str, str, str], Summary] = {}
     for job, report in zip(planned, reports, strict=True):
         played, total = {"demonstrations": 0, CONTROL: 0}, 0
@@ -323,15 +330,16 @@ def summarise(planned: Iterable[Job], reports: Iterable[Report]) -> list[Summary
             total += 0 if record.name == "imitation" else record.episodes
             played[record.name] = total
         for result in report.stages:
-            key = (job.task, result.name, result.policy)
+            key = (job.variant.name, result.name, result.policy)
             found.setdefault(key, Summary(*key)).add(result, played[result.name])
-    return sorted(found.values(), key=lambda each: each.task)
+    names = list(dict.fromkeys(each.variant for each in found.values()))
+    return sorted(found.values(), key=lambda each: names.index(each.variant))
 
 
 def _pooled(summary: Summary) -> StageResult:
     low, high = wilson(summary.successes, summary.trials)
     return StageResult(
-        name=f"{summary.task}: {summary.stage}", policy=summary.policy,
+        name=f"{summary.variant}: {summary.stage}", policy=summary.policy,
         successes=summary.successes, trials=summary.trials, wilson_low=low, wilson_high=high,
         seconds=0.0,
         success_seconds=float(np.mean(summary.lengths_s)) if summary.lengths_s else None,
@@ -341,13 +349,13 @@ def _pooled(summary: Summary) -> StageResult:
 def summary_table(summaries: Sequence[Summary]) -> Table:
     """Success of all seeds, the range of the seeds, length of successes, episodes played."""
     table = Table(
-        "task", "stage", "policy", "success", "95 % interval", "seeds", "length", "episodes"
+        "variant", "stage", "policy", "success", "95 % interval", "seeds", "length", "episodes"
     )
     for each in summaries:
         low, high = wilson(each.successes, each.trials)
         length = f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-"
         table.add_row(
-            each.task,
+            each.variant,
             each.stage,
             each.policy,
             f"{each.successes}/{each.trials} = {100 * each.successes / each.trials:.1f} %",

@@ -181,18 +181,16 @@ def training_results(run: Path) -> list[TrainingResult]:
 
     So a run that was interrupted, or had ended before, is reported as one that was not.
     """
-    last = {str(row["stage"]): row for row in read_metrics(run)}
-    results: list[TrainingResult] = []
+    results: dict[str, TrainingResult] = {}
     before = 0.0
-    for stage, row in last.items():
-        until = float(row["seconds"])  # of all stages so far
-        results.append(
-            TrainingResult(
-                stage=stage,
-                steps=int(row["step"]),
-                seconds=until - before,
-                loss=float(row["loss"]),
-            )
+    for row in read_metrics(run):
+        stage, until = str(row["stage"]), float(row["seconds"])  # of all stages so far
+        spent = results[stage].seconds if stage in results else 0.0
+        results[stage] = TrainingResult(
+            stage=stage,
+            steps=int(row["step"]),
+            seconds=spent + until - before,
+            loss=float(row["loss"]),
         )
         before = until
-    return results
+    return list(results.values())

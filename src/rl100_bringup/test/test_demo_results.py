@@ -142,11 +142,13 @@ def test_results_of_training_are_those_on_record(tmp_path):
     rows = [
         {"stage": "imitation", "step": 50, "global_step": 50, "seconds": 2.0, "loss": 0.9},
         {"stage": "imitation", "step": 60, "global_step": 60, "seconds": 2.5, "loss": 0.5},
-        {"stage": "distillation", "step": 30, "global_step": 90, "seconds": 4.0, "loss": 0.1},
+        {"stage": "distillation", "step": 15, "global_step": 75, "seconds": 3.0, "loss": 0.2},
+        {"stage": "imitation", "step": 70, "global_step": 85, "seconds": 3.25, "loss": 0.4},
+        {"stage": "distillation", "step": 30, "global_step": 90, "seconds": 4.25, "loss": 0.1},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     found = [(r.stage, r.steps, r.seconds, r.loss) for r in training_results(tmp_path)]
-    assert found == [("imitation", 60, 2.5, 0.5), ("distillation", 30, 1.5, 0.1)]
+    assert found == [("imitation", 70, 2.75, 0.4), ("distillation", 30, 1.5, 0.1)]
 
 
 def draw(tmp_path, entries):

@@ -204,9 +204,7 @@ PHASE = OfflineConfig(
 def run(policy, parts, config):
     data, fitted, model = parts
     return list(
-        offline.phase(
-            copy.deepcopy(policy), fitted, model, data.condition, data.condition, 0, config
-        )
+        offline.phase(copy.deepcopy(policy), fitted, model, data, data.condition, 0, config)
     )
 
 
@@ -221,9 +219,7 @@ def test_the_phase_improves_what_the_critics_ask_for(policy, parts, baseline):
 
 def test_snapshots_stay_as_they_were_when_the_phase_goes_on(policy, parts):
     data, fitted, model = parts
-    phase = offline.phase(
-        copy.deepcopy(policy), fitted, model, data.condition, data.condition, 0, PHASE
-    )
+    phase = offline.phase(copy.deepcopy(policy), fitted, model, data, data.condition, 0, PHASE)
     first = next(phase)
     before = copy.deepcopy(first.policy.denoiser.state_dict())
     next(phase)
@@ -260,3 +256,22 @@ def test_equal_policies_have_equal_estimates(policy, parts):
     data, fitted, model = parts
     found = {offline.estimate(policy, fitted, model, data.condition, 3, PHASE) for _ in range(2)}
     assert len(found) == 1
+
+
+def test_the_regression_moves_towards_the_better_actions_of_the_data(policy, parts):
+    data, fitted, _ = parts
+    regression = replace(PHASE, method="regression", iterations=10)
+    after = run(policy, parts, regression)[-1].policy
+    worth = [
+        float(
+            fitted.worth(
+                data.condition,
+                each.decide_encoded(
+                    data.condition, sampler="ddim", noise_seed=0
+                ).actions_normalised,
+                0.0,
+            ).mean()
+        )
+        for each in (policy, after)
+    ]
+    assert worth[1] > worth[0] + 0.05

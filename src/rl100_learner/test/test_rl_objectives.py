@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 
 from rl100_learner.objectives.bottleneck import standard_normal_kl
 from rl100_learner.objectives.evaluation import am_q_estimate, gate
-from rl100_learner.objectives.iql import expectile_loss, offline_advantage, q_loss, q_target
+from rl100_learner.objectives.iql import (
+    expectile_loss,
+    offline_advantage,
+    q_loss,
+    q_target,
+    regression_weights,
+    sampled_advantage,
+)
 from rl100_learner.objectives.proximal import (
     clipped_surrogate,
     ratio_statistics,
@@ -246,3 +253,19 @@ def test_the_gate_asks_for_five_per_cent(candidate, incumbent, accepted):
 def test_the_estimate_is_the_mean_over_states_and_horizon():
     q = draw(4, 6)
     torch.testing.assert_close(am_q_estimate(q), q.mean())
+
+
+def test_an_error_of_q_that_all_draws_of_a_state_share_does_not_reach_their_advantage():
+    q, wrong = draw(6, 4), draw(6, 1, seed=1)
+    advantage = sampled_advantage(q)
+    torch.testing.assert_close(sampled_advantage(q + wrong), advantage)
+    torch.testing.assert_close(advantage.mean(dim=1), torch.zeros(6))
+    torch.testing.assert_close(advantage[:, 0] - advantage[:, 1], q[:, 0] - q[:, 1])
+
+
+def test_regression_weights_are_exponentials_up_to_a_limit():
+    a = torch.tensor([-1.0, 0.0, 0.5, 100.0])
+    expected = torch.tensor([math.exp(-2.0), 1.0, math.e, 20.0])
+    torch.testing.assert_close(regression_weights(a, 0.5, 20.0), expected)
+    even = regression_weights(a, 1e6, 20.0)
+    torch.testing.assert_close(even, torch.ones(4), rtol=1e-3, atol=1e-3)

@@ -253,11 +253,15 @@ def evaluate(
 
 @app.command()
 def reproduce(
-    claim: Annotated[str, typer.Argument(help="meta_world")],
+    claim: Annotated[
+        str | None, typer.Argument(help="name of the claim; without it they are listed")
+    ] = None,
     output: Annotated[
         Path, typer.Option(help="folder of the runs; give it again to go on", file_okay=False)
     ] = Path("runs/reproduce"),
-    task: Annotated[list[str] | None, typer.Option(help="only this task; may be repeated")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(help="only this variant; may be repeated")
+    ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="only this seed; may be repeated")] = None,
     jobs: Annotated[int, typer.Option(help="runs at the same time", min=1)] = 2,
     override: Annotated[
@@ -265,9 +269,17 @@ def reproduce(
     ] = None,
 ) -> None:
     """Reproduce a claim of the documentation: tasks, seeds, all stages, one table."""
+    from rl100_bringup.claims import CLAIMS
     from rl100_bringup.reproducing import reproduce as run
 
-    run(claim, output, task or (), seed or (), tuple(override or ()), jobs, console)
+    if claim is None:
+        table = Table("claim", "variants", "seeds", "about")
+        for name, each in CLAIMS.items():
+            variants = ", ".join(variant.name for variant in each.variants)
+            table.add_row(name, variants, str(len(each.seeds)), each.text)
+        console.print(table)
+        return
+    run(claim, output, variant or (), seed or (), tuple(override or ()), jobs, console)
     console.print(f"report: {output / claim / 'report.json'}")
 
 

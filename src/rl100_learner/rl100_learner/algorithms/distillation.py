@@ -11,7 +11,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt
@@ -48,9 +48,8 @@ class DistillationState:
 
 
 def init(policy: DiffusionPolicy, config: DistillationConfig) -> DistillationState:
-    """Start from ``policy``; its student is changed in place and alone keeps gradients."""
-    policy.requires_grad_(False)
-    averaged = copy.deepcopy(policy.student)
+    """Start from ``policy``; its student is changed in place, and nothing else of it."""
+    averaged = copy.deepcopy(policy.student).requires_grad_(False)
     policy.student.requires_grad_(True)
     return DistillationState(
         policy, averaged, OptimizerPair(config.optimizer, (policy.student,), config.steps)
@@ -84,3 +83,21 @@ def update(
         torch._foreach_lerp_(averaged, fast, 1 - config.ema)
     state.step += 1
     return {"loss": float(loss.detach()), "lr_share": lr_share}
+
+
+def state_dict(state: DistillationState) -> dict[str, Any]:
+    """Everything that an interrupted distillation needs to go on to the same bits."""
+    return {
+        "step": state.step,
+        "student": state.policy.student.state_dict(),
+        "averaged": state.averaged.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+
+
+def load_state_dict(state: DistillationState, saved: dict[str, Any]) -> None:
+    """Restore what :func:`state_dict` gave."""
+    state.step = saved["step"]
+    state.policy.student.load_state_dict(saved["student"])
+    state.averaged.load_state_dict(saved["averaged"])
+    state.optimizer.load_state_dict(saved["optimizer"])

@@ -78,7 +78,12 @@ def update(
     """
     policy = state.policy
     encoding = policy.encode_window(batch.cloud, batch.proprio, generator)
-    denoising = _denoising_loss(policy, encoding.condition, batch.actions, generator, config)
+    denoising = denoising_loss(
+        policy,
+        encoding.condition.repeat(config.draws, 1),
+        policy.normalizer.action(batch.actions).repeat(config.draws, 1, 1),
+        generator,
+    )
     weights = auxiliary_weights(config, state.step)
     auxiliary = auxiliary_loss(
         policy, encoding, batch.cloud, batch.proprio, weights, config.chamfer_points
@@ -106,23 +111,23 @@ def auxiliary_weights(config: ImitationConfig, step: int) -> AuxiliaryWeights:
     )
 
 
-def _denoising_loss(
-    policy: DiffusionPolicy,
-    condition: Tensor,
-    actions: Tensor,
-    generator: torch.Generator,
-    config: ImitationConfig,
+def denoising_loss(
+    policy: DiffusionPolicy, condition: Tensor, clean: Tensor, generator: torch.Generator
 ) -> Tensor:
-    clean = policy.normalizer.action(actions).repeat(config.draws, 1, 1)
+    """Diffusion loss at one (t, eps) draw per row.
+
+    Args:
+        policy: Whose denoiser learns.
+        condition: [B, d_c].
+        clean: Normalised chunks, [B, n_c, d_a].
+        generator: Draws t, then eps.
+    """
     n_train = policy.config.diffusion.n_train
     timestep = torch.randint(n_train, (len(clean),), generator=generator, device=clean.device)
     noise = torch.randn(clean.shape, generator=generator, device=clean.device)
     abar = policy.alpha_bars[timestep]
-    output = policy.denoiser(
-        add_noise(clean, noise, abar), timestep, condition.repeat(config.draws, 1)
-    )
-    target = policy.config.diffusion.prediction
-    return diffusion_loss(output, clean, noise, abar, target)
+    output = policy.denoiser(add_noise(clean, noise, abar), timestep, condition)
+    return diffusion_loss(output, clean, noise, abar, policy.config.diffusion.prediction)
 
 
 @torch.no_grad()

@@ -15,21 +15,25 @@ is for roll-outs to say.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from rl100_learner.algorithms import proximal
+from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import Critics
+from rl100_learner.algorithms.imitation import denoising_loss
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.transition import TransitionModel
 from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
-from rl100_learner.objectives.iql import sampled_advantage
+from rl100_learner.objectives.iql import regression_weights, sampled_advantage
+from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import sample_chain
 
@@ -72,6 +76,11 @@ class OfflineConfig:
     """Standard deviations of the Q ensemble that are taken off its mean."""
     own_states: bool = True
     """Improve where the policy itself has been, not on all states of the data."""
+    method: Literal["proximal", "regression"] = "proximal"
+    """regression: imitate the data's own actions, drawn with the weights of advantage-weighted
+    regression; a baseline."""
+    temperature: PositiveFloat = 0.3
+    """Of the regression, in standard deviations of the advantage."""
     proximal: ProximalConfig = field(default_factory=_proximal)
     gate: GateConfig = field(default_factory=GateConfig)
 
@@ -95,7 +104,7 @@ def phase(
     policy: DiffusionPolicy,
     critics: Critics,
     model: TransitionModel,
-    conditions: Tensor,
+    data: EncodedDecisions,
     starts: Tensor,
     seed: int,
     config: OfflineConfig,
@@ -107,15 +116,16 @@ def phase(
             keep is among the iterations.
         critics: Q and V; they stay as they are.
         model: For the estimate J.
-        conditions: States to improve at, [S, d_c].
+        data: States to improve at; their actions are read by the regression only.
         starts: States that imagined roll-outs begin at, [S_0, d_c].
         seed: Of all noise; the imagined roll-outs have a generator of their own, so that looking
             at J changes nothing else.
         config: Settings.
 
     Yields:
-        After every iteration: what ``proximal.improve_chains`` tells; ``q`` (mean worth of the
-        policy's draws before the iteration), ``q_spread`` (standard deviation of the advantage),
+        After every iteration: what ``proximal.improve_chains`` tells, of the regression ``loss``;
+        ``q`` (mean worth of the policy's draws before the iteration, of the data's actions for the
+        regression), ``q_spread`` (standard deviation of the advantage),
         ``j`` and ``j_snapshot`` (AM-Q, unit of the return), ``accepted``.
     """
     generator = torch.Generator().manual_seed(seed)
@@ -126,7 +136,10 @@ def phase(
     incumbent = begin(policy)
     accepts = rejects = 0
     for _ in range(config.iterations):
-        metrics = _iterate(state, critics, conditions, generator, config)
+        if config.method == "proximal":
+            metrics = _iterate(state, critics, data.condition, generator, config)
+        else:
+            metrics = _regress(state, critics, data, generator, config)
         candidate = begin(policy)
         decision = gate(candidate, incumbent, config.gate.share)
         if not config.gate.enabled:
@@ -207,3 +220,33 @@ def _iterate(
         config.proximal,
     )
     return metrics | {"q": float(worth.mean()), "q_spread": float(advantages.std(unbiased=False))}
+
+
+def _regress(
+    state: proximal.ProximalState,
+    critics: Critics,
+    data: EncodedDecisions,
+    generator: torch.Generator,
+    config: OfflineConfig,
+) -> dict[str, float]:
+    """As many optimiser steps as a proximal iteration takes, on actions of the data."""
+    worth = critics.worth(data.condition, data.action, config.pessimism)
+    advantages = worth - critics.v(data.condition)
+    weights = regression_weights(standardise(advantages), config.temperature, _WEIGHT_LIMIT)
+    chains = config.states * config.draws
+    losses = []
+    for _ in range(config.proximal.epochs * math.ceil(chains / config.proximal.minibatch)):
+        count = config.proximal.minibatch * len(state.policy.schedule.timesteps)
+        rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+        loss = denoising_loss(state.policy, data.condition[rows], data.action[rows], generator)
+        proximal.step(state, loss, config.proximal)
+        losses.append(float(loss.detach()))
+    return {
+        "loss": sum(losses) / len(losses),
+        "q": float(worth.mean()),
+        "q_spread": float(advantages.std(unbiased=False)),
+    }
+
+
+_WEIGHT_LIMIT = 20.0
+"""Largest weight of an action in the regression."""

@@ -173,11 +173,7 @@ def _step(
     old = before.flatten()
     advantage = advantages.repeat_interleave(steps)
     loss = clipped_surrogate(log_probs, old, advantage, config.clip)
-    state.optimizer.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
-    for group in state.optimizer.param_groups:
-        nn.utils.clip_grad_norm_(group["params"], config.gradient_norm)
-    state.optimizer.step()
+    step(state, loss, config)
     moved = ratio_statistics(log_probs, old, config.clip)
     error = float(((log_probs.detach() - old).exp() - 1.0).abs().max())
     return {
@@ -186,3 +182,12 @@ def _step(
         "clipped": moved.clipped,
         "ratio_error": error,
     }
+
+
+def step(state: ProximalState, loss: Tensor, config: ProximalConfig) -> None:
+    """One optimiser step down a loss, with the gradient's norm bounded."""
+    state.optimizer.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    for group in state.optimizer.param_groups:
+        nn.utils.clip_grad_norm_(group["params"], config.gradient_norm)
+    state.optimizer.step()

@@ -7,6 +7,8 @@ actions, and Q regresses on rewards and V.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,3 +70,13 @@ def sampled_advantage(q: Tensor) -> Tensor:
         [S, M]; every row has zero mean.
     """
     return q - q.mean(dim=1, keepdim=True)
+
+
+def regression_weights(advantages: Tensor, temperature: float, limit: float) -> Tensor:
+    """Weights of advantage-weighted regression, w = min(exp(A / temperature), limit), [B].
+
+    Towards an infinite temperature every action counts alike; towards zero only the best do.
+
+    Source: Peng et al. 2019, as a baseline.
+    """
+    return torch.exp((advantages / temperature).clamp(max=math.log(limit)))

@@ -189,7 +189,8 @@ class _Run:
         began = time.perf_counter()
         model, told = transition.fit(everything, settings.seed, generator, settings.transition)
         self._tell("transition model", 1, 1, began, told)
-        states = mine.condition if settings.offline.own_states else everything.condition
+        own_only = settings.offline.own_states and settings.offline.method == "proximal"
+        states = mine if own_only else everything
         found: list[Candidate] = []
         steps = settings.offline.iterations
         began = time.perf_counter()

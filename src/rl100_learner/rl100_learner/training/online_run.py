@@ -20,7 +20,7 @@ import torch
 from pydantic import Field
 
 from rl100_learner.algorithms import distillation, online
-from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.distillation import DistillationConfig, DistillationState
 from rl100_learner.algorithms.online import OnlineConfig, OnlineState
 from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
@@ -33,6 +33,8 @@ from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
 
 RESOLVED = "online.json"
+_STEPS_PER_ROW = 100
+"""Steps of the student between two rows of records after the last iteration."""
 
 
 class OnlineSettings(FrozenModel):
@@ -43,7 +45,10 @@ class OnlineSettings(FrozenModel):
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
     online: OnlineConfig = OnlineConfig()
     distillation: DistillationConfig = DistillationConfig()
-    """Of the one-step student at the end, on the latest observations of the policy itself."""
+    """Of the one-step student, beginning with the one that the version has."""
+    distil_jointly: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of the student's steps that is taken during the iterations, after each an equal part;
+    the rest follows the last one."""
     distil_on: Annotated[int, Field(ge=1)] = 3
     """Latest iterations whose observations the student learns from."""
 
@@ -120,8 +125,9 @@ class _Run:
     def improve(self, policy: DiffusionPolicy) -> dict[str, float]:
         config = self.settings.online
         state = online.init(policy, config, self.settings.seed)
+        student = distillation.init(policy, self.settings.distillation)
         generator = torch.Generator().manual_seed(self.settings.seed)
-        self._restore(state, generator)
+        self._restore(state, student, generator)
         success = 0.0
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations:
@@ -130,18 +136,23 @@ class _Run:
                 found = self.collect(policy, range(first, first + config.episodes), generator)
                 metrics = online.update(state, found.batch, generator, config)
                 success = found.successes / max(1, found.episodes)
-                self._remember(found, time.perf_counter() - began)
+                self._remember(found)
                 metrics |= {
                     "success": success,
                     "episodes": float(self.episodes),
                     "periods": float(self.periods),
                 }
+                share = self.settings.distil_jointly * state.iteration / config.iterations
+                told = self._distil(student, share, generator)
+                metrics |= {f"student_{key}": number for key, number in told.items()}
+                self.seconds += time.perf_counter() - began
                 records.write("online", state.iteration, state.iteration, self.seconds, metrics)
-                self._save(state, generator)
+                self._save(state, student, generator)
                 self.on_progress(
                     Progress("online", state.iteration, config.iterations, success, self.seconds)
                 )
-            self._distil(policy, generator, records, config.iterations)
+            self._finish(student, generator, records)
+        policy.student.load_state_dict(student.averaged.state_dict())
         return {
             "online_success": success,
             "online_episodes": float(self.episodes),
@@ -149,34 +160,47 @@ class _Run:
             "seconds": self.seconds,
         }
 
-    def _remember(self, found: Collected, seconds: float) -> None:
-        self.seconds += seconds
+    def _distil(
+        self, student: DistillationState, share: float, generator: torch.Generator
+    ) -> dict[str, float]:
+        """Take the student's steps up to a share of them all; what the last one told."""
+        config = self.settings.distillation
+        metrics: dict[str, float] = {}
+        if student.step >= int(share * config.steps):
+            return metrics
+        clouds, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
+        conditions = encode_windows(student.policy, clouds, proprio)
+        while student.step < int(share * config.steps):
+            rows = torch.randint(len(conditions), (config.windows,), generator=generator)
+            metrics = distillation.update(student, conditions[rows], generator, config)
+        return metrics
+
+    def _finish(
+        self, student: DistillationState, generator: torch.Generator, records: Records
+    ) -> None:
+        """The student's remaining steps."""
+        config, before = self.settings.distillation, self.settings.online.iterations
+        while student.step < config.steps:
+            began = time.perf_counter()
+            share = min(1.0, (student.step + _STEPS_PER_ROW) / config.steps)
+            metrics = self._distil(student, share, generator)
+            self.seconds += time.perf_counter() - began
+            step, loss = student.step, metrics["loss"]
+            records.write("distillation", step, before + step, self.seconds, metrics)
+            self.on_progress(Progress("distillation", step, config.steps, loss, self.seconds))
+
+    def _remember(self, found: Collected) -> None:
         self.episodes += found.episodes
         self.periods += found.periods
         newest = (found.batch.cloud, found.batch.proprio)
         self.latest = [*self.latest, newest][-self.settings.distil_on :]
 
-    def _distil(
-        self, policy: DiffusionPolicy, generator: torch.Generator, records: Records, before: int
+    def _save(
+        self, state: OnlineState, student: DistillationState, generator: torch.Generator
     ) -> None:
-        config = self.settings.distillation
-        clouds, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
-        conditions = encode_windows(policy, clouds, proprio)
-        state = distillation.init(policy, config)
-        while state.step < config.steps:
-            began = time.perf_counter()
-            rows = torch.randint(len(conditions), (config.windows,), generator=generator)
-            metrics = distillation.update(state, conditions[rows], generator, config)
-            self.seconds += time.perf_counter() - began
-            if state.step % 50 == 0 or state.step == config.steps:
-                step, loss = state.step, metrics["loss"]
-                records.write("distillation", step, before + step, self.seconds, metrics)
-                self.on_progress(Progress("distillation", step, config.steps, loss, self.seconds))
-        policy.student.load_state_dict(state.averaged.state_dict())
-
-    def _save(self, state: OnlineState, generator: torch.Generator) -> None:
         content = {
             "online": online.state_dict(state),
+            "student": distillation.state_dict(student),
             "generator": generator.get_state(),
             "seconds": self.seconds,
             "episodes": self.episodes,
@@ -185,11 +209,14 @@ class _Run:
         }
         save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
 
-    def _restore(self, state: OnlineState, generator: torch.Generator) -> None:
+    def _restore(
+        self, state: OnlineState, student: DistillationState, generator: torch.Generator
+    ) -> None:
         saved = load_checkpoint(self.output / CHECKPOINT, self.fingerprint)
         if saved is None:
             return
         online.load_state_dict(state, saved["online"])
+        distillation.load_state_dict(student, saved["student"])
         generator.set_state(saved["generator"])
         self.seconds, self.episodes = saved["seconds"], saved["episodes"]
         self.periods = saved["periods"]

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Claims: their settings, one run of a variant in small, and the table over seeds."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from rl100_bringup import reproducing
+from rl100_bringup.claims import CLAIMS, Claim, Variant, find_claim
+from rl100_bringup.report import Report, StageResult
+from rl100_bringup.reproducing import (
+    CONTROL,
+    Job,
+    describe_task,
+    reproduce,
+    run_job,
+    scripted_episodes,
+    summarise,
+    summary_table,
+)
+from rl100_learner.training.algorithm_run import AlgorithmSettings, StageRecord
+from rl100_learner.training.run import policy_config_for
+from rl100_learner.training.settings import with_overrides
+from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import read_manifest
+from rl100_sim.meta_world.tasks import TASKS
+
+TINY = (
+    "episodes=all", "imitation.steps=12", "distillation.steps=4", "rounds=0",
+    "online.iterations=1", "online.episodes=2", "online_distillation.steps=4",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CLAIMS)
+def test_every_claim_is_of_known_tasks_and_valid_settings(name):
+    claim = CLAIMS[name]
+    assert len({variant.name for variant in claim.variants}) == len(claim.variants)
+    for variant in claim.variants:
+        assert variant.task == "push_t" or variant.task in TASKS
+        settings = with_overrides(AlgorithmSettings(), variant.overrides)
+        if variant.task == "push_t":
+            policy_config_for(*describe_task(variant), settings)
+
+
+@pytest.mark.parametrize(
+    ("claim", "variants", "message"),
+    [("everything", (), "expected one of the claims"), ("push_t", ("x",), "has the variants")],
+)
+def test_what_there_is_not_is_refused_with_what_there_is(tmp_path, claim, variants, message):
+    with pytest.raises(ConfigError, match=message):
+        reproduce(claim, tmp_path, variants, (), (), 1, Console(quiet=True))
+
+
+def test_a_setting_that_is_wrong_is_refused_before_anything_runs(tmp_path):
+    with pytest.raises(ConfigError, match="no setting"):
+        reproduce("push_t", tmp_path, (), (0,), ("imitation.stepz=1",), 1, Console(quiet=True))
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> tuple[Job, Report]:
+    folder = tmp_path_factory.mktemp("runs") / "push-v3" / "seed_0"
+    variant = Variant("push-v3", "push-v3", TINY, demonstrations=4, control=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(reproducing, "ENVIRONMENTS", 2)
+        job = Job(variant, 0, folder, trials=2, overrides=(*TINY, "seed=0"))
+        return job, run_job(job)
+
+
+def test_a_run_demonstrates_learns_and_evaluates_every_stage_and_the_control(finished):
+    job, report = finished
+    names = [(stage.name, stage.policy) for stage in report.stages]
+    assert names == [
+        ("demonstrations", "operator"),
+        ("imitation", "ddim"), ("imitation", "one_step"),
+        ("online", "ddim"), ("online", "one_step"),
+        (CONTROL, "ddim"), (CONTROL, "one_step"),
+    ]  # fmt: skip
+    assert [stage.trials for stage in report.stages] == [4, 2, 2, 2, 2, 2, 2]
+    manifest = read_manifest(job.folder / "run" / report.run[-1].version)
+    assert manifest.robot is None
+    assert manifest.task.suite.startswith("Meta-World")
+    assert (job.folder / "run.log").stat().st_size > 0
+
+
+def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):
+    job, report = finished
+    monkeypatch.setattr(reproducing, "run_algorithm", None)
+    assert run_job(job) == report
+
+
+def test_the_scripted_person_pushes_the_block_home_without_a_graph():
+    task, robot = describe_task(Variant("push_t", "push_t"))
+    episodes = list(scripted_episodes(task, robot, range(3), skill=1.0))
+    assert [episode.outcome for episode in episodes] == ["success"] * 3
+    again = next(scripted_episodes(task, robot, range(1), skill=1.0))
+    assert again.digest == episodes[0].digest
+    assert all(np.abs(episode.actions).max() <= 0.25 for episode in episodes)
+
+
+def stage(name: str, policy: str, successes: int) -> StageResult:
+    return StageResult(
+        name=name, policy=policy, successes=successes, trials=10, wilson_low=0.0, wilson_high=1.0,
+        seconds=1.0, success_seconds=2.0 if successes else None,
+    )  # fmt: skip
+
+
+def test_seeds_are_pooled_by_stage_and_episodes_add_up_over_the_stages():
+    records = [
+        StageRecord(name="imitation", version="a", episodes=5, periods=1, seconds=1.0),
+        StageRecord(name="round 1", version="b", episodes=40, periods=1, seconds=1.0),
+        StageRecord(name="online", version="c", episodes=100, periods=1, seconds=1.0),
+    ]
+    variant = Variant("a", "push_t")
+    jobs = [Job(variant, seed, Path(), 10, ()) for seed in range(2)]
+    reports = [
+        Report(
+            command="x",
+            run=records,
+            stages=[
+                stage("demonstrations", "operator", 9),
+                stage("imitation", "ddim", won),
+                stage("round 1", "ddim", won + 2),
+                stage("online", "ddim", 10),
+            ],
+        )
+        for won in (4, 6)
+    ]
+    found = {each.stage: each for each in summarise(jobs, reports)}
+    assert found["imitation"].successes == 10
+    assert found["imitation"].shares == [0.4, 0.6]
+    assert [found[name].episodes for name in ("imitation", "round 1", "online")] == [
+        [0, 0], [40, 40], [140, 140]
+    ]  # fmt: skip
+    table = summary_table(list(found.values()))
+    assert table.row_count == 4
+
+
+def test_a_claim_finds_its_variants():
+    claim = Claim("text", (Variant("a", "push_t"), Variant("b", "push_t")))
+    assert claim.variant("b").name == "b"
+    assert find_claim("push_t").variants
