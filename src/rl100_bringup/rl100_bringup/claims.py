@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from rl100_learner.training.algorithm_run import ALL_STAGES, Stage
@@ -32,6 +33,11 @@ class Variant:
     n_points: int = 0
     stages: tuple[Stage, ...] = ALL_STAGES
     control: bool = False
+
+    @property
+    def folder(self) -> str:
+        """The name as that of a folder."""
+        return re.sub(r"[^\w.-]+", "_", self.name)
 
 
 @dataclass(frozen=True)
@@ -72,14 +78,22 @@ _CLOUD = ("rounds=2", "retrain=none", "trials=100")
 """Of Push-T with clouds."""
 
 
-def _state(name: str, *overrides: str, task: str = "push-v3") -> Variant:
-    return Variant(name, task, (*_STATE, *overrides))
+_OFFLINE: tuple[Stage, ...] = ("imitation", "offline")
+_ONLINE: tuple[Stage, ...] = ("imitation", "online")
+_IMITATION: tuple[Stage, ...] = ("imitation",)
 
 
-def _push_t(name: str, *overrides: str) -> Variant:
-    return Variant(name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200)
+def _state(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
+    """Of push-v3 with states."""
+    return Variant(name, "push-v3", (*_STATE, *overrides), stages=stages)
 
 
+def _cloud(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
+    """Of Push-T with clouds."""
+    return Variant(name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200, stages=stages)
+
+
+_THREE = (0, 1, 2)
 CLAIMS = {
     "meta_world": Claim(
         "From imperfect demonstrations of Meta-World tasks, observed by state: imitation, two "
@@ -92,9 +106,102 @@ CLAIMS = {
     "push_t": Claim(
         "Push-T from point clouds: imitation, two offline rounds, online learning, one-step "
         "student.",
-        (_push_t("push_t", "online.iterations=60"),),
+        (_cloud("push_t", "online.iterations=60"),),
     ),
-}
+    "baselines": Claim(
+        "Other methods on the data, with the roll-outs and by the evaluation of this one: "
+        "imitation alone, advantage-weighted regression, online learning without offline rounds.",
+        tuple(
+            make(f"{name}: {what}", *overrides, stages=stages)
+            for make, what in ((_state, "push-v3"), (_cloud, "Push-T clouds"))
+            for name, stages, overrides in (
+                ("diffusion policy", _IMITATION, ()),
+                ("advantage-weighted regression", _OFFLINE, ("offline.method=regression",)),
+                ("online only", _ONLINE, ()),
+                ("RL-100", ALL_STAGES, ()),
+            )
+        ),
+        _THREE,
+    ),
+    "ablation_gate": Claim(
+        "The gate: with it, and without; every iterate is played only to be shown.",
+        tuple(
+            _cloud(name, "rounds=1", "offline.iterations=16", "watch=100", gate, stages=_OFFLINE)
+            for name, gate in (
+                ("gate", "offline.gate.enabled=true"),
+                ("no gate", "offline.gate.enabled=false"),
+            )
+        ),
+        _THREE,
+    ),
+    "ablation_critics": Claim(
+        "What Q is compared with, and whose value it looks ahead to.",
+        (
+            _cloud("value of the policy, draws", "rounds=1", stages=_OFFLINE),
+            _cloud(
+                "value of the policy, V", "rounds=1", "offline.baseline=value", stages=_OFFLINE
+            ),
+            _cloud("expectile, draws", "rounds=1", "critics.value=expectile", stages=_OFFLINE),
+            _cloud(
+                "expectile, V", "rounds=1", "critics.value=expectile", "offline.baseline=value",
+                stages=_OFFLINE,
+            ),
+        ),
+        _THREE,
+    ),
+    "ablation_retrain": Claim(
+        "Imitation re-trained in every round: not, on successes, on everything.",
+        tuple(
+            _state(name, f"retrain={name}", stages=_OFFLINE) for name in ("none", "success", "all")
+        ),
+        _THREE,
+    ),
+    "ablation_episodes": Claim(
+        "Imitation of all demonstrations, and of the successful ones.",
+        tuple(_state(name, f"episodes={name}", stages=_IMITATION) for name in ("all", "success")),
+        _THREE,
+    ),
+    "ablation_prediction": Claim(
+        "What the denoiser's output is.",
+        tuple(
+            _state(name, f"diffusion.prediction={name}", stages=_ONLINE)
+            for name in ("velocity", "epsilon", "sample")
+        ),
+        _THREE,
+    ),
+    "ablation_variance": Claim(
+        "Limits of a transition's standard deviation.",
+        tuple(
+            _state(
+                f"{low} to {high}", f"diffusion.sigma_min={low}", f"diffusion.sigma_max={high}",
+                stages=_ONLINE,
+            )
+            for low, high in ((0.01, 0.8), (0.05, 0.8), (0.1, 0.8), (0.05, 0.1))
+        ),
+        _THREE,
+    ),
+    "ablation_chunk": Claim(
+        "Actions per decision.",
+        tuple(_state(f"n_chunk {n}", f"n_chunk={n}", stages=_ONLINE) for n in (1, 4, 8)),
+        _THREE,
+    ),
+    "ablation_steps": Claim(
+        "Denoising steps per decision.",
+        tuple(_state(f"K = {k}", f"diffusion.n_steps={k}", stages=_ONLINE) for k in (5, 10)),
+        _THREE,
+    ),
+    "ablation_encoder": Claim(
+        "The point encoder: reconstruction and bottleneck in imitation, its rate online.",
+        (
+            _cloud("reconstruction, learns online", stages=_ONLINE),
+            _cloud("no reconstruction", "imitation.chamfer_weight=0", stages=_ONLINE),
+            _cloud("bottleneck", "network.bottleneck=true", stages=_ONLINE),
+            _cloud("frozen online", "online.proximal.encoder_lr=0", stages=_ONLINE),
+            _cloud("slow online", "online.proximal.encoder_lr=3e-5", stages=_ONLINE),
+        ),
+        _THREE,
+    ),
+}  # fmt: skip
 
 
 def find_claim(name: str) -> Claim:

@@ -133,7 +133,7 @@ def reproduce(
     chosen = [claim.variant(each) for each in variants] or claim.variants
     planned = [
         Job(
-            variant, seed, output / name / variant.name / f"seed_{seed}", claim.trials,
+            variant, seed, output / name / variant.folder / f"seed_{seed}", claim.trials,
             (*variant.overrides, *overrides, f"seed={seed}"),
         )
         for seed in seeds or claim.seeds

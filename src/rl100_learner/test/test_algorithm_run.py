@@ -29,7 +29,7 @@ QUICK_DISTILLATION = DistillationConfig(
     steps=5, windows=16, ema=0.5, optimizer=OptimizerConfig(warmup_steps=2)
 )
 SETTINGS = AlgorithmSettings(
-    **quick_settings(60, 5).model_dump(),
+    **quick_settings(20, 4).model_dump(),
     rounds=2,
     rollouts=8,
     trials=4,
@@ -115,22 +115,24 @@ def test_a_second_call_plays_and_trains_nothing(whole):
     assert told == []
 
 
-@pytest.mark.parametrize("stage", ["imitation", "round 1", "online"])
-def test_a_killed_run_goes_on_to_the_same_bits(whole, tmp_path, stage):
+def test_a_run_killed_in_every_stage_goes_on_to_the_same_bits(whole, tmp_path):
     output, records = whole
 
-    def kill(name, progress):
-        if name == stage and progress.step >= progress.steps / 2:
-            raise KilledError
+    def killer(stage):
+        def kill(name, progress):
+            if name == stage and progress.step >= progress.steps / 2:
+                raise KilledError
 
-    with pytest.raises(KilledError):
-        run(tmp_path / "run", on_progress=kill)
+        return kill
+
+    for stage in ("imitation", "round 1", "online"):
+        with pytest.raises(KilledError):
+            run(tmp_path / "run", on_progress=killer(stage))
     resumed = run(tmp_path / "run")
     for one, other in zip(records, resumed, strict=True):
         assert one.version == other.version
-        weights = [
-            (folder / one.version / WEIGHTS).read_bytes() for folder in (output, tmp_path / "run")
-        ]
+        folders = (output, tmp_path / "run")
+        weights = [(folder / one.version / WEIGHTS).read_bytes() for folder in folders]
         assert weights[0] == weights[1]
 
 

@@ -102,7 +102,7 @@ def fit(
         told = value.update(v, _buffer(own), generator, config.returns)
         with torch.no_grad():
             target = q_target(data.rewards, data.discounts, v.network(data.next_condition))
-        metrics = _regress(q, data, target, generator, config)
+        metrics = regress(q, data, target, generator, config)
         metrics["value_loss"] = told["loss"]
     else:
         metrics = _implicit(q, v.network, data, generator, config)
@@ -113,13 +113,14 @@ def _buffer(own: EncodedDecisions) -> ValueBuffer:
     return ValueBuffer(own.condition, own.next_condition, own.rewards, own.discounts, own.ends)
 
 
-def _regress(
+def regress(
     q: QNetwork,
     data: EncodedDecisions,
     target: Tensor,
     generator: torch.Generator,
     config: CriticConfig,
 ) -> dict[str, float]:
+    """Fit every Q_i to targets y of all decisions, [D]; tells as :func:`fit`."""
     optimizer = _optimizer([q], config)
     tail: list[float] = []
     for step in range(config.steps):

@@ -137,7 +137,7 @@ def phase(
     accepts = rejects = 0
     for _ in range(config.iterations):
         if config.method == "proximal":
-            metrics = _iterate(state, critics, data.condition, generator, config)
+            metrics = iterate(state, critics, data.condition, generator, config)
         else:
             metrics = _regress(state, critics, data, generator, config)
         candidate = begin(policy)
@@ -183,13 +183,14 @@ def estimate(
     return float(am_q_estimate(torch.stack(worth)))
 
 
-def _iterate(
+def iterate(
     state: proximal.ProximalState,
     critics: Critics,
     conditions: Tensor,
     generator: torch.Generator,
     config: OfflineConfig,
 ) -> dict[str, float]:
+    """One proximal iteration at states drawn from ``conditions`` [S, d_c], see :func:`phase`."""
     policy, size = state.policy, state.policy.config.action
     draws = config.draws if config.baseline == "draws" else 1
     pick = torch.randint(
