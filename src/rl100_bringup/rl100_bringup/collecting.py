@@ -31,8 +31,6 @@ from rl100_sim.rollouts import Decide, MakeEnv, Rollout, RolloutPool, Windows, r
 
 ENVIRONMENTS = 64
 """Episodes that run at the same time."""
-ONLINE_SEED = 1_000_000
-"""Seed of the first online episode: far from those of demonstrations and trials."""
 EPISODES = "episodes.npz"
 SAMPLERS: tuple[Sampler, ...] = ("ddim", "one_step")
 
@@ -100,11 +98,15 @@ class SimulatedCollector:
         return found
 
     def decisions(
-        self, policy: DiffusionPolicy, seeds: range, generator: torch.Generator
+        self,
+        policy: DiffusionPolicy,
+        parent: str,  # noqa: ARG002  # nothing is written
+        seeds: range,
+        generator: torch.Generator,
     ) -> Collected:
         """See ``rl100_learner.training.collecting.Collector``."""
         decide = decider(policy, "ddim", generator, deterministic=False)
-        played = self._pool.run([ONLINE_SEED + seed for seed in seeds], decide)
+        played = self._pool.run(seeds, decide)
         rollouts = sorted(self._count("online", len(seeds), played), key=lambda each: each.seed)
         return Collected(
             rollout_batch(rollouts, self._gamma),
@@ -155,8 +157,6 @@ class SimulatedCollector:
 class NobodyActs:
     """Stands where a collector is not needed: imitation asks nobody to act."""
 
-    on_episodes: OnEpisodes
-
     def episodes(self, *_: object, **__: object) -> list[Episode]:
         """Raises ConfigError."""
         raise ConfigError(_NOBODY_ACTS)
@@ -181,6 +181,7 @@ def simulated_collector(
     processes: int,
     gamma: float,
     environments: int = ENVIRONMENTS,
+    on_episodes: OnEpisodes = lambda *_: None,
 ) -> Iterator[SimulatedCollector]:
     """A collector for as long as the context lasts.
 
@@ -191,6 +192,7 @@ def simulated_collector(
         processes: That the environments are spread over.
         gamma: Discount of one control period.
         environments: Episodes that run at the same time.
+        on_episodes: Told after every episode.
 
     Raises:
         ConfigError: If the task has no simulation.
@@ -208,7 +210,9 @@ def simulated_collector(
         n_obs=n_obs,
         n_chunk=n_chunk,
     ) as pool:
-        yield SimulatedCollector(pool, task.name, period_s, gamma)
+        collector = SimulatedCollector(pool, task.name, period_s, gamma)
+        collector.on_episodes = on_episodes
+        yield collector
 
 
 def evaluate_simulated(

@@ -7,8 +7,7 @@ All of it goes through one running ROS 2 graph.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,9 +19,8 @@ from rich.markup import escape
 from rl100_bringup import pictures
 from rl100_bringup.collecting import SAMPLERS
 from rl100_bringup.display import progress_display
-from rl100_bringup.domain import free_domain
 from rl100_bringup.driving import Driving
-from rl100_bringup.graph import GraphArguments, config_path, describe
+from rl100_bringup.graph import GraphArguments, config_path
 from rl100_bringup.processes import RunningGraph
 from rl100_bringup.report import (
     Report,
@@ -32,7 +30,7 @@ from rl100_bringup.report import (
     tables,
     this_machine,
 )
-from rl100_bringup.session import Trials, run_operator
+from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import run_training_results, train_from_bags
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.settings import with_overrides
@@ -143,13 +141,13 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         f"simulation; then {settings.evaluations} trials of every stage's teacher and student "
         f"through the graph. {AMOUNTS[settings.size].duration} on two cores"
     )
-    with _own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
+    with own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
     trained = train_from_bags(
         bags, output / "train", driving.robot, driving.task, settings.learning, console
     )
     evaluated: dict[str, dict[str, Trials]] = {}
-    with _own_graph(driving, output / "log" / "drive", console) as graph:
+    with own_graph(driving, output / "log" / "drive", console) as graph:
         for record in trained.records:
             evaluated[record.name] = _evaluate(
                 graph, driving, trained.output / record.version, settings.evaluations, SAMPLERS,
@@ -190,22 +188,6 @@ def _refuse_used(output: Path, bags: Path) -> None:
         raise ConfigError(
             f"{output} holds an earlier run; choose another --output, or remove that folder"
         )
-
-
-@contextmanager
-def _own_graph(
-    arguments: GraphArguments, log_folder: Path, console: Console
-) -> Iterator[RunningGraph]:
-    """A graph in a ROS domain of its own, since another one may be running beside it."""
-    with (
-        free_domain() as domain,
-        RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
-    ):
-        console.print(
-            f"graph started in ROS domain {domain} (in a shell to watch from: "
-            f"ROS_DOMAIN_ID={domain}); its nodes find each other within some seconds"
-        )
-        yield graph
 
 
 def _draw(
@@ -306,7 +288,7 @@ def evaluate_version(
         load_robot(config_path("robots", robot)),
     )
     arguments = GraphArguments(lockstep=True, bags=str(bags), robot=robot, task=task)
-    with _own_graph(arguments, output / "log", console) as graph:
+    with own_graph(arguments, output / "log", console) as graph:
         evaluated = _evaluate(graph, arguments, version, trials, samplers, first_seed, console)
     return Report(
         command="eval",

@@ -7,17 +7,37 @@ Collect demonstrations, evaluate a version.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from rl100_bringup.graph import GraphArguments, operator_description
+from rich.console import Console
+
+from rl100_bringup.domain import free_domain
+from rl100_bringup.graph import GraphArguments, describe, operator_description
 from rl100_bringup.processes import RunningGraph
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.bags.judgement import Outcome
 
 OnEpisodes = Callable[[int, int], None]
 """Called with episodes done and successes among them."""
+
+
+@contextmanager
+def own_graph(
+    arguments: GraphArguments, log_folder: Path, console: Console
+) -> Iterator[RunningGraph]:
+    """A graph in a ROS domain of its own, since another one may be running beside it."""
+    with (
+        free_domain() as domain,
+        RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
+    ):
+        console.print(
+            f"graph started in ROS domain {domain} (in a shell to watch from: "
+            f"ROS_DOMAIN_ID={domain}); its nodes find each other within some seconds"
+        )
+        yield graph
 
 
 @dataclass(frozen=True)

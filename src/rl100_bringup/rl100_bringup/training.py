@@ -11,17 +11,18 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
 from rl100_bringup.collecting import (
     NobodyActs,
-    SimulatedCollector,
     evaluate_simulated,
     simulated_collector,
 )
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.graph import config_path
+from rl100_bringup.graph_collecting import graph_collector
 from rl100_bringup.report import Report, TrainingResult, bags_result, this_machine
 from rl100_learner.data.reader import load_episodes
 from rl100_learner.training.algorithm_run import (
@@ -31,11 +32,14 @@ from rl100_learner.training.algorithm_run import (
     StageRecord,
     run_algorithm,
 )
+from rl100_learner.training.collecting import Collector
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+
+Collect = Literal["simulation", "graph"]
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,10 @@ def train_from_bags(
     console: Console,
     *,
     stages: Sequence[Stage] = ALL_STAGES,
+    collect: Collect = "simulation",
     processes: int = 2,
 ) -> Trained:
-    """Read bags, run the stages; policies act in the vectorised simulation.
+    """Read bags, run the stages.
 
     Args:
         bags: Folder of episode bags.
@@ -79,7 +84,9 @@ def train_from_bags(
         overrides: Settings as ``key=value``.
         console: Where progress is shown.
         stages: Which to run; finished ones are not run again.
-        processes: Of the simulation.
+        collect: Where policies act: in the vectorised simulation, or through a ROS graph with the
+            simulated robot.
+        processes: Of the vectorised simulation.
 
     Raises:
         BagError: If the folder holds no usable episode.
@@ -100,13 +107,19 @@ def train_from_bags(
             lambda done, total: bars.update("read bags", done, total, ""),
             accept_other_setup=settings.accept_other_setup,
         )
-        acting: AbstractContextManager[SimulatedCollector | NobodyActs] = nullcontext(NobodyActs())
-        if set(stages) != {"imitation"}:
-            acting = simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.gamma
+        acting: AbstractContextManager[Collector] = nullcontext(NobodyActs())
+        if set(stages) == {"imitation"}:
+            pass
+        elif collect == "graph":
+            acting = graph_collector(
+                robot, task, output, settings.gamma, bars.on_episodes, console
             )
+        else:
+            acting = simulated_collector(
+                task_config, robot_config, settings.n_chunk, processes, settings.gamma,
+                on_episodes=bars.on_episodes,
+            )  # fmt: skip
         with acting as collector:
-            collector.on_episodes = bars.on_episodes
             records = run_algorithm(
                 episodes, task_config, robot_config, output, settings, collector,
                 bars.on_stage, stages,
@@ -125,6 +138,7 @@ def train_and_report(
     console: Console,
     *,
     stages: Sequence[Stage] = ALL_STAGES,
+    collect: Collect = "simulation",
     processes: int = 2,
     trials: int = 0,
     first_seed: int = 0,
@@ -132,8 +146,9 @@ def train_and_report(
     """As ``train_from_bags``, then ``trials`` episodes of every stage's version, as a report."""
     begun = time.monotonic()
     trained = train_from_bags(
-        bags, output, robot, task, overrides, console, stages=stages, processes=processes
-    )
+        bags, output, robot, task, overrides, console,
+        stages=stages, collect=collect, processes=processes,
+    )  # fmt: skip
     settings = with_overrides(AlgorithmSettings(), overrides)
     results = []
     if trials:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Learner node: trains policy versions from a folder of bags on request.
+"""Learner node: learns a task from a folder of bags on request.
 
 Action: ``learner/train`` Train, with progress as feedback and cancel between two optimiser steps.
 Out: ``learner/status`` LearnerStatus (LATCHED, on change and at most at 2 Hz). It shares nothing
 with the robot but the folders of bags and versions, so it may run on another machine.
+
+After imitation it needs episodes in which its versions act. Then its status is WAITING and says
+which version, how, and how many; it watches the bag folder and goes on when they are there.
 
 | entity | callback group | may block |
 |---|---|---|
@@ -30,8 +33,15 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from rl100_learner.data.reader import load_episodes
-from rl100_learner.training.run import Progress, train_imitation
-from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_learner.training.algorithm_run import (
+    ALL_STAGES,
+    AlgorithmSettings,
+    Stage,
+    run_algorithm,
+)
+from rl100_learner.training.bag_collector import BagCollector, Wanted
+from rl100_learner.training.run import Progress
+from rl100_learner.training.settings import with_overrides
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
 from rl100_policy.core.config import load_robot, load_task
@@ -41,7 +51,21 @@ from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
 
 _STATUS_PERIOD_S = 0.5
+_POLL_S = 0.5
+"""Between two looks into the bag folder."""
 _BUSY = "a training is running; cancel it first"
+
+
+def _stages(names: Sequence[str]) -> tuple[Stage, ...]:
+    """All of them if none is named.
+
+    Raises:
+        ConfigError: If there is no stage of such a name.
+    """
+    unknown = [name for name in names if name not in ALL_STAGES]
+    if unknown:
+        raise ConfigError(f"expected stages among {', '.join(ALL_STAGES)}, got {unknown}")
+    return tuple(stage for stage in ALL_STAGES if stage in names) or ALL_STAGES
 
 
 class _CancelledError(Rl100Error):
@@ -57,7 +81,7 @@ class LearnerParameters:
 
 
 class LearnerNode(Node):
-    """Shell around :func:`rl100_learner.training.run.train_imitation`."""
+    """Shell around :func:`rl100_learner.training.algorithm_run.run_algorithm`."""
 
     def __init__(self) -> None:
         """Read parameters, offer the action."""
@@ -68,7 +92,9 @@ class LearnerNode(Node):
             load_task(parameters.task_config),
         )
         self._busy = threading.Lock()
-        self._version, self._published = "", 0.0
+        self._version: Path | None = None
+        """The newest one."""
+        self._published = 0.0
         self._status = self.create_publisher(LearnerStatus, "learner/status", LATCHED)
         self._server = ActionServer(
             self,
@@ -128,7 +154,8 @@ class LearnerNode(Node):
         goal = handle.request
         if not goal.bags or not goal.output:
             raise ConfigError("a goal needs the folder of bags and the output folder")
-        settings = with_overrides(TrainSettings(), list(goal.overrides))
+        settings = with_overrides(AlgorithmSettings(), list(goal.overrides))
+        stages = _stages(goal.stages)
         self._report(
             handle, LearnerStatus(state=LearnerStatus.READING, loss=float("nan")), force=True
         )
@@ -138,13 +165,13 @@ class LearnerNode(Node):
             self._robot,
             lambda *_: self._stop_if_cancelled(handle),
             accept_other_setup=settings.accept_other_setup,
+            demonstrations_only=True,
         )
 
-        def on_progress(progress: Progress) -> None:
+        def on_progress(stage: str, progress: Progress) -> None:
             self._stop_if_cancelled(handle)
-            status = LearnerStatus(
-                state=LearnerStatus.TRAINING, stage=progress.stage, step=progress.step
-            )
+            name = stage if stage == progress.stage else f"{stage}: {progress.stage}"
+            status = LearnerStatus(state=LearnerStatus.TRAINING, stage=name, step=progress.step)
             status.steps, status.loss, status.episodes = (
                 progress.steps,
                 progress.loss,
@@ -152,9 +179,31 @@ class LearnerNode(Node):
             )
             self._report(handle, status, force=progress.step == progress.steps)
 
-        return train_imitation(
-            episodes, self._task, self._robot, Path(goal.output), settings, on_progress
+        def ask(wanted: Wanted) -> None:
+            self._stop_if_cancelled(handle)
+            self._version = wanted.version
+            done = wanted.total - len(wanted.seeds)
+            status = LearnerStatus(
+                state=LearnerStatus.WAITING, step=done, steps=wanted.total, loss=float("nan")
+            )
+            status.wanted_episodes = len(wanted.seeds)
+            status.wanted_first_seed = wanted.seeds.start
+            status.wanted_stochastic = wanted.stochastic
+            status.detail = (
+                f"waiting for {len(wanted.seeds)} of {wanted.total} episodes of "
+                f"{wanted.version.name} in {goal.bags}"
+            )
+            self._report(handle, status, force=False)
+            time.sleep(_POLL_S)
+
+        output = Path(goal.output)
+        collector = BagCollector(
+            Path(goal.bags), output / "versions", self._task, self._robot, settings.gamma, ask
         )
+        records = run_algorithm(
+            episodes, self._task, self._robot, output, settings, collector, on_progress, stages
+        )
+        return output / records[-1].version
 
     def _stop_if_cancelled(self, handle: ServerGoalHandle) -> None:
         if handle.is_cancel_requested:
@@ -170,12 +219,15 @@ class LearnerNode(Node):
 
     def _publish(self, status: LearnerStatus) -> None:
         self._published = time.monotonic()
-        status.header.stamp, status.policy_version = self.get_clock().now().to_msg(), self._version
+        status.header.stamp = self.get_clock().now().to_msg()
+        if self._version is not None:
+            status.policy_version = self._version.name
+            status.policy_version_path = str(self._version.resolve())
         self._status.publish(status)
 
     def _finish(self, state: int, message: str, version: Path | None) -> Train.Result:
         if version is not None:
-            self._version = version.name
+            self._version = version
         self._publish(LearnerStatus(state=state, loss=float("nan"), detail=message))
         return Train.Result(
             success=version is not None, policy_version_path=str(version or ""), message=message

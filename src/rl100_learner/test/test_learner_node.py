@@ -149,6 +149,7 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
         bags=str(recorded_bags),
         output=str(tmp_path / "run"),
         overrides=BRIEF,
+        stages=["imitation"],
     )
     assert handle.accepted
     done = result(rig, handle)
@@ -169,6 +170,7 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
             {"bags": "/nowhere", "output": "/tmp/unused", "overrides": ["imitation.stepz=3"]},
             "imitation.stepz",
         ),
+        ({"bags": "/nowhere", "output": "/tmp/unused", "stages": ["sleep"]}, "['sleep']"),
     ],
 )
 def test_a_goal_that_cannot_be_met_fails_with_the_reason(rig, goal, message):
@@ -197,7 +199,7 @@ def test_a_training_ends_when_it_is_cancelled_and_the_next_one_begins(
     assert endless.status == GoalStatus.STATUS_CANCELED
     assert spin_until(lambda: person.status[-1].state == LearnerStatus.IDLE)
     folders["output"] = str(tmp_path / "another")
-    brief = person.ask(spin_until, **folders, overrides=BRIEF)
+    brief = person.ask(spin_until, **folders, overrides=BRIEF, stages=["imitation"])
     assert result(busy_rig, brief).success
 
 
@@ -233,14 +235,35 @@ def test_after_an_unexpected_error_the_next_goal_is_accepted(
 ):
     person, spin_until = rig
     goal = {"bags": str(recorded_bags), "output": str(tmp_path / "run"), "overrides": BRIEF}
+    goal["stages"] = ["imitation"]
 
     def fails(*_):
         raise error
 
     with monkeypatch.context() as patched:
-        patched.setattr(learner_module, "train_imitation", fails)
+        patched.setattr(learner_module, "run_algorithm", fails)
         done = result(rig, person.ask(spin_until, **goal))
     assert not done.success
     assert str(error) in done.message
     assert spin_until(lambda: person.status[-1].state == LearnerStatus.FAULT)
     assert result(rig, person.ask(spin_until, **goal)).success
+
+
+def test_after_imitation_it_waits_for_episodes_of_its_version_and_says_which(
+    busy_rig, recorded_bags, tmp_path
+):
+    person, spin_until = busy_rig
+    handle = person.ask(
+        spin_until,
+        bags=str(recorded_bags),
+        output=str(tmp_path / "run"),
+        overrides=[*BRIEF, "rollouts=5"],
+    )
+    assert spin_until(lambda: person.status[-1].state == LearnerStatus.WAITING, 60.0)
+    waiting = person.status[-1]
+    assert (waiting.wanted_episodes, waiting.steps, waiting.step) == (5, 5, 0)
+    assert waiting.wanted_stochastic
+    assert waiting.policy_version == "push_t_run_imitation"
+    assert load_version(Path(waiting.policy_version_path))[1].name == waiting.policy_version
+    assert "5 of 5 episodes of push_t_run_imitation" in waiting.detail
+    assert not cancel(busy_rig, handle).success

@@ -48,7 +48,7 @@ def version(tmp_path) -> Path:
     return folder
 
 
-def one_push_each(policy, seeds, generator) -> Collected:
+def one_push_each(policy, _parent, seeds, generator) -> Collected:
     """Episodes of one decision; a success is a push that goes to positive x on the whole."""
     clouds = np.stack([np.random.default_rng(s).uniform(0.3, 0.4, (2, 16, 3)) for s in seeds])
     cloud = torch.from_numpy(clouds.astype(np.float32))

@@ -116,7 +116,7 @@ class ReachCollector:
         save_episodes(path, found)
         return found
 
-    def decisions(self, policy, seeds, generator):
+    def decisions(self, policy, _parent, seeds, generator):
         self.asked.append("online")
         played = [self._play(policy, seed, generator, True, f"online_{seed}") for seed in seeds]
         parts = [part for _, parts in played for part in parts]

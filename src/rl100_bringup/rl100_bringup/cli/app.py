@@ -47,6 +47,13 @@ class StageName(StrEnum):
     ONLINE = "online"
 
 
+class CollectName(StrEnum):
+    """Where a policy acts to learn from it."""
+
+    SIMULATION = "simulation"
+    GRAPH = "graph"
+
+
 def _folder(what: str) -> Any:
     """An argument that names an existing folder."""
     return typer.Argument(help=what, exists=True, file_okay=False)
@@ -154,6 +161,9 @@ def train(
         list[StageName] | None,
         typer.Option(help="run only this kind of stage; may be repeated; default: all"),
     ] = None,
+    collect: Annotated[
+        CollectName, typer.Option(help="where the policy acts to learn from it")
+    ] = CollectName.SIMULATION,
     trials: Annotated[
         int, typer.Option(help="simulated trials of every stage at the end, per policy", min=0)
     ] = 0,
@@ -167,7 +177,8 @@ def train(
     """Learn a task from a folder of bags: imitation, offline rounds, online.
 
     Every stage ends with a policy version and its one-step student. After imitation the policy
-    acts in the vectorised simulation of the task.
+    acts itself: in the vectorised simulation of the task, or through a ROS graph with the
+    simulated robot, whose bags are then learned from.
     """
     from rl100_bringup.training import train_and_report
 
@@ -175,7 +186,7 @@ def train(
         trained, report = train_and_report(
             bags, output, robot, task, tuple(override or ()), console,
             stages=tuple(each.value for each in stage or StageName),
-            processes=processes, trials=trials, first_seed=first_seed,
+            collect=collect.value, processes=processes, trials=trials, first_seed=first_seed,
         )  # fmt: skip
     except KeyboardInterrupt:
         console.print("the same command goes on from the last checkpoint")

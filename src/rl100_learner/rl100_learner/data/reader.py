@@ -58,6 +58,7 @@ def load_episodes(
     *,
     on_report: Callable[[BagReport], None] | None = None,
     accept_other_setup: bool = False,
+    demonstrations_only: bool = False,
 ) -> list[Episode]:
     """Read every usable episode of a folder, in the order of their ids.
 
@@ -68,6 +69,7 @@ def load_episodes(
         on_progress: Told after every bag; what it raises ends the reading and is passed on.
         on_report: Told what became of each bag; losses are also logged as warnings.
         accept_other_setup: Also use bags recorded with another ``RobotConfig.setup``.
+        demonstrations_only: Pass over episodes in which a policy version acted.
 
     Returns:
         The episodes.
@@ -76,7 +78,12 @@ def load_episodes(
         BagError: If there is no usable episode at all; says why for each bag.
     """
     index = read_index(bags)
-    names = sorted([*(entry.folder for entry in index.entries), *index.damaged])
+    entries = [
+        entry.folder
+        for entry in index.entries
+        if not (demonstrations_only and entry.metadata.policy_version)
+    ]
+    names = sorted([*entries, *index.damaged])
     source = _Source(bags, task, robot, accept_other_setup=accept_other_setup)
     episodes: list[Episode] = []
     reports: list[BagReport] = []

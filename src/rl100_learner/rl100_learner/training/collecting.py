@@ -42,9 +42,16 @@ class Collector(Protocol):
         """
 
     def decisions(
-        self, policy: DiffusionPolicy, seeds: range, generator: torch.Generator
+        self, policy: DiffusionPolicy, parent: str, seeds: range, generator: torch.Generator
     ) -> Collected:
-        """Decisions of a policy, one episode per seed, every transition drawn."""
+        """Decisions of a policy, one episode per seed, every transition drawn.
+
+        Args:
+            policy: As it is now.
+            parent: Name of the version that online learning began with.
+            seeds: Of the start states.
+            generator: Of the transitions, where the policy acts in this process.
+        """
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:
         """Success share of a policy without noise, one episode per seed; nothing is kept."""

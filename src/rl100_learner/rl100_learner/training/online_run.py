@@ -33,6 +33,8 @@ from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
 
 RESOLVED = "online.json"
+ONLINE_SEED = 1_000_000
+"""Seed of the first online episode: far from those of demonstrations and trials."""
 _STEPS_PER_ROW = 100
 """Steps of the student between two rows of records after the last iteration."""
 
@@ -53,8 +55,8 @@ class OnlineSettings(FrozenModel):
     """Latest iterations whose observations the student learns from."""
 
 
-Collect = Callable[[DiffusionPolicy, range, torch.Generator], Collected]
-"""Lets a policy drive one episode per seed, every transition drawn from the generator."""
+Collect = Callable[[DiffusionPolicy, str, range, torch.Generator], Collected]
+"""``rl100_learner.training.collecting.Collector.decisions``."""
 
 
 def improve_version(
@@ -93,7 +95,7 @@ def improve_version(
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with threads(settings.threads):
-        run = _Run(output, settings, fingerprint, collect, on_progress)
+        run = _Run(output, parent.name, settings, fingerprint, collect, on_progress)
         metrics = run.improve(policy)
     write_version(
         result,
@@ -112,6 +114,7 @@ def improve_version(
 @dataclass
 class _Run:
     output: Path
+    parent: str
     settings: OnlineSettings
     fingerprint: str
     collect: Collect
@@ -132,8 +135,9 @@ class _Run:
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations:
                 began = time.perf_counter()
-                first = state.iteration * config.episodes
-                found = self.collect(policy, range(first, first + config.episodes), generator)
+                first = ONLINE_SEED + state.iteration * config.episodes
+                seeds = range(first, first + config.episodes)
+                found = self.collect(policy, self.parent, seeds, generator)
                 metrics = online.update(state, found.batch, generator, config)
                 success = found.successes / max(1, found.episodes)
                 self._remember(found)

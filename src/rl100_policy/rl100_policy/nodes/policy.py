@@ -115,7 +115,7 @@ class PolicyNode(Node):
         self.create_service(LoadPolicy, "policy/load", self._on_load)
         self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
         if self._settings.policy:
-            self._load(self._settings.policy, self._settings.sampler)
+            self._load(self._settings.policy, self._settings.sampler, stochastic=False)
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
         self._publish_status()
@@ -257,12 +257,13 @@ class PolicyNode(Node):
     def _on_load(
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
     ) -> LoadPolicy.Response:
-        response.success = self._load(request.path, request.sampler or self._settings.sampler)
+        sampler = request.sampler or self._settings.sampler
+        response.success = self._load(request.path, sampler, stochastic=request.stochastic)
         response.policy_version = self._runner.version if self._runner else ""
         response.message = self._detail
         return response
 
-    def _load(self, path: str, sampler: str) -> bool:
+    def _load(self, path: str, sampler: str, *, stochastic: bool) -> bool:
         """Load, check and warm up a version, then swap it in.
 
         The one in use stays if the new one is refused.
@@ -273,7 +274,7 @@ class PolicyNode(Node):
                 task=self._task,
                 robot=self._robot,
                 sampler=sampler,
-                deterministic=self._settings.deterministic,
+                deterministic=self._settings.deterministic and not stochastic,
                 noise_seed=self._settings.noise_seed,
             )
             runner.warm_up()

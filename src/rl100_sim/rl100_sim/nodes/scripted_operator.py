@@ -93,6 +93,9 @@ class OperatorParameters:
         "", "supervise: folder of the policy version to load first; empty: the loaded one"
     )
     sampler: str = parameter("", "supervise: one_step or ddim; empty: the policy node's")
+    stochastic: bool = parameter(
+        False, "supervise: the version draws every transition, so that it can be learned from"
+    )
     record: bool = parameter(True, "record every episode")
 
 
@@ -162,7 +165,9 @@ class ScriptedOperatorNode(Node):
         """
         if self._settings.mode == "supervise" and self._settings.policy:
             request = LoadPolicy.Request(
-                path=self._settings.policy, sampler=self._settings.sampler
+                path=self._settings.policy,
+                sampler=self._settings.sampler,
+                stochastic=self._settings.stochastic,
             )
             self._version_in_use = self._insist(self._load_policy, request).policy_version
         self._rehearse(self._settings.first_seed)
