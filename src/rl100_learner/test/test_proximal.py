@@ -7,7 +7,9 @@ import pytest
 import torch
 
 from rl100_learner.algorithms import proximal, value
+from rl100_learner.algorithms.auxiliary import auxiliary_loss
 from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueBuffer, ValueConfig
 from rl100_policy.core.policy import DiffusionPolicy
@@ -145,3 +147,31 @@ def test_only_the_latest_buffers_are_kept():
         value.update(state, chain_buffer(seed), generator(), config)
     assert len(state.buffers) == 2
     torch.testing.assert_close(state.buffers[-1].condition, chain_buffer(2).condition)
+
+
+def test_reconstruction_takes_part_where_the_encoder_learns_with_a_tenth_of_its_weight(policy):
+    batch, advantages = decisions(policy), torch.zeros(D)
+    weights = proximal.ProximalConfig().auxiliary
+    assert weights.chamfer == pytest.approx(0.1 * ImitationConfig().chamfer_weight)
+    told = {}
+    for rate in (0.0, 1e-3):
+        config = ProximalConfig(encoder_lr=rate, epochs=1, minibatch=D)
+        state = proximal.init(copy.deepcopy(policy), config)
+        told[rate] = proximal.improve(state, batch, advantages, generator(), config)["auxiliary"]
+    seen = auxiliary_loss(
+        policy, policy.encode_window(batch.cloud, batch.proprio), batch.cloud, batch.proprio,
+        weights, 48,
+    )  # fmt: skip
+    assert told == {0.0: 0.0, 1e-3: pytest.approx(float(seen.total.detach()), rel=1e-4)}
+
+
+def test_the_decoder_holds_still_while_the_encoder_learns(policy):
+    config = ProximalConfig(encoder_lr=1e-3, epochs=2, minibatch=D)
+    before = copy.deepcopy(policy.encoder.decoder.state_dict())
+    points = copy.deepcopy(policy.encoder.points.state_dict())
+    state = proximal.init(policy, config)
+    proximal.improve(state, decisions(policy), torch.randn(D), generator(), config)
+    assert all(torch.equal(v, policy.encoder.decoder.state_dict()[k]) for k, v in before.items())
+    assert any(
+        not torch.equal(v, policy.encoder.points.state_dict()[k]) for k, v in points.items()
+    )

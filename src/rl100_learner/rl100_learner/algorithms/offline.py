@@ -213,7 +213,7 @@ def iterate(
             advantages = worth - critics.v(condition)
     metrics = proximal.improve_chains(
         state,
-        condition.__getitem__,
+        lambda rows: (condition[rows], condition.new_zeros(())),
         chain.latents,
         chain.log_probs,
         advantages,

@@ -12,23 +12,31 @@ change the ratios without anything having been learned.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.imitation import ImitationConfig, auxiliary_weights
 from rl100_learner.objectives.proximal import clipped_surrogate, ratio_statistics, standardise
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import transition_log_prob
 
-ConditionOf = Callable[[Tensor], Tensor]
-"""Conditions [R, d_c] of some decisions, given their rows [R] int64."""
+ConditionOf = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Of some decisions, given their rows [R] int64: conditions [R, d_c], and a scalar to be added to
+the loss because of them."""
 
+_MEANS = ("loss", "auxiliary", "kl", "clipped")
+"""Metrics of which the mean over an epoch is told."""
 _ROWS_PER_PASS = 512
 """Observation windows encoded at a time where no gradient is needed; bounds memory."""
+
+
+_TENTH = auxiliary_weights(ImitationConfig(), step=0).scaled(0.1)
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,12 @@ class ProximalConfig:
     advantage_limit: PositiveFloat = 4.0
     """Standardised advantages are clamped to +- this."""
     gradient_norm: PositiveFloat = 0.5
+    auxiliary: AuxiliaryWeights = field(default_factory=lambda: _TENTH)
+    """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's,
+    as in the paper. The decoders stay as they are, and so hold the features near what they
+    were."""
+    chamfer_points: PositiveInt = 48
+    """Points of a cloud that the reconstruction is compared with."""
     kl_stop: PositiveFloat = 0.2
     """An epoch that ends with a larger mean KL of a transition is the last one [nat]."""
 
@@ -85,10 +99,15 @@ def improve(
     policy = state.policy
     frozen = None if config.encoder_lr > 0 else encode_all(policy, batch)
 
-    def condition_of(rows: Tensor) -> Tensor:
+    def condition_of(rows: Tensor) -> tuple[Tensor, Tensor]:
         if frozen is not None:
-            return frozen[rows]
-        return policy.encode(batch.cloud[rows], batch.proprio[rows])
+            return frozen[rows], frozen.new_zeros(())
+        cloud, proprio = batch.cloud[rows], batch.proprio[rows]
+        encoding = policy.encode_window(cloud, proprio)
+        auxiliary = auxiliary_loss(
+            policy, encoding, cloud, proprio, config.auxiliary, config.chamfer_points
+        )
+        return encoding.condition, auxiliary.total
 
     return improve_chains(
         state, condition_of, batch.latents, batch.log_probs, advantages, generator, config
@@ -116,7 +135,8 @@ def improve_chains(
         config: Settings.
 
     Returns:
-        ``loss``, ``kl`` (mean of the last epoch, nat), ``clipped`` (share of the last epoch),
+        ``loss`` and ``auxiliary`` (what was added to it), ``kl`` (mean of the last epoch, nat),
+        ``clipped`` (share of the last epoch),
         ``ratio_error`` (largest |ratio - 1| of the first minibatch, before any step), ``epochs``.
     """
     standard = standardise(advantages, config.advantage_limit)
@@ -125,16 +145,14 @@ def improve_chains(
         order = torch.randperm(len(standard), generator=generator)
         found = [
             _step(
-                state, condition_of(rows), latents[rows], log_probs[rows], standard[rows], config
+                state, *condition_of(rows), latents[rows], log_probs[rows], standard[rows], config
             )
             for rows in torch.split(order, config.minibatch)
         ]
         metrics = {
             "ratio_error": metrics.get("ratio_error", found[0]["ratio_error"]),
             "epochs": float(epoch + 1),
-        } | {
-            key: sum(each[key] for each in found) / len(found) for key in ("loss", "kl", "clipped")
-        }
+        } | {key: sum(each[key] for each in found) / len(found) for key in _MEANS}
         if metrics["kl"] > config.kl_stop:
             break
     return metrics
@@ -158,6 +176,7 @@ def encode_windows(policy: DiffusionPolicy, cloud: Tensor, proprio: Tensor) -> T
 def _step(
     state: ProximalState,
     condition: Tensor,
+    auxiliary: Tensor,
     latents: Tensor,
     before: Tensor,
     advantages: Tensor,
@@ -173,11 +192,12 @@ def _step(
     old = before.flatten()
     advantage = advantages.repeat_interleave(steps)
     loss = clipped_surrogate(log_probs, old, advantage, config.clip)
-    step(state, loss, config)
+    step(state, loss + auxiliary, config)
     moved = ratio_statistics(log_probs, old, config.clip)
     error = float(((log_probs.detach() - old).exp() - 1.0).abs().max())
     return {
         "loss": float(loss.detach()),
+        "auxiliary": float(auxiliary.detach()),
         "kl": moved.kl,
         "clipped": moved.clipped,
         "ratio_error": error,
