@@ -70,10 +70,14 @@ class Claim:
 
 
 _STATE = (
-    "episodes=all", "rounds=2", "imitation.steps=3000", "diffusion.sigma_min=0.05",
-    "network.width=128", "online.iterations=10", "online.episodes=100",
+    "episodes=all", "rounds=2", "rollouts=150", "trials=50", "imitation.steps=2000",
+    "distillation.steps=600", "candidate_distillation.steps=300", "online_distillation.steps=900",
+    "critics.steps=2000", "diffusion.sigma_min=0.05", "network.width=128",
+    "online.iterations=10", "online.episodes=100",
 )  # fmt: skip
 """Of Meta-World with states."""
+_DEMONSTRATIONS = {"push-v3": 25, "pick-place-v3": 40, "peg-insert-side-v3": 15}
+"""So few that imitation half succeeds."""
 _CLOUD = ("rounds=2", "retrain=none", "trials=100")
 """Of Push-T with clouds."""
 
@@ -85,7 +89,8 @@ _IMITATION: tuple[Stage, ...] = ("imitation",)
 
 def _state(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
     """Of push-v3 with states."""
-    return Variant(name, "push-v3", (*_STATE, *overrides), stages=stages)
+    task = "push-v3"
+    return Variant(name, task, (*_STATE, *overrides), _DEMONSTRATIONS[task], stages=stages)
 
 
 def _cloud(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
@@ -99,8 +104,8 @@ CLAIMS = {
         "From imperfect demonstrations of Meta-World tasks, observed by state: imitation, two "
         "offline rounds, online learning, one-step student.",
         tuple(
-            Variant(task, task, _STATE, control=True)
-            for task in ("push-v3", "pick-place-v3", "peg-insert-side-v3")
+            Variant(task, task, _STATE, demonstrations, control=True)
+            for task, demonstrations in _DEMONSTRATIONS.items()
         ),
     ),
     "push_t": Claim(
