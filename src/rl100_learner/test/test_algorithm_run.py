@@ -177,3 +177,25 @@ def test_where_nothing_fails_there_is_nothing_to_improve_offline(tmp_path):
     _, record = run(tmp_path / "run", settings, Easy(), stages=("imitation", "offline"))
     assert record.trials == {"current": (4, 4)}
     assert record.chosen == "current"
+
+
+def test_one_demonstration_is_enough_to_begin_with(tmp_path):
+    settings = SETTINGS.model_copy(update={"rounds": 0})
+    records = run_algorithm(
+        DEMONSTRATIONS[:1], TASK, ROBOT, tmp_path / "run", settings, ReachCollector(), silent
+    )
+    assert [record.name for record in records] == ["imitation", "online"]
+
+
+def test_demonstrations_that_all_fail_are_nothing_to_imitate(tmp_path):
+    failures = [make_episode(index, outcome="failure") for index in range(3)]
+    with pytest.raises(ConfigError, match="relax the outcome filter"):
+        run_algorithm(failures, TASK, ROBOT, tmp_path / "run", SETTINGS, ReachCollector(), silent)
+
+
+def test_episodes_of_another_task_are_refused_before_anything_is_learned(tmp_path):
+    strange = make_episode(0)
+    object.__setattr__(strange, "proprio", strange.proprio[:, :2])
+    with pytest.raises(ConfigError, match="another task or robot"):
+        run_algorithm([strange], TASK, ROBOT, tmp_path / "run", SETTINGS, ReachCollector(), silent)
+    assert not read_stages(tmp_path / "run")

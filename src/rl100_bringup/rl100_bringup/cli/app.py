@@ -376,6 +376,9 @@ def main() -> int:
     except Rl100Error as error:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         return 1
+    except OSError as error:  # above all a full disk, or a folder that may not be written
+        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        return 1
     except KeyboardInterrupt:
         return 130
     return 0

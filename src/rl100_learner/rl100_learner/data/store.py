@@ -6,7 +6,6 @@ Arrays of all episodes one after the other, and where each begins; NumPy's own f
 
 from __future__ import annotations
 
-import os
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from rl100_learner.data.episode import Episode
+from rl100_learner.files import replacing
 from rl100_policy.core.errors import BagError
 
 _ARRAYS = ("clouds", "proprio", "actions", "stamps_ns")
@@ -27,9 +27,7 @@ def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
     """
     if not episodes:
         raise BagError(f"no episodes to write to {path}; collect at least one")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         np.savez(
             file,
             allow_pickle=False,
@@ -42,9 +40,6 @@ def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
                 for name in _ARRAYS
             },
         )
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def load_stored_episodes(path: Path) -> list[Episode]:

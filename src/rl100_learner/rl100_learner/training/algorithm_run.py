@@ -35,6 +35,7 @@ from rl100_learner.algorithms.offline import OfflineConfig
 from rl100_learner.algorithms.online import OnlineConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
+from rl100_learner.files import replacing
 from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.offline_run import OfflineSettings, improve_offline
 from rl100_learner.training.online_run import OnlineSettings, improve_version
@@ -229,9 +230,8 @@ class _Run:
             record = record.model_copy(update={"seconds": time.monotonic() - began})
         self.records.append(record)
         rows = [each.model_dump(mode="json") for each in self.records]
-        partial = self.output / (STAGES + ".partial")
-        partial.write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.output / STAGES)
+        with replacing(self.output / STAGES) as file:
+            file.write((json.dumps(rows, indent=2) + "\n").encode())
 
     @property
     def current(self) -> Path:

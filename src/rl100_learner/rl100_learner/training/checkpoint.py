@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import io
-import os
 import pickle
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rl100_learner.files import replacing
 from rl100_policy.core.errors import ConfigError
 
 
@@ -22,12 +22,8 @@ def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None
     """
     buffer = io.BytesIO()
     torch.save({"fingerprint": fingerprint, "state": state}, buffer)
-    partial = path.with_name(path.name + ".partial")
-    with partial.open("wb") as file:
+    with replacing(path) as file:
         file.write(buffer.getbuffer())
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:

@@ -29,6 +29,7 @@ from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import Iteration, OfflineConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
+from rl100_learner.files import replacing
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
 from rl100_learner.training.transitions import encode_decisions
@@ -134,7 +135,8 @@ def improve_offline(
         for each in found
     ]  # fmt: skip
     content = json.dumps({"fingerprint": fingerprint, "candidates": rows}, indent=2) + "\n"
-    (output / CANDIDATES).write_text(content, encoding="utf-8")
+    with replacing(output / CANDIDATES) as file:
+        file.write(content.encode())
     return found
 
 

@@ -32,3 +32,7 @@ class PolicyVersionError(Rl100Error):
 
 class BagError(Rl100Error):
     """An episode bag cannot be written, read or recovered."""
+
+
+class StorageError(Rl100Error):
+    """A file cannot be written; what was there before is still there."""
