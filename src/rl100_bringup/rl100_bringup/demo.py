@@ -68,13 +68,13 @@ class _Amounts:
 
 AMOUNTS = {
     DemoSize.QUICK: _Amounts(
-        episodes=80,
+        episodes=60,
         trials=10,
         duration="Less than six minutes",
         overrides=(
-            "imitation.steps=1500", "distillation.steps=300", "rollouts=100", "trials=20",
+            "imitation.steps=1300", "distillation.steps=300", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
-            "online.iterations=5", "online_distillation.steps=300",
+            "online.iterations=3", "online_distillation.steps=300",
         ),
     ),
     DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Less than twenty minutes"),
