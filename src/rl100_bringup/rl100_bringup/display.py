@@ -75,12 +75,6 @@ class Bars:
         """Of a collector."""
         self.update(f"{what} episodes", done, total, f"{successes} successes")
 
-    def on_training(self, progress: TrainingProgress) -> None:
-        """Of a training run."""
-        what = "success" if progress.stage == "online" else "loss"
-        note = f"{what} {progress.loss:.3f}"
-        self.update(f"train: {progress.stage}", progress.step, progress.steps, note)
-
     def on_stage(self, stage: str, progress: TrainingProgress) -> None:
         """Of one stage of a run of several."""
         what = "success" if progress.stage == "online" else "loss"

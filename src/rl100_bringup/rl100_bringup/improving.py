@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -61,7 +62,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
             settings.output,
             settings.learning,
             collector.decisions,
-            bars.on_training,
+            partial(bars.on_stage, "online"),
         )
         stages += evaluate_simulated(collector, version, "online", trials)
     report = Report(

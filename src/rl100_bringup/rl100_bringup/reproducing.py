@@ -199,7 +199,7 @@ def run_job(job: Job) -> Report:
         with (
             progress_display(console) as display,
             simulated_collector(
-                task, robot, settings.n_chunk, 1, settings.gamma, ENVIRONMENTS
+                task, robot, settings.n_chunk, 1, settings.online.gamma, ENVIRONMENTS
             ) as collector,
         ):
             bars = Bars(display)

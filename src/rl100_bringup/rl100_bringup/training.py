@@ -112,11 +112,11 @@ def train_from_bags(
             pass
         elif collect == "graph":
             acting = graph_collector(
-                robot, task, output, settings.gamma, bars.on_episodes, console
+                robot, task, output, settings.online.gamma, bars.on_episodes, console
             )
         else:
             acting = simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.gamma,
+                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma,
                 on_episodes=bars.on_episodes,
             )  # fmt: skip
         with acting as collector:
@@ -157,7 +157,7 @@ def train_and_report(
         seeds = range(first_seed, first_seed + trials)
         with (
             simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.gamma
+                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma
             ) as collector,
             progress_display(console) as display,
         ):

@@ -198,7 +198,12 @@ class LearnerNode(Node):
 
         output = Path(goal.output)
         collector = BagCollector(
-            Path(goal.bags), output / "versions", self._task, self._robot, settings.gamma, ask
+            Path(goal.bags),
+            output / "versions",
+            self._task,
+            self._robot,
+            settings.online.gamma,
+            ask,
         )
         records = run_algorithm(
             episodes, self._task, self._robot, output, settings, collector, on_progress, stages

@@ -147,6 +147,16 @@ def test_stages_can_be_run_one_by_one(tmp_path):
     assert collector.asked == ["online", "online"]
 
 
+def test_a_stage_that_is_not_asked_for_is_not_gone_through_and_not_forgotten(whole):
+    output, records = whole
+
+    class Nobody:
+        """Cannot act at all."""
+
+    assert run(output, collector=Nobody(), stages=("imitation",)) == records
+    assert read_stages(output) == records
+
+
 def test_a_stage_without_the_one_before_it_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="run the stage imitation first"):
         run(tmp_path / "run", stages=("online",))

@@ -74,7 +74,7 @@ class AlgorithmSettings(TrainSettings):
     critics: CriticConfig = CriticConfig()
     transition: TransitionConfig = TransitionConfig()
     offline: OfflineConfig = OfflineConfig()
-    candidate_distillation: DistillationConfig = DistillationConfig(steps=400)
+    candidate_distillation: DistillationConfig = OfflineSettings().distillation
     """Of the student of every offline candidate, beginning with the student it has."""
     online: OnlineConfig = OnlineConfig()
     online_distillation: DistillationConfig = DistillationConfig()
@@ -207,8 +207,8 @@ class _Run:
         before = {record.name: record for record in read_stages(self.output)}
         self._stage("imitation", "imitation", before, self._imitate)
         for index in range(1, self.settings.rounds + 1):
-            # A finished round is gone through again: it finds everything there, and so tells the
-            # next one what was played.
+            # A finished round is gone through again if rounds are asked for: it finds everything
+            # there, and so tells the next one what was played.
             self._stage("offline", f"round {index}", before, partial(self._round, index))
         self._stage("online", "online", before, self._online)
         return self.records
@@ -220,7 +220,9 @@ class _Run:
         before: dict[str, StageRecord],
         work: Callable[[], StageRecord],
     ) -> None:
-        if kind not in self.stages and name not in before:
+        if kind not in self.stages:
+            if name in before:
+                self.records.append(before[name])
             return
         began = time.monotonic()
         record = work()
@@ -229,7 +231,9 @@ class _Run:
         else:
             record = record.model_copy(update={"seconds": time.monotonic() - began})
         self.records.append(record)
-        rows = [each.model_dump(mode="json") for each in self.records]
+        gone_through = {each.name for each in self.records}
+        later = [each for each in before.values() if each.name not in gone_through]
+        rows = [each.model_dump(mode="json") for each in [*self.records, *later]]
         with replacing(self.output / STAGES) as file:
             file.write((json.dumps(rows, indent=2) + "\n").encode())
 

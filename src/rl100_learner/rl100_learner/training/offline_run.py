@@ -117,7 +117,8 @@ def improve_offline(
     """
     policy, parent = load_version(version)
     _require_both_outcomes(own)
-    told = [settings.model_dump(mode="json"), parent.digest, [[e.id, e.digest] for e in data]]
+    episodes = [[[e.id, e.digest] for e in each] for each in (data, own)]
+    told = [settings.model_dump(mode="json"), parent.digest, episodes]
     fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
     finished = _finished(output, fingerprint)
     if finished is not None:
