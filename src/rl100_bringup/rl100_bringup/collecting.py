@@ -65,7 +65,9 @@ def environment(task: AnyTask, robot: RobotConfig | None) -> MakeEnv:
 class SimulatedCollector:
     """Lets policies act in the vectorised simulation; made by :func:`simulated_collector`."""
 
-    def __init__(self, pool: RolloutPool, task: str, period_s: float, gamma: float) -> None:
+    def __init__(
+        self, pool: RolloutPool, task: str, period_s: float, gamma: float, on_episodes: OnEpisodes
+    ) -> None:
         """Take over a pool.
 
         Args:
@@ -73,10 +75,10 @@ class SimulatedCollector:
             task: Its name.
             period_s: Control period [s].
             gamma: Discount of one control period.
+            on_episodes: Told after every episode.
         """
         self._pool, self._gamma, self._task, self.period_s = pool, gamma, task, period_s
-        self.on_episodes: OnEpisodes = lambda *_: None
-        """Told after every episode."""
+        self._on_episodes = on_episodes
 
     def episodes(
         self, version: Path, seeds: range, folder: Path, *, stochastic: bool
@@ -134,7 +136,7 @@ class SimulatedCollector:
         won = 0
         for done, each in enumerate(played, start=1):
             won += each.success
-            self.on_episodes(what, done, total, won)
+            self._on_episodes(what, done, total, won)
             yield each
 
     def _episode(self, version: str, rollout: Rollout[Chain]) -> Episode:
@@ -180,8 +182,8 @@ def simulated_collector(
     n_chunk: int,
     processes: int,
     gamma: float,
+    on_episodes: OnEpisodes,
     environments: int = ENVIRONMENTS,
-    on_episodes: OnEpisodes = lambda *_: None,
 ) -> Iterator[SimulatedCollector]:
     """A collector for as long as the context lasts.
 
@@ -191,8 +193,8 @@ def simulated_collector(
         n_chunk: Actions per decision.
         processes: That the environments are spread over.
         gamma: Discount of one control period.
-        environments: Episodes that run at the same time.
         on_episodes: Told after every episode.
+        environments: Episodes that run at the same time.
 
     Raises:
         ConfigError: If the task has no simulation.
@@ -210,9 +212,7 @@ def simulated_collector(
         n_obs=n_obs,
         n_chunk=n_chunk,
     ) as pool:
-        collector = SimulatedCollector(pool, task.name, period_s, gamma)
-        collector.on_episodes = on_episodes
-        yield collector
+        yield SimulatedCollector(pool, task.name, period_s, gamma, on_episodes)
 
 
 def evaluate_simulated(

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import time
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import (
@@ -64,6 +66,13 @@ class Bars:
         """Draw on ``display``."""
         self._display = display
         self._bars: dict[str, TaskID] = {}
+
+    @classmethod
+    @contextmanager
+    def shown(cls, console: Console) -> Iterator[Self]:
+        """Bars on a console for as long as the context lasts."""
+        with progress_display(console) as display:
+            yield cls(display)
 
     def update(self, what: str, done: int, total: int, note: str) -> None:
         """Move the bar called ``what``; a bar that was full begins again."""

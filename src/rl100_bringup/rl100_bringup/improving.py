@@ -11,7 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from rl100_bringup.collecting import evaluate_simulated, simulated_collector
-from rl100_bringup.display import Bars, progress_display
+from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.report import Report, this_machine
 from rl100_bringup.training import training_results
@@ -51,11 +51,11 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     n_chunk, gamma = before.config.action.n_chunk, settings.learning.online.gamma
     trials = range(settings.first_seed, settings.first_seed + settings.trials)
     with (
-        simulated_collector(task, robot, n_chunk, settings.processes, gamma) as collector,
-        progress_display(console) as display,
+        Bars.shown(console) as bars,
+        simulated_collector(
+            task, robot, n_chunk, settings.processes, gamma, bars.on_episodes
+        ) as collector,
     ):
-        bars = Bars(display)
-        collector.on_episodes = bars.on_episodes
         stages = evaluate_simulated(collector, settings.version, "before", trials)
         version = improve_version(
             settings.version,

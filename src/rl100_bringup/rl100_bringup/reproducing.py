@@ -197,13 +197,12 @@ def run_job(job: Job) -> Report:
         task, robot = describe_task(job.variant)
         demonstrations = _demonstrations(job, task, robot)
         with (
-            progress_display(console) as display,
+            Bars.shown(console) as bars,
             simulated_collector(
-                task, robot, settings.n_chunk, 1, settings.online.gamma, ENVIRONMENTS
+                task, robot, settings.n_chunk, 1, settings.online.gamma, bars.on_episodes,
+                ENVIRONMENTS,
             ) as collector,
-        ):
-            bars = Bars(display)
-            collector.on_episodes = bars.on_episodes
+        ):  # fmt: skip
             records = run_algorithm(
                 demonstrations, task, robot, job.folder / "run", settings, collector,
                 bars.on_stage, job.variant.stages,

@@ -20,7 +20,7 @@ from rl100_bringup.collecting import (
     evaluate_simulated,
     simulated_collector,
 )
-from rl100_bringup.display import Bars, progress_display
+from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
 from rl100_bringup.report import Report, TrainingResult, bags_result, this_machine
@@ -98,8 +98,7 @@ def train_from_bags(
     settings = with_overrides(AlgorithmSettings(), overrides)
     if not stages:
         raise ConfigError(f"expected one or more of the stages {', '.join(ALL_STAGES)}, got none")
-    with progress_display(console) as display:
-        bars = Bars(display)
+    with Bars.shown(console) as bars:
         episodes = load_episodes(
             bags,
             task_config,
@@ -117,7 +116,7 @@ def train_from_bags(
         else:
             acting = simulated_collector(
                 task_config, robot_config, settings.n_chunk, processes, settings.online.gamma,
-                on_episodes=bars.on_episodes,
+                bars.on_episodes,
             )  # fmt: skip
         with acting as collector:
             records = run_algorithm(
@@ -156,12 +155,12 @@ def train_and_report(
         task_config = load_task(config_path("tasks", task))
         seeds = range(first_seed, first_seed + trials)
         with (
+            Bars.shown(console) as bars,
             simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma
+                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma,
+                bars.on_episodes,
             ) as collector,
-            progress_display(console) as display,
-        ):
-            collector.on_episodes = Bars(display).on_episodes
+        ):  # fmt: skip
             for record in trained.records:
                 folder = output / record.version
                 results += evaluate_simulated(collector, folder, record.name, seeds)

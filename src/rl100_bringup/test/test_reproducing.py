@@ -142,3 +142,17 @@ def test_a_claim_finds_its_variants():
     claim = Claim("text", (Variant("a", "push_t"), Variant("b", "push_t")))
     assert claim.variant("b").name == "b"
     assert find_claim("push_t").variants
+
+
+def test_decisions_are_discounted_as_online_learning_says(tmp_path, monkeypatch):
+    class ToldError(Exception):
+        pass
+
+    def tell(_task, _robot, _n_chunk, _processes, gamma, *_):
+        raise ToldError(gamma)
+
+    monkeypatch.setattr(reproducing, "simulated_collector", tell)
+    variant = Variant("push-v3", "push-v3", demonstrations=1)
+    job = Job(variant, 0, tmp_path, trials=1, overrides=("gamma=0.5", "online.gamma=0.8"))
+    with pytest.raises(ToldError, match=r"0\.8"):
+        run_job(job)
