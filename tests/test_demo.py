@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from rl100_bringup.cli.app import app
 from rl100_bringup.demo import DemoSettings, DemoSize, evaluate_version, run_demo
 from rl100_bringup.report import REPORT_FILE
+from rl100_learner.training.records import read_metrics
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
@@ -110,6 +111,23 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
     assert [(row["stage"], row["steps"]) for row in trained["training"]] == [
         ("imitation", 60), ("distillation", 30)
     ]  # fmt: skip
+
+
+def test_online_learning_through_the_graph_begins_with_ratios_of_one(finished, tmp_path):
+    """The decisions that are learned from come out of bags that were recorded for them."""
+    output, _, _ = finished
+    changes = [*BRIEF, "online.episodes=1", "online_distillation.steps=4"]
+    settings = [word for item in changes for word in ("--set", item)]
+    run = tmp_path / "run"
+    told = ["train", "--bags", str(output / "bags"), "--output", str(run), "--collect", "graph"]
+    done = CliRunner().invoke(app, [*told, *settings])
+    assert done.exit_code == 0, done.output
+    (row,) = (row for row in read_metrics(run / "online") if row["stage"] == "online")
+    assert row["ratio_error"] < 1e-3
+    (version,) = (run / "versions").iterdir()
+    (entry,) = read_index(run / "bags").entries
+    assert entry.metadata.policy_version == version.name
+    assert entry.metadata.tags["seed"] == "1000000"
 
 
 def test_every_episode_is_a_labelled_bag_without_loss(finished):
