@@ -209,3 +209,18 @@ def test_episodes_of_another_task_are_refused_before_anything_is_learned(tmp_pat
     with pytest.raises(ConfigError, match="another task or robot"):
         run_algorithm([strange], TASK, ROBOT, tmp_path / "run", SETTINGS, ReachCollector(), silent)
     assert not read_stages(tmp_path / "run")
+
+
+def test_watching_shows_true_success_beside_the_estimate_and_changes_nothing_else(whole, tmp_path):
+    output, records = whole
+    settings = SETTINGS.model_copy(update={"watch": 3})
+    watched = run(tmp_path / "run", settings, stages=("imitation", "offline"))
+    rows = read_metrics(tmp_path / "run" / "round_1" / "offline")
+    shown = [row["success"] for row in rows if row["stage"] == "offline"]
+    assert len(shown) == 2
+    assert all(share in (0.0, 1 / 3, 2 / 3, 1.0) for share in shown)
+    assert [each.trials for each in watched] == [each.trials for each in records[:3]]
+    last = watched[-1].version
+    assert (tmp_path / "run" / last / WEIGHTS).read_bytes() == (
+        output / last / WEIGHTS
+    ).read_bytes()

@@ -127,6 +127,12 @@ class ReachCollector:
         won = sum(episode.outcome == "success" for episode in episodes)
         return Collected(batch, won, len(episodes), sum(map(len, episodes)))
 
+    def success(self, policy, seeds):
+        """Share of the seeds' episodes that reach the square."""
+        generator = torch.Generator().manual_seed(seeds.start)
+        played = [self._play(policy, seed, generator, False, "watched")[0] for seed in seeds]
+        return sum(episode.outcome == "success" for episode in played) / len(played)
+
     def _play(self, policy, seed, generator, stochastic, name):
         rng = np.random.default_rng(seed)
         goal = rng.uniform([0.4, -0.15], [0.6, 0.15])
