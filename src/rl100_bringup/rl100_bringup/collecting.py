@@ -102,19 +102,22 @@ class SimulatedCollector:
     def decisions(
         self,
         policy: DiffusionPolicy,
-        parent: str,  # noqa: ARG002  # nothing is written
+        parent: str,
         seeds: range,
         generator: torch.Generator,
+        *,
+        every_frame: bool,
     ) -> Collected:
         """See ``rl100_learner.training.collecting.Collector``."""
         decide = decider(policy, "ddim", generator, deterministic=False)
-        played = self._pool.run(seeds, decide)
+        played = self._pool.run(seeds, decide, every_frame=every_frame)
         rollouts = sorted(self._count("online", len(seeds), played), key=lambda each: each.seed)
         return Collected(
             rollout_batch(rollouts, self._gamma),
             successes=sum(each.success for each in rollouts),
             episodes=len(rollouts),
             periods=sum(each.steps for each in rollouts),
+            recorded=[self._episode(parent, each) for each in rollouts] if every_frame else (),
         )
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:
@@ -163,7 +166,7 @@ class NobodyActs:
         """Raises ConfigError."""
         raise ConfigError(_NOBODY_ACTS)
 
-    def decisions(self, *_: object) -> Collected:
+    def decisions(self, *_: object, **__: object) -> Collected:
         """Raises ConfigError."""
         raise ConfigError(_NOBODY_ACTS)
 

@@ -10,7 +10,7 @@ from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
-from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
@@ -37,7 +37,12 @@ SETTINGS = AlgorithmSettings(
     transition=TransitionConfig(steps=20, widths=(16,)),
     offline=OfflineConfig(iterations=2, states=16, gate=GateConfig(enabled=False)),
     candidate_distillation=QUICK_DISTILLATION,
-    online=OnlineConfig(iterations=2, episodes=6, value=ValueConfig(width=8)),
+    online=OnlineConfig(
+        iterations=2,
+        episodes=6,
+        value=ValueConfig(width=8),
+        replay=ReplayConfig(states=16, first_steps=10, steps=5, width=16),
+    ),
     online_distillation=QUICK_DISTILLATION,
 ).model_copy(update={"n_chunk": 4})
 
@@ -68,9 +73,10 @@ def test_every_stage_leaves_a_version_that_names_its_parent(whole):
     assert [record.name for record in records] == ["imitation", "round 1", "round 2", "online"]
     versions = [output / record.version for record in records]
     assert all((version / WEIGHTS).exists() for version in versions)
-    assert read_manifest(versions[-1]).parents == (versions[-2].name,)
+    learned = output / "online" / "reach_run_online"
+    assert read_manifest(learned).parents == (versions[-2].name,)
     assert versions[0].name == "reach_run_imitation"
-    assert versions[-1].name == "reach_run_online"
+    assert versions[-1] in (learned, versions[-2])
     assert [*read_stages(output)] == records
 
 
@@ -85,7 +91,8 @@ def test_a_round_tries_the_current_version_and_all_candidates_from_the_same_star
             "current", "iterate_1", "iterate_2", "imitation",
         }  # fmt: skip
         assert record.episodes == 8 + 4 * 4
-    assert records[3].episodes == 2 * 6
+    assert set(records[3].trials) == {"current", "online"}
+    assert records[3].episodes == 2 * 6 + 2 * 4
 
 
 def test_what_was_played_in_a_round_is_learned_from_in_the_next(whole):
@@ -144,7 +151,19 @@ def test_stages_can_be_run_one_by_one(tmp_path):
     assert collector.asked == []
     then = run(tmp_path / "run", settings, collector, stages=("online",))
     assert [record.name for record in then] == ["imitation", "online"]
-    assert collector.asked == ["online", "online"]
+    assert collector.asked == ["online", "online", "trials/current", "trials/online"]
+
+
+def test_online_learning_on_its_own_learns_from_the_rounds_before_all_the_same(whole, tmp_path):
+    output, records = whole
+    run(tmp_path / "run", stages=("imitation", "offline"))
+    collector = ReachCollector()
+    later = run(tmp_path / "run", collector=collector, stages=("online",))
+    assert collector.asked == ["online", "online", "trials/current", "trials/online"]
+    folders = (output, tmp_path / "run")
+    weights = [(each / "online" / "reach_run_online" / WEIGHTS).read_bytes() for each in folders]
+    assert weights[0] == weights[1]
+    assert [record.trials for record in later] == [record.trials for record in records]
 
 
 def test_a_stage_that_is_not_asked_for_is_not_gone_through_and_not_forgotten(whole):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The online stage: improves, resumes to the same bits, and leaves a version with its lineage."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +11,11 @@ from toy import ROBOT, TASK
 
 from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.distillation import DistillationConfig
-from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueConfig
+from rl100_learner.data.episode import Episode
 from rl100_learner.training.collecting import Collected
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
@@ -29,6 +31,7 @@ SETTINGS = OnlineSettings(
         episodes=48,
         proximal=ProximalConfig(lr=1e-3, encoder_lr=3e-4, epochs=4, minibatch=48),
         value=ValueConfig(width=16),
+        replay=ReplayConfig(states=0),
     ),
     distillation=DistillationConfig(
         steps=200, windows=32, ema=0.95, optimizer=OptimizerConfig(warmup_steps=5)
@@ -48,7 +51,7 @@ def version(tmp_path) -> Path:
     return folder
 
 
-def one_push_each(policy, _parent, seeds, generator) -> Collected:
+def one_push_each(policy, _parent, seeds, generator, *, every_frame=False) -> Collected:
     """Episodes of one decision; a success is a push that goes to positive x on the whole."""
     clouds = np.stack([np.random.default_rng(s).uniform(0.3, 0.4, (2, 16, 3)) for s in seeds])
     cloud = torch.from_numpy(clouds.astype(np.float32))
@@ -60,7 +63,24 @@ def one_push_each(policy, _parent, seeds, generator) -> Collected:
         cloud, proprio, cloud, proprio, made.latents, made.log_probs, good.float(),
         torch.zeros(count), torch.ones(count, dtype=torch.bool),
     )  # fmt: skip
-    return Collected(batch, int(good.sum()), count, 4 * count)
+    recorded = _episodes(made, cloud, good) if every_frame else ()
+    return Collected(batch, int(good.sum()), count, 4 * count, recorded)
+
+
+def _episodes(made, cloud, good) -> list[Episode]:
+    """The same as recorded: four periods during which nothing is seen to move."""
+    clouds = cloud[:, :1].expand(-1, 5, -1, -1).numpy()
+    return [
+        Episode(
+            id=f"push_{index}",
+            outcome="success" if good[index] else "failure",
+            clouds=clouds[index],
+            proprio=np.full((5, 3), 0.35, dtype=np.float32),
+            actions=made.actions[index].numpy(),
+            stamps_ns=np.arange(5, dtype=np.int64) * 100_000_000,
+        )
+        for index in range(len(good))
+    ]
 
 
 class KilledError(Exception):
@@ -108,9 +128,74 @@ def test_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
     assert not (tmp_path / "b" / "run" / CHECKPOINT).exists()
 
 
+REPLAYING = SETTINGS.model_copy(
+    update={
+        "online": replace(
+            SETTINGS.online,
+            episodes=24,
+            replay=ReplayConfig(states=64, first_steps=200, steps=100, width=32, buffers=3),
+        )
+    }
+)
+
+
+def test_with_q_success_rises_on_half_the_episodes(version, tmp_path):
+    improve_version(version, tmp_path / "run", REPLAYING, one_push_each, silent)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    assert rows[-1]["success"] > rows[0]["success"] + 0.2
+    assert all(row["ratio_error"] < 1e-3 and row["q_spread"] > 0 for row in rows)
+
+
+def test_with_q_and_earlier_episodes_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
+    policy, _ = load_version(version)
+    known = one_push_each(
+        policy, "", range(500, 512), torch.Generator().manual_seed(0), every_frame=True
+    ).recorded
+
+    def run(folder, on_progress):
+        return improve_version(
+            version, folder / "run", REPLAYING, one_push_each, on_progress, data=known, own=known
+        )
+
+    whole = run(tmp_path / "a", silent)
+    with pytest.raises(KilledError):
+        run(tmp_path / "b", killer(5))
+    resumed = run(tmp_path / "b", silent)
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+    with pytest.raises(ConfigError, match="another run"):
+        improve_version(version, tmp_path / "a" / "run", REPLAYING, one_push_each, silent)
+
+
+def test_a_policy_that_collapses_is_given_up_for_the_best_one(version, tmp_path):
+    acted = []
+
+    def collapses(policy, parent, seeds, generator, *, every_frame):
+        acted.append({key: each.clone() for key, each in policy.state_dict().items()})
+        found = one_push_each(policy, parent, seeds, generator, every_frame=every_frame)
+        won = 5 if len(acted) == 4 else 40 + len(acted)
+        return replace(found, successes=won)
+
+    improve_version(version, tmp_path / "run", SETTINGS, collapses, silent)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    assert [row["returned"] for row in rows] == [0, 0, 0, 1, 1, 1]
+    assert "kl" not in rows[3], "nothing was learned from the decisions of the collapsed policy"
+
+    def differ(a, b):
+        teacher = [key for key in acted[a] if not key.startswith("student.")]
+        return any(not torch.equal(acted[a][key], acted[b][key]) for key in teacher)
+
+    assert not differ(2, 4), "after the fourth iteration the policy of the third acts again"
+    assert differ(3, 4)
+    assert differ(4, 5)
+
+
 def test_another_run_in_the_same_folder_is_refused(version, tmp_path):
     brief = SETTINGS.model_copy(
-        update={"online": OnlineConfig(iterations=1, episodes=8, value=ValueConfig(width=8))}
+        update={
+            "online": OnlineConfig(
+                iterations=1, episodes=8, value=ValueConfig(width=8), replay=ReplayConfig(states=0)
+            )
+        }
     )
     result = improve_version(version, tmp_path / "run", brief, one_push_each, silent)
     assert improve_version(version, tmp_path / "run", brief, one_push_each, silent) == result

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rl100_learner.objectives.bottleneck import standard_normal_kl
-from rl100_learner.objectives.evaluation import am_q_estimate, gate
+from rl100_learner.objectives.evaluation import am_q_estimate, clearly_worse, gate
 from rl100_learner.objectives.iql import (
     expectile_loss,
     offline_advantage,
@@ -248,6 +248,15 @@ def test_log_variances_stay_within_soft_limits_with_a_gradient_everywhere():
 )
 def test_the_gate_asks_for_five_per_cent(candidate, incumbent, accepted):
     assert gate(candidate, incumbent).accepted is accepted
+
+
+@pytest.mark.parametrize(
+    ("won", "best_won", "worse"),
+    [(60, 80, True), (70, 80, False), (80, 60, False), (0, 0, False), (100, 100, False)],
+)
+def test_clearly_worse_is_three_standard_deviations_of_100_trials(won, best_won, worse):
+    # 60 against 80 of 100: q = 0.7, spread 0.0648, 3.09 of them; 70 against 80: 1.63.
+    assert clearly_worse(won, 100, best_won, 100, 3.0) is worse
 
 
 def test_the_estimate_is_the_mean_over_states_and_horizon():

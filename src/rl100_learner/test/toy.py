@@ -116,7 +116,7 @@ class ReachCollector:
         save_episodes(path, found)
         return found
 
-    def decisions(self, policy, _parent, seeds, generator):
+    def decisions(self, policy, _parent, seeds, generator, *, every_frame):
         self.asked.append("online")
         played = [self._play(policy, seed, generator, True, f"online_{seed}") for seed in seeds]
         parts = [part for _, parts in played for part in parts]
@@ -125,7 +125,8 @@ class ReachCollector:
         )
         episodes = [episode for episode, _ in played]
         won = sum(episode.outcome == "success" for episode in episodes)
-        return Collected(batch, won, len(episodes), sum(map(len, episodes)))
+        recorded = episodes if every_frame else ()
+        return Collected(batch, won, len(episodes), sum(map(len, episodes)), recorded)
 
     def success(self, policy, seeds):
         """Share of the seeds' episodes that reach the square."""

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -22,6 +25,34 @@ class WindowBatch:
     cloud: Tensor
     proprio: Tensor
     actions: Tensor
+
+
+@dataclass(frozen=True)
+class ChainBatch:
+    """Denoising chains and the observations that they were drawn at.
+
+    Attributes:
+        cloud: Observation windows, [D, n_obs, N, 3] float32, base frame [m].
+        proprio: [D, n_obs, d_q] float32, SI units.
+        latents: [D, K + 1, n_c, d_a], x_T first, unclamped, normalised action units.
+        log_probs: Log-density of the transitions when they were drawn, [D, K], nat.
+    """
+
+    cloud: Tensor
+    proprio: Tensor
+    latents: Tensor
+    log_probs: Tensor
+
+    def __len__(self) -> int:
+        """Number of chains."""
+        return len(self.latents)
+
+    def followed_by(self, other: ChainBatch) -> ChainBatch:
+        """Both, one after the other."""
+        return ChainBatch(
+            *(torch.cat((getattr(self, each.name), getattr(other, each.name)))
+              for each in fields(ChainBatch))
+        )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -55,6 +86,11 @@ class DecisionBatch:
         """Number of decisions."""
         return len(self.rewards)
 
+    @property
+    def chains(self) -> ChainBatch:
+        """How they were made, without what came of them."""
+        return ChainBatch(self.cloud, self.proprio, self.latents, self.log_probs)
+
 
 @dataclass(frozen=True)
 class EncodedDecisions:
@@ -82,3 +118,10 @@ class EncodedDecisions:
     def __len__(self) -> int:
         """Number of decisions."""
         return len(self.rewards)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Self]) -> Self:
+        """Some of them, one after the other."""
+        return cls(
+            *(torch.cat([getattr(part, each.name) for part in parts]) for each in fields(cls))
+        )

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from rl100_learner.algorithms import value
 from rl100_learner.algorithms.batches import EncodedDecisions
-from rl100_learner.algorithms.value import ValueBuffer, ValueConfig
+from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.networks.critics import QNetwork, ValueNetwork
 from rl100_learner.objectives.iql import expectile_loss, q_loss, q_target
 
@@ -39,7 +39,21 @@ def _value() -> ValueConfig:
 
 
 @dataclass(frozen=True)
-class CriticConfig:
+class QConfig:
+    """Settings of Q and of its regression."""
+
+    width: PositiveInt = 256
+    layers: PositiveInt = 2
+    members: PositiveInt = 3
+    """Q networks; each learns from minibatches of its own."""
+    steps: PositiveInt = 3000
+    minibatch: PositiveInt = 256
+    lr: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-2
+
+
+@dataclass(frozen=True)
+class CriticConfig(QConfig):
     """Settings of the offline critics."""
 
     value: Literal["returns", "expectile"] = "returns"
@@ -49,14 +63,6 @@ class CriticConfig:
     """Expectile of V, with value = expectile."""
     target_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     """Share of the target critics that is replaced per step, with value = expectile."""
-    width: PositiveInt = 256
-    layers: PositiveInt = 2
-    members: PositiveInt = 3
-    """Q networks; each learns from minibatches of its own."""
-    steps: PositiveInt = 3000
-    minibatch: PositiveInt = 256
-    lr: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
 
 
 @dataclass
@@ -96,10 +102,10 @@ def fit(
     condition_dim, chunk = data.condition.shape[1], data.action[0].numel()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global generator
-        q = QNetwork(condition_dim, chunk, config.width, config.layers, config.members)
+        q = init(condition_dim, chunk, config)
         v = value.init(condition_dim, config.returns)
     if config.value == "returns":
-        told = value.update(v, _buffer(own), generator, config.returns)
+        told = value.update(v, value.buffer_of(own), generator, config.returns)
         with torch.no_grad():
             target = q_target(data.rewards, data.discounts, v.network(data.next_condition))
         metrics = regress(q, data, target, generator, config)
@@ -109,8 +115,9 @@ def fit(
     return Critics(q.requires_grad_(False), v.network.requires_grad_(False)), metrics
 
 
-def _buffer(own: EncodedDecisions) -> ValueBuffer:
-    return ValueBuffer(own.condition, own.next_condition, own.rewards, own.discounts, own.ends)
+def init(condition_dim: int, chunk: int, config: QConfig) -> QNetwork:
+    """Fresh Q of conditions and of chunks of that many numbers; from torch's global generator."""
+    return QNetwork(condition_dim, chunk, config.width, config.layers, config.members)
 
 
 def regress(
@@ -118,7 +125,7 @@ def regress(
     data: EncodedDecisions,
     target: Tensor,
     generator: torch.Generator,
-    config: CriticConfig,
+    config: QConfig,
 ) -> dict[str, float]:
     """Fit every Q_i to targets y of all decisions, [D]; tells as :func:`fit`."""
     optimizer = _optimizer([q], config)
@@ -167,14 +174,14 @@ def _implicit(
     }
 
 
-def _optimizer(networks: Sequence[nn.Module], config: CriticConfig) -> torch.optim.Optimizer:
+def _optimizer(networks: Sequence[nn.Module], config: QConfig) -> torch.optim.Optimizer:
     parameters = [parameter for each in networks for parameter in each.parameters()]
     return torch.optim.AdamW(
         parameters, lr=config.lr, weight_decay=config.weight_decay, fused=True
     )
 
 
-def _rows(data: EncodedDecisions, generator: torch.Generator, config: CriticConfig) -> Tensor:
+def _rows(data: EncodedDecisions, generator: torch.Generator, config: QConfig) -> Tensor:
     """Rows of a minibatch per member, [M, B]."""
     return torch.randint(len(data), (config.members, config.minibatch), generator=generator)
 
@@ -184,7 +191,7 @@ _LAST_RATE = 0.05
 """Share of the learning rate that is left at the end."""
 
 
-def _step(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, config: CriticConfig) -> None:
+def _step(optimizer: torch.optim.Optimizer, loss: Tensor, step: int, config: QConfig) -> None:
     share = min(1.0, (step + 1) / _WARM_UP_STEPS) * (
         1.0 - (1.0 - _LAST_RATE) * step / config.steps
     )

@@ -35,7 +35,6 @@ from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gat
 from rl100_learner.objectives.iql import regression_weights, sampled_advantage
 from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.sampler import sample_chain
 
 
 def _proximal() -> ProximalConfig:
@@ -191,21 +190,13 @@ def iterate(
     config: OfflineConfig,
 ) -> dict[str, float]:
     """One proximal iteration at states drawn from ``conditions`` [S, d_c], see :func:`phase`."""
-    policy, size = state.policy, state.policy.config.action
     draws = config.draws if config.baseline == "draws" else 1
     pick = torch.randint(
         len(conditions), (config.states * config.draws // draws,), generator=generator
     )
     condition = conditions[pick.repeat_interleave(draws)]
-    noise = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator)
     with torch.no_grad():
-        chain = sample_chain(
-            partial(policy.epsilon, condition=condition),
-            policy.schedule,
-            noise,
-            generator=generator,
-            deterministic=False,
-        )
+        chain = proximal.draw_chains(state.policy, condition, generator)
         worth = critics.worth(condition, chain.latents[:, -1].clamp(-1.0, 1.0), config.pessimism)
         if config.baseline == "draws":
             advantages = sampled_advantage(worth.view(-1, draws)).flatten()

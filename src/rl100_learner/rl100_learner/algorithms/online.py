@@ -1,30 +1,63 @@
 # SPDX-License-Identifier: Apache-2.0
 """Online reinforcement learning: decisions of the current policy, their value, a proximal step.
 
-    roll out -> y = GAE(lambda) + V -> V towards y -> A = GAE(lambda) -> proximal improvement
+    roll out -> y = GAE(lambda) + V -> V towards y          (latest roll-outs)
+             -> Q(s, a) towards R + g V(s')                 (all decisions so far)
+             -> A = GAE(lambda)                             of the decisions that were made
+                A = Q(s, a) - mean_m Q(s, a_m)              of M draws at what was seen
+             -> one proximal improvement on both
 
-The value reads the encoder as it was when the stage began: features that stand still, while the
-policy's own encoder may learn along.
+An executed decision tells without bias, and with much noise, what one action led to; Q tells of
+many actions at every observation what all episodes together say of them. Critics read the encoder
+as it was when the stage began: features that stand still, so that what was encoded once serves to
+the end, while the policy's own encoder may learn along.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field
+from collections import deque
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 
 import torch
-from pydantic import Field, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
 
-from rl100_learner.algorithms import proximal, value
-from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms import critics, proximal, value
+from rl100_learner.algorithms.batches import ChainBatch, DecisionBatch, EncodedDecisions
+from rl100_learner.algorithms.critics import QConfig
 from rl100_learner.algorithms.proximal import ProximalConfig, ProximalState, encode_windows
 from rl100_learner.algorithms.value import ValueBuffer, ValueConfig, ValueState
+from rl100_learner.networks.critics import QNetwork
+from rl100_learner.objectives.iql import q_target, sampled_advantage
+from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
 
 
 def _proximal() -> ProximalConfig:
-    return ProximalConfig(lr=3e-4, encoder_lr=3e-4, epochs=8)
+    return ProximalConfig(lr=3e-4, encoder_lr=3e-4, epochs=4, advantage_limit=3.0)
+
+
+def _value() -> ValueConfig:
+    return ValueConfig(width=128, members=3, weight_decay=5e-2)
+
+
+@dataclass(frozen=True)
+class ReplayConfig(QConfig):
+    """Settings of Q, and of the draws that it compares."""
+
+    states: NonNegativeInt = 1024
+    """Observations per iteration at which actions are drawn; 0: without Q, and nothing is learned
+    from but the decisions that the policy has just made."""
+    draws: Annotated[int, Field(ge=2)] = 4
+    """M, chains per observation."""
+    buffers: PositiveInt = 10
+    """Latest iterations that Q learns from, besides what there was before the first."""
+    first_steps: PositiveInt = 3000
+    """Of the first regression, from nothing, at twice the rate of the others."""
+    steps: PositiveInt = 600
+    lr: PositiveFloat = 5e-4
 
 
 @dataclass(frozen=True)
@@ -32,12 +65,28 @@ class OnlineConfig:
     """Settings of online reinforcement learning."""
 
     iterations: PositiveInt = 15
-    episodes: PositiveInt = 200
+    episodes: PositiveInt = 100
     """Episodes of the current policy per iteration."""
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Discount of one control period."""
     proximal: ProximalConfig = field(default_factory=_proximal)
-    value: ValueConfig = field(default_factory=ValueConfig)
+    value: ValueConfig = field(default_factory=_value)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+
+
+@dataclass(frozen=True)
+class Seen:
+    """An iteration's episodes period by period, whichever decision a period belonged to.
+
+    Attributes:
+        decisions: One that begins at every period, encoded by ``OnlineState.features``.
+        cloud: Observation windows that were drawn from them, as of a ``DecisionBatch``, [S, ...].
+        proprio: [S, n_obs, d_q].
+    """
+
+    decisions: EncodedDecisions
+    cloud: Tensor
+    proprio: Tensor
 
 
 @dataclass
@@ -46,8 +95,13 @@ class OnlineState:
 
     proximal: ProximalState
     value: ValueState
+    q: QNetwork
     features: DiffusionPolicy
-    """The policy as it was at the beginning; its encoder is what the value reads."""
+    """The policy as it was at the beginning; its encoder is what the critics read."""
+    replay: deque[EncodedDecisions]
+    """Of the latest iterations."""
+    before: EncodedDecisions | None = None
+    """Decisions that there were before the first iteration."""
     iteration: int = 0
 
     @property
@@ -57,39 +111,157 @@ class OnlineState:
 
 
 def init(policy: DiffusionPolicy, config: OnlineConfig, seed: int) -> OnlineState:
-    """Start from ``policy``, which is changed in place; ``seed`` initialises the value."""
+    """Start from ``policy``, which is changed in place; ``seed`` initialises the critics."""
     features = copy.deepcopy(policy).requires_grad_(False)
+    size = policy.config.action
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global generator
-        critic = value.init(policy.condition_dim, config.value)
-    return OnlineState(proximal.init(policy, config.proximal), critic, features)
+        v = value.init(policy.condition_dim, config.value)
+        q = critics.init(policy.condition_dim, size.n_chunk * size.dim, config.replay)
+    proximate = proximal.init(policy, config.proximal)
+    return OnlineState(proximate, v, q, features, deque(maxlen=config.replay.buffers))
+
+
+def begin_with(
+    state: OnlineState,
+    data: EncodedDecisions | None,
+    own: EncodedDecisions | None,
+    generator: torch.Generator,
+    config: OnlineConfig,
+) -> None:
+    """Take over what is known before the first iteration.
+
+    Args:
+        state: Fresh.
+        data: All decisions there are, of whomever, encoded by ``state.features``; Q learns from
+            them. It stays with the state, but is not part of :func:`state_dict`.
+        own: Those of the policy that begins; V learns from them now.
+        generator: Order of the minibatches.
+        config: Settings.
+    """
+    state.before = data
+    if own is not None:
+        value.update(state.value, value.buffer_of(own), generator, config.value)
 
 
 def update(
-    state: OnlineState, batch: DecisionBatch, generator: torch.Generator, config: OnlineConfig
+    state: OnlineState,
+    batch: DecisionBatch,
+    seen: Seen | None,
+    generator: torch.Generator,
+    config: OnlineConfig,
 ) -> dict[str, float]:
     """One iteration on decisions that the current policy has just made.
 
+    Args:
+        state: Changed in place.
+        batch: The decisions, with their chains.
+        seen: The same episodes period by period; None without Q.
+        generator: Draws and order of the minibatches.
+        config: Settings.
+
     Returns:
-        What ``proximal.improve`` and ``value.update`` tell, the latter as ``value_*``.
+        What ``proximal.improve`` and ``value.update`` tell, the latter as ``value_*``, and what
+        ``critics.regress`` tells as ``q_*`` with ``q_spread``, the standard deviation of Q among
+        the draws of one observation, root mean square.
     """
-    buffer = ValueBuffer(
-        encode_windows(state.features, batch.cloud, batch.proprio),
-        encode_windows(state.features, batch.next_cloud, batch.next_proprio),
-        batch.rewards,
-        batch.discounts,
-        batch.ends,
-    )
+    decided = _encoded(state.features, batch)
+    buffer = decided if seen is None else value.buffer_of(seen.decisions)
     told = value.update(state.value, buffer, generator, config.value)
     metrics = {f"value_{key}": number for key, number in told.items()}
-    advantages = value.advantages(state.value, buffer, config.value)
-    metrics |= proximal.improve(state.proximal, batch, advantages, generator, config.proximal)
+    limit = config.proximal.advantage_limit
+    chains = batch.chains
+    advantages = standardise(value.advantages(state.value, decided, config.value), limit)
+    if seen is not None:
+        told = _learn_q(state, seen.decisions, generator, config)
+        drawn, compared = _draw(state, seen, generator, config)
+        chains = chains.followed_by(drawn)
+        advantages = torch.cat((advantages, standardise(compared, limit)))
+        metrics |= {f"q_{key.removeprefix('q_')}": number for key, number in told.items()}
+        metrics["q_spread"] = float(compared.square().mean().sqrt())
+    metrics |= proximal.improve(state.proximal, chains, advantages, generator, config.proximal)
     state.iteration += 1
     return metrics
 
 
+def _encoded(features: DiffusionPolicy, batch: DecisionBatch) -> ValueBuffer:
+    return ValueBuffer(
+        encode_windows(features, batch.cloud, batch.proprio),
+        encode_windows(features, batch.next_cloud, batch.next_proprio),
+        batch.rewards,
+        batch.discounts,
+        batch.ends,
+    )
+
+
+def _learn_q(
+    state: OnlineState,
+    newest: EncodedDecisions,
+    generator: torch.Generator,
+    config: OnlineConfig,
+) -> dict[str, float]:
+    first = not state.replay
+    state.replay.append(newest)
+    known = [] if state.before is None else [state.before]
+    data = EncodedDecisions.joined([*known, *state.replay])
+    with torch.no_grad():
+        following = state.value.network(data.next_condition)
+    target = q_target(data.rewards, data.discounts, following)
+    how = config.replay
+    if first:
+        how = replace(how, steps=how.first_steps, lr=2.0 * how.lr)
+    return critics.regress(state.q, data, target, generator, how)
+
+
+@torch.no_grad()
+def _draw(
+    state: OnlineState, seen: Seen, generator: torch.Generator, config: OnlineConfig
+) -> tuple[ChainBatch, Tensor]:
+    """Chains of the policy as it is now, and their advantages by Q, [S M]."""
+    draws = config.replay.draws
+    own = encode_windows(state.policy, seen.cloud, seen.proprio)
+    chain = proximal.draw_chains(state.policy, own.repeat_interleave(draws, dim=0), generator)
+    frozen = encode_windows(state.features, seen.cloud, seen.proprio)
+    actions = chain.latents[:, -1].clamp(-1.0, 1.0)
+    worth = state.q(frozen.repeat_interleave(draws, dim=0), actions).mean(dim=0)
+    chains = ChainBatch(
+        seen.cloud.repeat_interleave(draws, dim=0),
+        seen.proprio.repeat_interleave(draws, dim=0),
+        chain.latents,
+        chain.log_probs,
+    )
+    return chains, sampled_advantage(worth.view(-1, draws)).flatten()
+
+
+def weights(state: OnlineState) -> dict[str, Tensor]:
+    """A copy of the policy's weights, without those of its student."""
+    named = state.policy.state_dict()
+    return {key: each.clone() for key, each in named.items() if not key.startswith("student.")}
+
+
+def forget_steps(state: OnlineState, earlier: dict[str, Tensor], seen: Seen | None) -> None:
+    """Go back to earlier weights of the policy, and on with half the rates.
+
+    The critics stay, and what was played on the way is learned from by Q all the same. So does the
+    student, which follows wherever its teacher goes.
+
+    Args:
+        state: Changed in place.
+        earlier: Weights of a better policy, of :func:`weights`.
+        seen: What was played by the policy that is given up.
+    """
+    state.policy.load_state_dict(earlier, strict=False)
+    optimizer = state.proximal.optimizer
+    optimizer.state.clear()  # moments of the steps that are given up
+    for group in optimizer.param_groups:
+        group["lr"] *= 0.5
+    if seen is not None:
+        state.replay.append(seen.decisions)
+    state.iteration += 1
+
+
 def state_dict(state: OnlineState) -> dict[str, Any]:
-    """Everything that an interrupted stage needs to go on to the same bits."""
+    """Everything that an interrupted stage needs to go on to the same bits, but ``before``."""
     return {
         "iteration": state.iteration,
         "policy": state.policy.state_dict(),
@@ -98,6 +270,8 @@ def state_dict(state: OnlineState) -> dict[str, Any]:
         "value": state.value.network.state_dict(),
         "value_optimizer": state.value.optimizer.state_dict(),
         "buffers": [vars(buffer) for buffer in state.value.buffers],
+        "q": state.q.state_dict(),
+        "replay": [vars(decisions) for decisions in state.replay],
     }
 
 
@@ -111,3 +285,6 @@ def load_state_dict(state: OnlineState, saved: dict[str, Any]) -> None:
     state.value.optimizer.load_state_dict(saved["value_optimizer"])
     state.value.buffers.clear()
     state.value.buffers.extend(ValueBuffer(**each) for each in saved["buffers"])
+    state.q.load_state_dict(saved["q"])
+    state.replay.clear()
+    state.replay.extend(EncodedDecisions(**each) for each in saved["replay"])

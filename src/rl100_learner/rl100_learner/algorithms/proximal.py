@@ -20,11 +20,11 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
 from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
-from rl100_learner.algorithms.batches import DecisionBatch
+from rl100_learner.algorithms.batches import ChainBatch, DecisionBatch
 from rl100_learner.algorithms.imitation import ImitationConfig, auxiliary_weights
 from rl100_learner.objectives.proximal import clipped_surrogate, ratio_statistics, standardise
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.sampler import transition_log_prob
+from rl100_policy.core.sampler import Chain, sample_chain, transition_log_prob
 
 ConditionOf = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Of some decisions, given their rows [R] int64: conditions [R, d_c], and a scalar to be added to
@@ -87,7 +87,7 @@ def init(policy: DiffusionPolicy, config: ProximalConfig) -> ProximalState:
 
 def improve(
     state: ProximalState,
-    batch: DecisionBatch,
+    batch: ChainBatch | DecisionBatch,
     advantages: Tensor,
     generator: torch.Generator,
     config: ProximalConfig,
@@ -159,7 +159,21 @@ def improve_chains(
 
 
 @torch.no_grad()
-def encode_all(policy: DiffusionPolicy, batch: DecisionBatch) -> Tensor:
+def draw_chains(policy: DiffusionPolicy, condition: Tensor, generator: torch.Generator) -> Chain:
+    """Decisions of the policy as it is now, every transition drawn. Conditions [D, d_c]."""
+    size = policy.config.action
+    noise = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator)
+    return sample_chain(
+        partial(policy.epsilon, condition=condition),
+        policy.schedule,
+        noise,
+        generator=generator,
+        deterministic=False,
+    )
+
+
+@torch.no_grad()
+def encode_all(policy: DiffusionPolicy, batch: ChainBatch | DecisionBatch) -> Tensor:
     """Conditions of all observation windows of a batch, [D, d_c], without a gradient."""
     return encode_windows(policy, batch.cloud, batch.proprio)
 

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.networks.critics import ValueNetwork
 from rl100_learner.objectives.returns import generalised_advantage
 
@@ -65,6 +66,17 @@ class ValueBuffer:
     rewards: Tensor
     discounts: Tensor
     ends: Tensor
+
+
+def buffer_of(decisions: EncodedDecisions) -> ValueBuffer:
+    """What the value learns of encoded decisions."""
+    return ValueBuffer(
+        decisions.condition,
+        decisions.next_condition,
+        decisions.rewards,
+        decisions.discounts,
+        decisions.ends,
+    )
 
 
 @dataclass

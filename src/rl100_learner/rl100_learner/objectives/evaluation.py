@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -46,3 +47,20 @@ def gate(candidate: float, incumbent: float, share: float = 0.05) -> GateDecisio
     """
     margin, gain = share * abs(incumbent), candidate - incumbent
     return GateDecision(gain > 0.0 and gain >= margin, candidate, incumbent, margin)
+
+
+def clearly_worse(won: int, of: int, best_won: int, best_of: int, deviations: float) -> bool:
+    """Whether a success share lies below another by more than chance explains.
+
+    z = (p_best - p) / sqrt(q (1 - q) (1 / n + 1 / n_best)) > deviations, q the share of both.
+
+    Args:
+        won: Successes.
+        of: Trials n.
+        best_won: Successes of what it is compared with.
+        best_of: Trials n_best of what it is compared with.
+        deviations: How many standard deviations are more than chance.
+    """
+    pooled = (won + best_won) / (of + best_of)
+    spread = math.sqrt(pooled * (1.0 - pooled) * (1.0 / of + 1.0 / best_of))
+    return best_won / best_of - won / of > deviations * spread

@@ -7,13 +7,14 @@
     <output>/round_<m>/offline/        critics, model, phase, candidates
     <output>/round_<m>/imitation/      the version re-trained on what succeeded so far
     <output>/round_<m>/trials/<name>/  episodes by which the next version was chosen
-    <output>/online/                   the last version
+    <output>/online/                   the last version, and the trials that chose it
     <output>/stages.json               what every stage ended with, in their order
 
 A round lets the current version act with noise, improves it offline on all episodes so far, and
 re-trains imitation from nothing; then the current version and all candidates drive from the same
-start states, and the most successful goes on. So no stage can leave a worse version behind than
-chance lets it, and every episode that was played is learned from.
+start states, and the most successful goes on. Online learning ends in the same way. So no stage
+can leave a worse version behind than chance lets it, and every episode that was played is learned
+from.
 """
 
 from __future__ import annotations
@@ -63,7 +64,8 @@ class AlgorithmSettings(TrainSettings):
     rollouts: Annotated[int, Field(ge=2, le=_ROUND_SEEDS)] = 300
     """Episodes of the current version per round, drawn with noise."""
     trials: Annotated[int, Field(ge=1, le=_ROUND_SEEDS)] = 60
-    """Episodes without noise, of the current version and of each candidate, that choose."""
+    """Episodes without noise, of the current version and of each candidate, that choose after
+    every round and after online learning."""
     watch: Annotated[int, Field(ge=0)] = 0
     """Episodes that every offline iterate plays only to be shown beside the estimate J; they
     choose nothing and are not learned from."""
@@ -207,8 +209,8 @@ class _Run:
         before = {record.name: record for record in read_stages(self.output)}
         self._stage("imitation", "imitation", before, self._imitate)
         for index in range(1, self.settings.rounds + 1):
-            # A finished round is gone through again if rounds are asked for: it finds everything
-            # there, and so tells the next one what was played.
+            # A finished round is gone through again: it finds everything there, and so tells
+            # what comes after it what was played.
             self._stage("offline", f"round {index}", before, partial(self._round, index))
         self._stage("online", "online", before, self._online)
         return self.records
@@ -220,7 +222,8 @@ class _Run:
         before: dict[str, StageRecord],
         work: Callable[[], StageRecord],
     ) -> None:
-        if kind not in self.stages:
+        tells_online = kind == "offline" and name in before and "online" in self.stages
+        if kind not in self.stages and not tells_online:
             if name in before:
                 self.records.append(before[name])
             return
@@ -276,15 +279,25 @@ class _Run:
                 self._name(f"round_{index}_imitation"),
             )  # fmt: skip
         trials = self._trials(folder / "trials", first, {"current": current} | candidates)
-        won = {each: successes(episodes) for each, episodes in trials.items()}
-        chosen = max(won, key=lambda each: (won[each], each == "current"))
+        record = self._chosen(name, {"current": current} | candidates, trials, rollouts)
         tried = [episode for episodes in trials.values() for episode in episodes]
         self.played += tried
-        self.own = [*self.own, *trials["current"]] if chosen == "current" else [*trials[chosen]]
-        record = self._record(
-            name, {"current": current, **candidates}[chosen], [*rollouts, *tried]
-        )
-        return record.model_copy(
+        mine = trials[record.chosen]
+        self.own = [*self.own, *mine] if record.chosen == "current" else [*mine]
+        return record
+
+    def _chosen(
+        self,
+        name: str,
+        versions: dict[str, Path],
+        trials: dict[str, Sequence[Episode]],
+        others: Sequence[Episode],
+    ) -> StageRecord:
+        """Record of a stage whose trials chose, and in which others were played too."""
+        won = {each: successes(episodes) for each, episodes in trials.items()}
+        chosen = max(trials, key=lambda each: (won[each], -_mean_length(trials[each])))
+        tried = [episode for episodes in trials.values() for episode in episodes]
+        return self._record(name, versions[chosen], [*others, *tried]).model_copy(
             update={
                 "trials": {each: (won[each], len(trials[each])) for each in trials},
                 "chosen": chosen,
@@ -303,15 +316,22 @@ class _Run:
         }
 
     def _online(self) -> StageRecord:
-        version = improve_version(
-            self.current, self.output / "online", self.settings.online_settings,
-            self.collector.decisions, self._teller("online"), self._name("online"),
+        current, folder = self.current, self.output / "online"
+        learned = improve_version(
+            current, folder, self.settings.online_settings, self.collector.decisions,
+            self._teller("online"), self._name("online"),
+            [*self.demonstrations, *self.played], self.own,
         )  # fmt: skip
-        metrics = read_manifest(version).metrics
-        return self._record("online", version, ()).model_copy(
+        metrics = read_manifest(learned).metrics
+        versions = {"current": current, "online": learned}
+        first = (self.settings.rounds + 1) * _ROUND_SEEDS
+        record = self._chosen(
+            "online", versions, self._trials(folder / "trials", first, versions), ()
+        )
+        return record.model_copy(
             update={
-                "episodes": int(metrics["online_episodes"]),
-                "periods": int(metrics["online_periods"]),
+                "episodes": record.episodes + int(metrics["online_episodes"]),
+                "periods": record.periods + int(metrics["online_periods"]),
             }
         )
 
@@ -333,3 +353,9 @@ class _Run:
 
     def _teller(self, name: str) -> Callable[[Progress], None]:
         return lambda progress: self.on_progress(name, progress)
+
+
+def _mean_length(episodes: Sequence[Episode]) -> float:
+    """Mean length of the successes [control periods]; settles ties between versions."""
+    lengths = [len(each) for each in episodes if each.outcome == "success"]
+    return sum(lengths) / len(lengths) if lengths else 0.0

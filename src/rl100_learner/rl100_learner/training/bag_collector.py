@@ -18,7 +18,7 @@ import torch
 from rl100_learner.data.bag_episode import EpisodeReader
 from rl100_learner.data.decisions import DECISIONS, DecisionReader, decision_batch
 from rl100_learner.data.episode import Episode
-from rl100_learner.training.collecting import Collected
+from rl100_learner.training.collecting import Collected, successes
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core.config import RobotConfig, TaskConfig
@@ -105,17 +105,20 @@ class BagCollector:
         parent: str,
         seeds: range,
         generator: torch.Generator,  # noqa: ARG002  # the policy node draws
+        *,
+        every_frame: bool,  # noqa: ARG002  # a bag has them
     ) -> Collected:
         """See ``Collector``; the policy is written as a version of its own first."""
         version = self._write(policy, parent, seeds.start)
         read = self._gather(version, seeds, self._decisions.read, stochastic=True)
         batch = decision_batch(read, version.name, policy.config.observation.n_obs, self._gamma)
-        outcomes = [each.episode.outcome for each in read]
+        played = [each.episode for each in read]
         return Collected(
             batch,
-            successes=outcomes.count("success"),
-            episodes=len(read),
-            periods=sum(len(each.episode) for each in read),
+            successes=successes(played),
+            episodes=len(played),
+            periods=sum(map(len, played)),
+            recorded=played,
         )
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:  # noqa: ARG002

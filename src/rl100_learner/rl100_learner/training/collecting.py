@@ -24,6 +24,8 @@ class Collected:
     episodes: int
     periods: int
     """Control periods of all episodes."""
+    recorded: Sequence[Episode] = ()
+    """The episodes with every frame, if they were asked for or are there anyway."""
 
 
 class Collector(Protocol):
@@ -42,7 +44,13 @@ class Collector(Protocol):
         """
 
     def decisions(
-        self, policy: DiffusionPolicy, parent: str, seeds: range, generator: torch.Generator
+        self,
+        policy: DiffusionPolicy,
+        parent: str,
+        seeds: range,
+        generator: torch.Generator,
+        *,
+        every_frame: bool,
     ) -> Collected:
         """Decisions of a policy, one episode per seed, every transition drawn.
 
@@ -51,6 +59,7 @@ class Collector(Protocol):
             parent: Name of the version that online learning began with.
             seeds: Of the start states.
             generator: Of the transitions, where the policy acts in this process.
+            every_frame: Bring the episodes back too, not only what was decided on.
         """
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:

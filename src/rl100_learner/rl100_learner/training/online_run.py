@@ -3,7 +3,8 @@
 
 Where the roll-outs come from is the caller's: anything that lets the current policy drive and
 tells what it decided and what came of it. A run that was killed goes on from its last iteration
-when called again with the same arguments.
+when called again with the same arguments. A policy that turns out clearly worse than the best one
+so far is given up, and learning goes on from the best with smaller steps.
 """
 
 from __future__ import annotations
@@ -11,22 +12,27 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Protocol
 
 import torch
-from pydantic import Field
+from pydantic import Field, PositiveFloat
+from torch import Tensor
 
 from rl100_learner.algorithms import distillation, online
 from rl100_learner.algorithms.distillation import DistillationConfig, DistillationState
-from rl100_learner.algorithms.online import OnlineConfig, OnlineState
+from rl100_learner.algorithms.online import OnlineConfig, OnlineState, Seen
 from rl100_learner.algorithms.proximal import encode_windows
+from rl100_learner.data.episode import Episode
+from rl100_learner.objectives.evaluation import clearly_worse
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
+from rl100_learner.training.transitions import encode_decisions
+from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -53,10 +59,24 @@ class OnlineSettings(FrozenModel):
     the rest follows the last one."""
     distil_on: Annotated[int, Field(ge=1)] = 3
     """Latest iterations whose observations the student learns from."""
+    return_deviations: PositiveFloat = 3.0
+    """A policy whose share of successes is this many standard deviations below the best one's is
+    given up for it."""
 
 
-Collect = Callable[[DiffusionPolicy, str, range, torch.Generator], Collected]
-"""``rl100_learner.training.collecting.Collector.decisions``."""
+class Collect(Protocol):
+    """See ``rl100_learner.training.collecting.Collector.decisions``."""
+
+    def __call__(
+        self,
+        policy: DiffusionPolicy,
+        parent: str,
+        seeds: range,
+        generator: torch.Generator,
+        *,
+        every_frame: bool,
+    ) -> Collected:
+        """Decisions of a policy."""
 
 
 def improve_version(
@@ -66,6 +86,8 @@ def improve_version(
     collect: Collect,
     on_progress: Callable[[Progress], None],
     name: str = "",
+    data: Sequence[Episode] = (),
+    own: Sequence[Episode] = (),
 ) -> Path:
     """Improve a version by online reinforcement learning.
 
@@ -76,6 +98,8 @@ def improve_version(
         collect: Rolls out.
         on_progress: Called after every iteration and now and then while distilling.
         name: Of the new version; ``<task>_<name of output>`` if empty.
+        data: Episodes that there are already, of whomever; Q learns from them too.
+        own: Those in which this version acted; its value is learned from them before it begins.
 
     Returns:
         Folder of the new version, in ``output``.
@@ -85,7 +109,8 @@ def improve_version(
         PolicyVersionError: If the version is damaged.
     """
     policy, parent = load_version(version)
-    told = json.dumps([settings.model_dump(mode="json"), parent.digest], sort_keys=True)
+    used = [[[each.id, each.digest] for each in known] for known in (data, own)]
+    told = json.dumps([settings.model_dump(mode="json"), parent.digest, used], sort_keys=True)
     fingerprint = hashlib.sha256(told.encode()).hexdigest()
     result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
@@ -96,7 +121,7 @@ def improve_version(
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with threads(settings.threads):
         run = _Run(output, parent.name, settings, fingerprint, collect, on_progress)
-        metrics = run.improve(policy)
+        metrics = run.improve(policy, data, own)
     write_version(
         result,
         policy.requires_grad_(False),
@@ -112,6 +137,15 @@ def improve_version(
 
 
 @dataclass
+class _Best:
+    """The most successful policy so far, with all that was seen of it."""
+
+    weights: dict[str, Tensor]
+    won: int
+    of: int
+
+
+@dataclass
 class _Run:
     output: Path
     parent: str
@@ -124,12 +158,18 @@ class _Run:
     periods: int = 0
     latest: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
     """Observation windows of the latest iterations: clouds and proprioception."""
+    best: _Best | None = None
+    returned: int = 0
+    """Times that learning went back to the best policy."""
 
-    def improve(self, policy: DiffusionPolicy) -> dict[str, float]:
+    def improve(
+        self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
+    ) -> dict[str, float]:
         config = self.settings.online
         state = online.init(policy, config, self.settings.seed)
         student = distillation.init(policy, self.settings.distillation)
         generator = torch.Generator().manual_seed(self.settings.seed)
+        self._begin(state, data, own)
         self._restore(state, student, generator)
         success = 0.0
         with Records(self.output, state.iteration) as records:
@@ -137,14 +177,17 @@ class _Run:
                 began = time.perf_counter()
                 first = ONLINE_SEED + state.iteration * config.episodes
                 seeds = range(first, first + config.episodes)
-                found = self.collect(policy, self.parent, seeds, generator)
-                metrics = online.update(state, found.batch, generator, config)
+                replays = config.replay.states > 0
+                found = self.collect(policy, self.parent, seeds, generator, every_frame=replays)
+                seen = self._seen(state, found, generator) if replays else None
                 success = found.successes / max(1, found.episodes)
+                metrics = self._learn(state, found, seen, generator)
                 self._remember(found)
                 metrics |= {
                     "success": success,
                     "episodes": float(self.episodes),
                     "periods": float(self.periods),
+                    "returned": float(self.returned),
                 }
                 share = self.settings.distil_jointly * state.iteration / config.iterations
                 told = self._distil(student, share, generator)
@@ -163,6 +206,45 @@ class _Run:
             "online_periods": float(self.periods),
             "seconds": self.seconds,
         }
+
+    def _begin(self, state: OnlineState, data: Sequence[Episode], own: Sequence[Episode]) -> None:
+        """What the episodes before tell; after a kill their encoding is the same again."""
+        config = self.settings.online
+        if config.replay.states == 0:
+            data = ()
+        known, mine = (
+            encode_decisions(state.features, episodes, config.gamma) if episodes else None
+            for episodes in (data, own)
+        )
+        generator = torch.Generator().manual_seed(self.settings.seed)
+        online.begin_with(state, known, mine, generator, config)
+
+    def _seen(self, state: OnlineState, found: Collected, generator: torch.Generator) -> Seen:
+        config = self.settings.online
+        windows = build_windows(found.recorded, state.features.config)
+        some = windows.sample(config.replay.states, windows.clouds.shape[1], generator)
+        decisions = encode_decisions(state.features, found.recorded, config.gamma)
+        return Seen(decisions, some.cloud, some.proprio)
+
+    def _learn(
+        self,
+        state: OnlineState,
+        found: Collected,
+        seen: Seen | None,
+        generator: torch.Generator,
+    ) -> dict[str, float]:
+        """Improve the policy that has just acted, or give it up for the best one."""
+        best, won, of = self.best, found.successes, found.episodes
+        worse = best is not None and clearly_worse(
+            won, of, best.won, best.of, self.settings.return_deviations
+        )
+        if best is not None and worse:
+            self.returned += 1
+            online.forget_steps(state, best.weights, seen)
+            return {}
+        if best is None or won / of >= best.won / best.of:
+            self.best = _Best(online.weights(state), won, of)
+        return online.update(state, found.batch, seen, generator, self.settings.online)
 
     def _distil(
         self, student: DistillationState, share: float, generator: torch.Generator
@@ -210,6 +292,8 @@ class _Run:
             "episodes": self.episodes,
             "periods": self.periods,
             "latest": [list(pair) for pair in self.latest],
+            "best": None if self.best is None else asdict(self.best),
+            "returned": self.returned,
         }
         save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
 
@@ -225,3 +309,5 @@ class _Run:
         self.seconds, self.episodes = saved["seconds"], saved["episodes"]
         self.periods = saved["periods"]
         self.latest = [(cloud, proprio) for cloud, proprio in saved["latest"]]
+        self.best = None if saved["best"] is None else _Best(**saved["best"])
+        self.returned = saved["returned"]
