@@ -113,6 +113,22 @@ def test_the_offline_stage_records_estimate_and_decision(whole):
     assert all({"j", "j_snapshot", "accepted", "kl", "q"} <= row.keys() for row in rows)
 
 
+def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path):
+    settings = SETTINGS.model_copy(
+        update={
+            "rounds": 1,
+            "retrain": "none",
+            "offline": OfflineConfig(
+                iterations=1, states=16, gate=GateConfig(enabled=False, held_out=0.5)
+            ),
+        }
+    )
+    run(tmp_path / "run", settings, stages=("imitation", "offline"))
+    rows = {row["stage"]: row for row in read_metrics(tmp_path / "run" / "round_1" / "offline")}
+    assert {"critics", "judging critics", "offline"} <= rows.keys()
+    assert rows["critics"]["explained_variance"] != rows["judging critics"]["explained_variance"]
+
+
 def test_a_second_call_plays_and_trains_nothing(whole):
     output, records = whole
     collector, told = ReachCollector(), []

@@ -12,7 +12,7 @@ import torch
 from rl100_learner.algorithms import critics, offline, transition, value
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import CriticConfig
-from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
+from rl100_learner.algorithms.offline import GateConfig, Judge, OfflineConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
@@ -190,7 +190,7 @@ def parts(policy):
     data = problem(policy)
     fitted, _ = critics.fit(data, data, 0, generator(), replace(QUICK, steps=800))
     model, _ = transition.fit(data, 0, generator(), replace(MODEL, steps=50))
-    return data, fitted, model
+    return data, fitted, Judge(fitted, model, data.condition, 0)
 
 
 PHASE = OfflineConfig(
@@ -202,10 +202,8 @@ PHASE = OfflineConfig(
 
 
 def run(policy, parts, config):
-    data, fitted, model = parts
-    return list(
-        offline.phase(copy.deepcopy(policy), fitted, model, data, data.condition, 0, config)
-    )
+    data, fitted, judge = parts
+    return list(offline.phase(copy.deepcopy(policy), fitted, judge, data, 0, config))
 
 
 @pytest.mark.parametrize("baseline", ["draws", "value"])
@@ -218,8 +216,8 @@ def test_the_phase_improves_what_the_critics_ask_for(policy, parts, baseline):
 
 
 def test_snapshots_stay_as_they_were_when_the_phase_goes_on(policy, parts):
-    data, fitted, model = parts
-    phase = offline.phase(copy.deepcopy(policy), fitted, model, data, data.condition, 0, PHASE)
+    data, fitted, judge = parts
+    phase = offline.phase(copy.deepcopy(policy), fitted, judge, data, 0, PHASE)
     first = next(phase)
     before = copy.deepcopy(first.policy.denoiser.state_dict())
     next(phase)
@@ -253,8 +251,8 @@ def test_looking_at_j_changes_nothing_else(policy, parts):
 
 
 def test_equal_policies_have_equal_estimates(policy, parts):
-    data, fitted, model = parts
-    found = {offline.estimate(policy, fitted, model, data.condition, 3, PHASE) for _ in range(2)}
+    _, _, judge = parts
+    found = {offline.estimate(policy, replace(judge, seed=3), PHASE) for _ in range(2)}
     assert len(found) == 1
 
 

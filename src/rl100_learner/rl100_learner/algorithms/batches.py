@@ -119,6 +119,10 @@ class EncodedDecisions:
         """Number of decisions."""
         return len(self.rewards)
 
+    def where(self, chosen: Tensor) -> Self:
+        """Some of them, [D] bool, in their order; whole trajectories, if they are to stay such."""
+        return type(self)(*(getattr(self, each.name)[chosen] for each in fields(self)))
+
     @classmethod
     def joined(cls, parts: Sequence[Self]) -> Self:
         """Some of them, one after the other."""

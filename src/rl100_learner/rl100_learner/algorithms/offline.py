@@ -18,11 +18,10 @@ import copy
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from rl100_learner.algorithms import proximal
@@ -57,6 +56,9 @@ class GateConfig:
     """H, decisions of an imagined roll-out; it should reach the reward."""
     starts: PositiveInt = 256
     """Start states, the same for every evaluation, with the same noise."""
+    held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
+    """Share of the episodes that the critics that improve do not learn from; others learn from
+    them, and J is read from those. 0: the critics that improve judge as well."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,23 @@ class OfflineConfig:
 
 
 @dataclass(frozen=True)
+class Judge:
+    """What J is read from.
+
+    Attributes:
+        critics: Those that improve, or others that have seen other episodes.
+        model: Imagines what follows.
+        starts: States that imagined roll-outs begin at, [S_0, d_c].
+        seed: Of their noise; equal seeds, equal noise.
+    """
+
+    critics: Critics
+    model: TransitionModel
+    starts: Tensor
+    seed: int
+
+
+@dataclass(frozen=True)
 class Iteration:
     """One iteration, and the policy after it.
 
@@ -102,9 +121,8 @@ class Iteration:
 def phase(
     policy: DiffusionPolicy,
     critics: Critics,
-    model: TransitionModel,
+    judge: Judge,
     data: EncodedDecisions,
-    starts: Tensor,
     seed: int,
     config: OfflineConfig,
 ) -> Iterator[Iteration]:
@@ -114,9 +132,8 @@ def phase(
         policy: Where to begin; changed in place. After a phase it is the last iterate: what to
             keep is among the iterations.
         critics: Q and V; they stay as they are.
-        model: For the estimate J.
+        judge: Of the estimate J.
         data: States to improve at; their actions are read by the regression only.
-        starts: States that imagined roll-outs begin at, [S_0, d_c].
         seed: Of all noise; the imagined roll-outs have a generator of their own, so that looking
             at J changes nothing else.
         config: Settings.
@@ -129,17 +146,14 @@ def phase(
     """
     generator = torch.Generator().manual_seed(seed)
     state = proximal.init(policy, config.proximal)
-    begin = partial(
-        estimate, critics=critics, model=model, starts=starts, seed=seed, config=config
-    )
-    incumbent = begin(policy)
+    incumbent = estimate(policy, judge, config)
     accepts = rejects = 0
     for _ in range(config.iterations):
         if config.method == "proximal":
             metrics = iterate(state, critics, data.condition, generator, config)
         else:
             metrics = _regress(state, critics, data, generator, config)
-        candidate = begin(policy)
+        candidate = estimate(policy, judge, config)
         decision = gate(candidate, incumbent, config.gate.share)
         if not config.gate.enabled:
             decision = GateDecision(True, candidate, incumbent, 0.0)
@@ -159,26 +173,19 @@ def phase(
 
 
 @torch.no_grad()
-def estimate(
-    policy: DiffusionPolicy,
-    critics: Critics,
-    model: TransitionModel,
-    starts: Tensor,
-    seed: int,
-    config: OfflineConfig,
-) -> float:
+def estimate(policy: DiffusionPolicy, judge: Judge, config: OfflineConfig) -> float:
     """J of a policy by the model, AM-Q. The policy decides as it does on the robot.
 
     Equal arguments give equal estimates, and two policies meet the same noise.
     """
-    generator = torch.Generator().manual_seed(seed)
-    pick = torch.randint(len(starts), (config.gate.starts,), generator=generator)
-    condition, worth = starts[pick], []
+    generator = torch.Generator().manual_seed(judge.seed)
+    pick = torch.randint(len(judge.starts), (config.gate.starts,), generator=generator)
+    condition, worth = judge.starts[pick], []
     for _ in range(config.gate.horizon):
         decided = policy.decide_encoded(condition, sampler="ddim", noise_seed=generator)
         action = decided.actions_normalised
-        worth.append(critics.worth(condition, action, config.pessimism))
-        condition = model.step(condition, action, generator)
+        worth.append(judge.critics.worth(condition, action, config.pessimism))
+        condition = judge.model.step(condition, action, generator)
     return float(am_q_estimate(torch.stack(worth)))
 
 

@@ -24,9 +24,9 @@ from torch import Tensor
 
 from rl100_learner.algorithms import critics, distillation, offline, transition
 from rl100_learner.algorithms.batches import EncodedDecisions
-from rl100_learner.algorithms.critics import CriticConfig
+from rl100_learner.algorithms.critics import CriticConfig, Critics
 from rl100_learner.algorithms.distillation import DistillationConfig
-from rl100_learner.algorithms.offline import Iteration, OfflineConfig
+from rl100_learner.algorithms.offline import Iteration, Judge, OfflineConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
@@ -163,6 +163,28 @@ def _finished(output: Path, fingerprint: str) -> list[Candidate] | None:
     ]
 
 
+def _drawn(data: Sequence[Episode], own: Sequence[Episode], share: float, seed: int) -> set[str]:
+    """Digests of a share of the episodes; of ``own`` at least one, and never all."""
+    generator = torch.Generator().manual_seed(seed)
+    mine = [episode.digest for episode in own]
+    others = [episode.digest for episode in data if episode.digest not in set(mine)]
+    least = min(max(1, round(share * len(mine))), len(mine) - 1)
+    drawn = []
+    for digests, count in ((mine, least), (others, round(share * len(others)))):
+        order = torch.randperm(len(digests), generator=generator)[:count]
+        drawn += [digests[index] for index in order]
+    return set(drawn)
+
+
+def _rows_of(episodes: Sequence[Episode], chosen: set[str]) -> Tensor:
+    """Which decisions of some episodes are those of the chosen ones, [D] bool.
+
+    As :func:`encode_decisions` lays them out: one per control period, episode by episode.
+    """
+    periods = torch.tensor([len(episode) for episode in episodes])
+    return torch.tensor([e.digest in chosen for e in episodes]).repeat_interleave(periods)
+
+
 @dataclass
 class _Run:
     output: Path
@@ -186,24 +208,20 @@ class _Run:
         mine = encode_decisions(policy, own, settings.gamma)
         self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})
         generator = torch.Generator().manual_seed(settings.seed)
-        began = time.perf_counter()
-        fitted, told = critics.fit(everything, mine, settings.seed, generator, settings.critics)
-        self._tell("critics", 1, 1, began, told | {"loss": told["q_loss"]})
+        improving, judging = self._critics(data, own, everything, mine, generator)
         began = time.perf_counter()
         model, told = transition.fit(everything, settings.seed, generator, settings.transition)
         self._tell("transition model", 1, 1, began, told)
+        judge = Judge(judging, model, mine.condition[mine.starts], settings.seed)
         own_only = settings.offline.own_states and settings.offline.method == "proximal"
         states = mine if own_only else everything
         found: list[Candidate] = []
         steps = settings.offline.iterations
         began = time.perf_counter()
         for index, iteration in enumerate(
-            offline.phase(
-                policy, fitted, model, states, mine.condition[mine.starts],
-                settings.seed, settings.offline,
-            ),
+            offline.phase(policy, improving, judge, states, settings.seed, settings.offline),
             start=1,
-        ):  # fmt: skip
+        ):
             metrics = iteration.metrics
             if self.watch is not None:
                 metrics = metrics | {"success": self.watch(iteration.policy)}
@@ -212,6 +230,43 @@ class _Run:
                 found.append(self._candidate(index, iteration, everything, generator))
             began = time.perf_counter()
         return found
+
+    def _critics(
+        self,
+        data: Sequence[Episode],
+        own: Sequence[Episode],
+        everything: EncodedDecisions,
+        mine: EncodedDecisions,
+        generator: torch.Generator,
+    ) -> tuple[Critics, Critics]:
+        """Those that improve, and those that judge."""
+        share = self.settings.offline.gate.held_out
+        if share == 0.0:
+            fitted = self._fit("critics", everything, mine, generator)
+            return fitted, fitted
+        held = _drawn(data, own, share, self.settings.seed)
+        fitted, judging = (
+            self._fit(
+                name,
+                everything.where(_rows_of(data, held) == is_held),
+                mine.where(_rows_of(own, held) == is_held),
+                generator,
+            )
+            for name, is_held in (("critics", False), ("judging critics", True))
+        )
+        return fitted, judging
+
+    def _fit(
+        self,
+        name: str,
+        data: EncodedDecisions,
+        own: EncodedDecisions,
+        generator: torch.Generator,
+    ) -> Critics:
+        began = time.perf_counter()
+        fitted, told = critics.fit(data, own, self.settings.seed, generator, self.settings.critics)
+        self._tell(name, 1, 1, began, told | {"loss": told["q_loss"]})
+        return fitted
 
     def _candidate(
         self,
