@@ -32,6 +32,9 @@ BRIEF = (
     "rounds=0",  # a policy of 60 steps never succeeds, and a round needs both outcomes
     "online.iterations=1",
     "online.episodes=4",
+    "online.replay.first_steps=4",
+    "online.replay.steps=4",
+    "online.replay.states=16",
     "online_distillation.steps=50",
 )
 

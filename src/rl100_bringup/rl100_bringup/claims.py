@@ -10,6 +10,8 @@ from rl100_learner.training.algorithm_run import ALL_STAGES, Stage
 from rl100_policy.core.errors import ConfigError
 
 PUSH_T, SUITE = "push_t", "Meta-World 3.1.1"
+CONTROL = "imitation of successes only"
+"""Name of the stage that imitates the successful demonstrations alone, in as many steps."""
 
 
 @dataclass(frozen=True)
@@ -131,10 +133,12 @@ CLAIMS = {
     "ablation_gate": Claim(
         "The gate: with it, and without; every iterate is played only to be shown.",
         tuple(
-            _cloud(name, "rounds=1", "offline.iterations=16", "watch=100", gate, stages=_OFFLINE)
+            _cloud(name, "rounds=1", "offline.iterations=16", "watch=100", *gate, stages=_OFFLINE)
             for name, gate in (
-                ("gate", "offline.gate.enabled=true"),
-                ("no gate", "offline.gate.enabled=false"),
+                ("gate", ()),
+                ("no gate", ("offline.gate.enabled=false",)),
+                ("no gate, others judge",
+                 ("offline.gate.enabled=false", "offline.gate.held_out=0.5")),
             )
         ),
         _THREE,

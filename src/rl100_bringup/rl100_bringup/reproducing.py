@@ -10,19 +10,18 @@ from __future__ import annotations
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from rich.console import Console
-from rich.table import Table
 
-from rl100_bringup.claims import PUSH_T, SUITE, Variant, find_claim
+from rl100_bringup.claims import CONTROL, PUSH_T, SUITE, Variant, find_claim
 from rl100_bringup.collecting import evaluate_simulated, simulated_collector
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.graph import config_path
@@ -32,8 +31,8 @@ from rl100_bringup.report import (
     StageResult,
     simulated_result,
     this_machine,
-    wilson,
 )
+from rl100_bringup.summaries import pooled, summarise, summary_table, watched_table
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
@@ -57,7 +56,6 @@ TRIAL_SEED = 100_000
 DEMONSTRATIONS = "demonstrations.npz"
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
-CONTROL = "imitation of successes only"
 
 
 @dataclass(frozen=True)
@@ -69,40 +67,6 @@ class Job:
     folder: Path
     trials: int
     overrides: tuple[str, ...]
-
-
-@dataclass
-class Summary:
-    """A stage of a variant over all seeds.
-
-    Attributes:
-        variant: Its name.
-        stage: Its name.
-        policy: ``ddim`` or ``one_step``.
-        shares: Success share of every seed.
-        successes: Of all seeds.
-        trials: Of all seeds.
-        lengths_s: Mean length of the successes of every seed [s].
-        episodes: Played until then, mean over the seeds; demonstrations are not counted.
-    """
-
-    variant: str
-    stage: str
-    policy: str
-    shares: list[float] = field(default_factory=list)
-    successes: int = 0
-    trials: int = 0
-    lengths_s: list[float] = field(default_factory=list)
-    episodes: list[int] = field(default_factory=list)
-
-    def add(self, result: StageResult, episodes: int) -> None:
-        """Count one seed."""
-        self.shares.append(result.successes / result.trials)
-        self.successes += result.successes
-        self.trials += result.trials
-        if result.success_seconds is not None:
-            self.lengths_s.append(result.success_seconds)
-        self.episodes.append(episodes)
 
 
 def reproduce(
@@ -147,16 +111,26 @@ def reproduce(
         "folder. Interrupted, the same command goes on."
     )
     reports = _run_all(planned, jobs, console)
-    summaries = summarise(planned, reports)
+    summaries = summarise([job.variant.name for job in planned], reports)
     console.print(summary_table(summaries))
+    watched = watched_table(*_watched(planned))
+    if watched is not None:
+        console.print(watched)
     report = Report(
         command=f"reproduce {name}",
-        stages=[_pooled(each) for each in summaries],
+        stages=[pooled(each) for each in summaries],
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
     report.write(output / name)
     return report
+
+
+def _watched(planned: Sequence[Job]) -> tuple[list[tuple[str, Path]], int]:
+    """Offline phases of the first rounds, and the episodes that their iterates played."""
+    folders = [(job.variant.name, job.folder / "run" / "round_1" / "offline") for job in planned]
+    episodes = max(with_overrides(AlgorithmSettings(), job.overrides).watch for job in planned)
+    return [(name, folder) for name, folder in folders if folder.exists()], episodes
 
 
 def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
@@ -318,49 +292,3 @@ def _operator(demonstrations: Sequence[Episode], period_s: float) -> StageResult
         [len(episode) * period_s for episode in demonstrations],
         0.0,
     )
-
-
-def summarise(planned: Iterable[Job], reports: Iterable[Report]) -> list[Summary]:
-    """Every stage of every variant over the seeds, in the order of the stages."""
-    found: dict[tuple[str, str, str], Summary] = {}
-    for job, report in zip(planned, reports, strict=True):
-        played, total = {"demonstrations": 0, CONTROL: 0}, 0
-        for record in report.run:
-            total += 0 if record.name == "imitation" else record.episodes
-            played[record.name] = total
-        for result in report.stages:
-            key = (job.variant.name, result.name, result.policy)
-            found.setdefault(key, Summary(*key)).add(result, played[result.name])
-    names = list(dict.fromkeys(each.variant for each in found.values()))
-    return sorted(found.values(), key=lambda each: names.index(each.variant))
-
-
-def _pooled(summary: Summary) -> StageResult:
-    low, high = wilson(summary.successes, summary.trials)
-    return StageResult(
-        name=f"{summary.variant}: {summary.stage}", policy=summary.policy,
-        successes=summary.successes, trials=summary.trials, wilson_low=low, wilson_high=high,
-        seconds=0.0,
-        success_seconds=float(np.mean(summary.lengths_s)) if summary.lengths_s else None,
-    )  # fmt: skip
-
-
-def summary_table(summaries: Sequence[Summary]) -> Table:
-    """Success of all seeds, the range of the seeds, length of successes, episodes played."""
-    table = Table(
-        "variant", "stage", "policy", "success", "95 % interval", "seeds", "length", "episodes"
-    )
-    for each in summaries:
-        low, high = wilson(each.successes, each.trials)
-        length = f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-"
-        table.add_row(
-            each.variant,
-            each.stage,
-            each.policy,
-            f"{each.successes}/{each.trials} = {100 * each.successes / each.trials:.1f} %",
-            f"{100 * low:.0f} - {100 * high:.0f} %",
-            ", ".join(f"{100 * share:.0f}" for share in each.shares),
-            length,
-            f"{np.mean(each.episodes):.0f}",
-        )
-    return table

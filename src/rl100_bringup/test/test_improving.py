@@ -67,7 +67,10 @@ def test_the_verb_improves_a_version_and_reports_before_and_after(tmp_path, monk
         training={},
     )  # fmt: skip
     monkeypatch.chdir(tmp_path)
-    brief = ["online.iterations=1", "online.episodes=4", "distillation.steps=3"]
+    brief = [
+        "online.iterations=1", "online.episodes=4", "distillation.steps=3",
+        "online.replay.first_steps=4", "online.replay.steps=4", "online.replay.states=16",
+    ]  # fmt: skip
     settings = [word for item in brief for word in ("--set", item)]
     told = ["improve", "random_1", "--output", "run", "--trials", "2", "--processes", "1"]
     done = CliRunner().invoke(app, [*told, *settings])

@@ -1,15 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims: their settings, one run of a variant in small, and the table over seeds."""
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 from rich.console import Console
 
 from rl100_bringup import reproducing
 from rl100_bringup.claims import CLAIMS, Claim, Variant, find_claim
-from rl100_bringup.report import Report, StageResult
+from rl100_bringup.report import Report
 from rl100_bringup.reproducing import (
     CONTROL,
     Job,
@@ -17,10 +15,8 @@ from rl100_bringup.reproducing import (
     reproduce,
     run_job,
     scripted_episodes,
-    summarise,
-    summary_table,
 )
-from rl100_learner.training.algorithm_run import AlgorithmSettings, StageRecord
+from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.core.errors import ConfigError
@@ -28,8 +24,9 @@ from rl100_policy.core.policy_version import read_manifest
 from rl100_sim.meta_world.tasks import TASKS
 
 TINY = (
-    "episodes=all", "imitation.steps=12", "distillation.steps=4", "rounds=0",
+    "episodes=all", "imitation.steps=12", "distillation.steps=4", "rounds=0", "trials=2",
     "online.iterations=1", "online.episodes=2", "online_distillation.steps=4",
+    "online.replay.first_steps=4", "online.replay.steps=4", "online.replay.states=16",
 )  # fmt: skip
 
 
@@ -98,44 +95,6 @@ def test_the_scripted_person_pushes_the_block_home_without_a_graph():
     again = next(scripted_episodes(task, robot, range(1), skill=1.0))
     assert again.digest == episodes[0].digest
     assert all(np.abs(episode.actions).max() <= 0.25 for episode in episodes)
-
-
-def stage(name: str, policy: str, successes: int) -> StageResult:
-    return StageResult(
-        name=name, policy=policy, successes=successes, trials=10, wilson_low=0.0, wilson_high=1.0,
-        seconds=1.0, success_seconds=2.0 if successes else None,
-    )  # fmt: skip
-
-
-def test_seeds_are_pooled_by_stage_and_episodes_add_up_over_the_stages():
-    records = [
-        StageRecord(name="imitation", version="a", episodes=5, periods=1, seconds=1.0),
-        StageRecord(name="round 1", version="b", episodes=40, periods=1, seconds=1.0),
-        StageRecord(name="online", version="c", episodes=100, periods=1, seconds=1.0),
-    ]
-    variant = Variant("a", "push_t")
-    jobs = [Job(variant, seed, Path(), 10, ()) for seed in range(2)]
-    reports = [
-        Report(
-            command="x",
-            run=records,
-            stages=[
-                stage("demonstrations", "operator", 9),
-                stage("imitation", "ddim", won),
-                stage("round 1", "ddim", won + 2),
-                stage("online", "ddim", 10),
-            ],
-        )
-        for won in (4, 6)
-    ]
-    found = {each.stage: each for each in summarise(jobs, reports)}
-    assert found["imitation"].successes == 10
-    assert found["imitation"].shares == [0.4, 0.6]
-    assert [found[name].episodes for name in ("imitation", "round 1", "online")] == [
-        [0, 0], [40, 40], [140, 140]
-    ]  # fmt: skip
-    table = summary_table(list(found.values()))
-    assert table.row_count == 4
 
 
 def test_a_claim_finds_its_variants():

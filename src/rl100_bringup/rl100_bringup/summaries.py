@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runs of a claim found, over their seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from rl100_bringup.claims import CONTROL
+from rl100_bringup.report import Report, StageResult, wilson
+from rl100_learner.training.records import read_metrics
+
+
+@dataclass
+class Summary:
+    """A stage of a variant over all seeds.
+
+    Attributes:
+        variant: Its name.
+        stage: Its name.
+        policy: ``ddim`` or ``one_step``.
+        shares: Success share of every seed.
+        successes: Of all seeds.
+        trials: Of all seeds.
+        lengths_s: Mean length of the successes of every seed [s].
+        episodes: Played until then, mean over the seeds; demonstrations are not counted.
+    """
+
+    variant: str
+    stage: str
+    policy: str
+    shares: list[float] = field(default_factory=list)
+    successes: int = 0
+    trials: int = 0
+    lengths_s: list[float] = field(default_factory=list)
+    episodes: list[int] = field(default_factory=list)
+
+    def add(self, result: StageResult, episodes: int) -> None:
+        """Count one seed."""
+        self.shares.append(result.successes / result.trials)
+        self.successes += result.successes
+        self.trials += result.trials
+        if result.success_seconds is not None:
+            self.lengths_s.append(result.success_seconds)
+        self.episodes.append(episodes)
+
+
+def summarise(names: Iterable[str], reports: Iterable[Report]) -> list[Summary]:
+    """Every stage of every variant over the seeds, in the order of the stages.
+
+    Args:
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
+    """
+    found: dict[tuple[str, str, str], Summary] = {}
+    for name, report in zip(names, reports, strict=True):
+        played, total = {"demonstrations": 0, CONTROL: 0}, 0
+        for record in report.run:
+            total += 0 if record.name == "imitation" else record.episodes
+            played[record.name] = total
+        for result in report.stages:
+            key = (name, result.name, result.policy)
+            found.setdefault(key, Summary(*key)).add(result, played[result.name])
+    order = list(dict.fromkeys(each.variant for each in found.values()))
+    return sorted(found.values(), key=lambda each: order.index(each.variant))
+
+
+def pooled(summary: Summary) -> StageResult:
+    """All seeds as one result."""
+    low, high = wilson(summary.successes, summary.trials)
+    return StageResult(
+        name=f"{summary.variant}: {summary.stage}", policy=summary.policy,
+        successes=summary.successes, trials=summary.trials, wilson_low=low, wilson_high=high,
+        seconds=0.0,
+        success_seconds=float(np.mean(summary.lengths_s)) if summary.lengths_s else None,
+    )  # fmt: skip
+
+
+def summary_table(summaries: Sequence[Summary]) -> Table:
+    """Success of all seeds, the range of the seeds, length of successes, episodes played."""
+    table = Table(
+        "variant", "stage", "policy", "success", "95 % interval", "seeds", "length", "episodes"
+    )
+    for each in summaries:
+        low, high = wilson(each.successes, each.trials)
+        length = f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-"
+        table.add_row(
+            each.variant,
+            each.stage,
+            each.policy,
+            f"{each.successes}/{each.trials} = {100 * each.successes / each.trials:.1f} %",
+            f"{100 * low:.0f} - {100 * high:.0f} %",
+            ", ".join(f"{100 * share:.0f}" for share in each.shares),
+            length,
+            f"{np.mean(each.episodes):.0f}",
+        )
+    return table
+
+
+def watched_table(folders: Iterable[tuple[str, Path]], episodes: int) -> Table | None:
+    """Estimate J, the gate and true success by iteration of the offline phase, over the seeds.
+
+    Args:
+        folders: Name of the variant and folder of the offline phase, one per seed.
+        episodes: That every iterate played to be shown.
+
+    Returns:
+        None if no iterate was watched.
+    """
+    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for name, folder in folders:
+        for row in read_metrics(folder):
+            if row["stage"] == "offline" and "success" in row:
+                found.setdefault((name, int(row["step"])), []).append(row)
+    if not found:
+        return None
+    table = Table(
+        "variant", "iteration", "J", "accepted", "true success", "95 % interval", "seeds"
+    )
+    for (name, step), rows in sorted(found.items()):
+        won, of = round(sum(row["success"] * episodes for row in rows)), episodes * len(rows)
+        low, high = wilson(won, of)
+        table.add_row(
+            name,
+            str(step),
+            f"{np.mean([row['j'] for row in rows]):.4f}",
+            str(int(sum(row["accepted"] for row in rows))),
+            f"{won}/{of} = {100 * won / of:.1f} %",
+            f"{100 * low:.0f} - {100 * high:.0f} %",
+            str(len(rows)),
+        )
+    return table
