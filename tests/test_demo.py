@@ -30,6 +30,7 @@ BRIEF = (
     "imitation.steps=60",
     "distillation.steps=30",
     "rounds=0",  # a policy of 60 steps never succeeds, and a round needs both outcomes
+    "trials=2",
     "online.iterations=1",
     "online.episodes=4",
     "online.replay.first_steps=4",

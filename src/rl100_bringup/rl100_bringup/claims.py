@@ -75,10 +75,10 @@ _STATE = (
     "episodes=all", "rounds=2", "rollouts=150", "trials=50", "imitation.steps=2000",
     "distillation.steps=600", "candidate_distillation.steps=300", "online_distillation.steps=900",
     "critics.steps=2000", "diffusion.sigma_min=0.05", "network.width=128",
-    "online.iterations=10", "online.episodes=100",
+    "online.iterations=10", "online.proximal.lr=2e-4", "online.proximal.encoder_lr=2e-4",
 )  # fmt: skip
 """Of Meta-World with states."""
-_DEMONSTRATIONS = {"push-v3": 25, "pick-place-v3": 40, "peg-insert-side-v3": 15}
+_DEMONSTRATIONS = {"push-v3": 20, "pick-place-v3": 40, "peg-insert-side-v3": 15}
 """So few that imitation half succeeds."""
 _CLOUD = ("rounds=2", "retrain=none", "trials=100")
 """Of Push-T with clouds."""
@@ -113,7 +113,7 @@ CLAIMS = {
     "push_t": Claim(
         "Push-T from point clouds: imitation, two offline rounds, online learning, one-step "
         "student.",
-        (_cloud("push_t", "online.iterations=60"),),
+        (_cloud("push_t", "online.iterations=40"),),
     ),
     "baselines": Claim(
         "Other methods on the data, with the roll-outs and by the evaluation of this one: "
