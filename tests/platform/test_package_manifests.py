@@ -17,6 +17,7 @@ ROSDEP = {
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
     "pydantic": "python3-pydantic",
+    "filelock": "python3-filelock",
     "pytest": "python3-pytest",
     "rich": "python3-rich",
     "scipy": "python3-scipy",

@@ -7,24 +7,26 @@ is given again, and leaves a report; the claim's report is made of theirs.
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
 import os
+import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
+from filelock import FileLock
 from rich.console import Console
 
-from rl100_bringup.claims import CONTROL, PUSH_T, SUITE, Variant, find_claim
+from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_simulated, simulated_collector
+from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.graph import config_path
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -34,37 +36,35 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.summaries import pooled, summarise, summary_table, watched_table
 from rl100_learner.data.episode import Episode
-from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
+from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import with_overrides
-from rl100_policy.core.config import (
-    AnyTask,
-    BenchmarkTask,
-    RobotConfig,
-    TaskConfig,
-    load_robot,
-    load_task,
-)
-from rl100_sim.demonstrator import ScriptedPusher
-from rl100_sim.env import PushTEnv
-from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
-from rl100_sim.meta_world.env import MetaWorldEnv
+from rl100_policy.core.config import AnyTask, RobotConfig
 
 TRIAL_SEED = 100_000
 """Seed of the first evaluation episode: far from those of demonstrations and of learning."""
-DEMONSTRATIONS = "demonstrations.npz"
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One run of a variant and a seed."""
+    """One run of a variant and a seed.
+
+    Attributes:
+        variant: What is run.
+        seed: Of everything.
+        folder: Of the run.
+        shared: Folder of what is equal in several runs: demonstrations and imitation.
+        trials: Evaluation episodes per stage and policy.
+        overrides: Changes to the settings.
+    """
 
     variant: Variant
     seed: int
     folder: Path
+    shared: Path
     trials: int
     overrides: tuple[str, ...]
 
@@ -97,8 +97,8 @@ def reproduce(
     chosen = [claim.variant(each) for each in variants] or claim.variants
     planned = [
         Job(
-            variant, seed, output / name / variant.folder / f"seed_{seed}", claim.trials,
-            (*variant.overrides, *overrides, f"seed={seed}"),
+            variant, seed, output / name / variant.folder / f"seed_{seed}", output / "shared",
+            claim.trials, (*variant.overrides, *overrides, f"seed={seed}"),
         )
         for seed in seeds or claim.seeds
         for variant in chosen
@@ -169,7 +169,7 @@ def run_job(job: Job) -> Report:
         console = Console(file=log, width=100)
         settings = with_overrides(AlgorithmSettings(), job.overrides)
         task, robot = describe_task(job.variant)
-        demonstrations = _demonstrations(job, task, robot)
+        demonstrations = demonstrations_of(job.variant, job.seed, job.shared / "demonstrations")
         with (
             Bars.shown(console) as bars,
             simulated_collector(
@@ -177,6 +177,7 @@ def run_job(job: Job) -> Report:
                 ENVIRONMENTS,
             ) as collector,
         ):  # fmt: skip
+            _take_imitation(job, settings, demonstrations, task, robot, collector, bars)
             records = run_algorithm(
                 demonstrations, task, robot, job.folder / "run", settings, collector,
                 bars.on_stage, job.variant.stages,
@@ -204,84 +205,41 @@ def run_job(job: Job) -> Report:
     return report
 
 
+def _take_imitation(
+    job: Job,
+    settings: AlgorithmSettings,
+    demonstrations: Sequence[Episode],
+    task: AnyTask,
+    robot: RobotConfig | None,
+    collector: Collector,
+    bars: Bars,
+) -> None:
+    """Imitation with equal settings is equal to the bit in all runs: one does it, all copy it."""
+    run = job.folder / "run"
+    if (run / STAGES).exists():
+        return
+    shared = job.shared / "imitation" / f"{job.variant.task}_{_imitation_key(job)}"
+    shared.mkdir(parents=True, exist_ok=True)
+    with FileLock(shared / "lock"):
+        alone = AlgorithmSettings(**settings.imitation_settings.model_dump())
+        run_algorithm(
+            demonstrations, task, robot, shared / "run", alone, collector, bars.on_stage,
+            ("imitation",),
+        )  # fmt: skip
+    shutil.copytree(shared / "run" / "imitation", run / "imitation", dirs_exist_ok=True)
+    shutil.copy2(shared / "run" / STAGES, run / STAGES)
+
+
+def _imitation_key(job: Job) -> str:
+    """Equal for two runs whose imitation is equal."""
+    variant = job.variant
+    settings = with_overrides(AlgorithmSettings(), job.overrides).imitation_settings
+    told = [variant.task, variant.demonstrations, variant.n_points, settings.model_dump()]
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
 def _tell_control(bars: Bars, progress: Progress) -> None:
     bars.on_stage("control", progress)
-
-
-def describe_task(variant: Variant) -> tuple[AnyTask, RobotConfig | None]:
-    """Task and robot of a variant, as the learner takes them."""
-    if variant.task == PUSH_T:
-        task = load_task(config_path("tasks", PUSH_T))
-        return task, load_robot(config_path("robots", "panda"))
-    env = _benchmark_env(variant)
-    return BenchmarkTask(
-        name=variant.task,
-        suite=SUITE,
-        n_points=variant.n_points,
-        proprio_dim=env.observation_space["proprio"].shape[0],  # type: ignore[index]
-        action_dim=env.action_space.shape[0],  # type: ignore[index]
-        control_period=1.0 / env.metadata["render_fps"],
-    ), None
-
-
-def _benchmark_env(variant: Variant) -> MetaWorldEnv:
-    observation: Literal["cloud", "state"] = "cloud" if variant.n_points else "state"
-    return MetaWorldEnv(variant.task, observation=observation, n_points=max(variant.n_points, 1))
-
-
-def _demonstrations(job: Job, task: AnyTask, robot: RobotConfig | None) -> list[Episode]:
-    path = job.folder / DEMONSTRATIONS
-    if not path.exists():
-        first = job.seed * 10_000
-        seeds = range(first, first + job.variant.demonstrations)
-        if isinstance(task, BenchmarkTask):
-            env = _benchmark_env(job.variant)
-            shown = [_episode(demonstrate(env, seed)) for seed in seeds]
-        else:
-            assert robot is not None, "a robot's task comes with one"
-            shown = list(scripted_episodes(task, robot, seeds))
-        save_episodes(path, shown)
-    return load_stored_episodes(path)
-
-
-def _episode(shown: Demonstration) -> Episode:
-    return Episode(
-        id=shown.id,
-        outcome=shown.outcome,
-        clouds=shown.clouds,
-        proprio=shown.proprio,
-        actions=shown.actions,
-        stamps_ns=shown.stamps_ns,
-    )
-
-
-def scripted_episodes(
-    task: TaskConfig, robot: RobotConfig, seeds: range, skill: float = 0.5
-) -> Iterator[Episode]:
-    """Push-T by the scripted person of the demo, without a graph: observed as on the robot."""
-    env, person = PushTEnv(robot, task), ScriptedPusher(robot, task, skill=skill)
-    for seed in seeds:
-        observation, info = env.reset(seed=seed)
-        person.reset(np.random.default_rng((seed, _PERSON_STREAM)))
-        frames, actions, over = [observation], [], False
-        while not over:
-            wish = person.act(info["object_pose"], info["goal_pose"], info["tool_position"])
-            observation, _, terminated, truncated, info = env.step(wish)
-            frames.append(observation)
-            actions.append(info["executed"])
-            over = terminated or truncated
-        yield Episode(
-            id=f"{task.name}_scripted_{seed}",
-            outcome="success" if info["success"] else "failure",
-            clouds=np.stack([frame["cloud"] for frame in frames]),
-            proprio=np.stack([frame["proprio"] for frame in frames]),
-            actions=np.array(actions, dtype=np.float32),
-            stamps_ns=np.arange(len(frames), dtype=np.int64) * round(robot.control_period * 1e9),
-        )
-
-
-_PERSON_STREAM = 1
-"""Beside the seed, so that the person's numbers are not those of the scene."""
 
 
 def _operator(demonstrations: Sequence[Episode], period_s: float) -> StageResult:

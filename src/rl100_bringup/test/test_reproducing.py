@@ -1,26 +1,22 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims: their settings, one run of a variant in small, and the table over seeds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rich.console import Console
 
 from rl100_bringup import reproducing
-from rl100_bringup.claims import CLAIMS, Claim, Variant, find_claim
+from rl100_bringup.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
+from rl100_bringup.demonstrating import describe_task, scripted_episodes
 from rl100_bringup.report import Report
-from rl100_bringup.reproducing import (
-    CONTROL,
-    Job,
-    describe_task,
-    reproduce,
-    run_job,
-    scripted_episodes,
-)
+from rl100_bringup.reproducing import Job, _imitation_key, reproduce, run_job
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.core.errors import ConfigError
-from rl100_policy.core.policy_version import read_manifest
+from rl100_policy.core.policy_version import WEIGHTS, read_manifest
 from rl100_sim.meta_world.tasks import TASKS
 
 TINY = (
@@ -62,7 +58,9 @@ def finished(tmp_path_factory) -> tuple[Job, Report]:
     variant = Variant("push-v3", "push-v3", TINY, demonstrations=4, control=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproducing, "ENVIRONMENTS", 2)
-        job = Job(variant, 0, folder, trials=2, overrides=(*TINY, "seed=0"))
+        job = Job(
+            variant, 0, folder, folder.parent / "shared", trials=2, overrides=(*TINY, "seed=0")
+        )
         return job, run_job(job)
 
 
@@ -80,6 +78,19 @@ def test_a_run_demonstrates_learns_and_evaluates_every_stage_and_the_control(fin
     assert manifest.robot is None
     assert manifest.task.suite.startswith("Meta-World")
     assert (job.folder / "run.log").stat().st_size > 0
+
+
+def test_imitation_of_equal_settings_is_done_once_for_all_runs(finished):
+    job, report = finished
+    (shared,) = (job.shared / "imitation").glob("push-v3_*/run/imitation/push-v3_run_imitation")
+    copied = job.folder / "run" / report.run[0].version
+    assert copied.name == shared.name
+    assert (copied / WEIGHTS).read_bytes() == (shared / WEIGHTS).read_bytes()
+    assert report.run[0].seconds > 0.0
+    changed = replace(job, overrides=(*job.overrides, "rounds=1"))
+    assert _imitation_key(job) == _imitation_key(changed)
+    changed = replace(job, overrides=(*job.overrides, "seed=1"))
+    assert _imitation_key(job) != _imitation_key(changed)
 
 
 def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):
@@ -112,6 +123,13 @@ def test_decisions_are_discounted_as_online_learning_says(tmp_path, monkeypatch)
 
     monkeypatch.setattr(reproducing, "simulated_collector", tell)
     variant = Variant("push-v3", "push-v3", demonstrations=1)
-    job = Job(variant, 0, tmp_path, trials=1, overrides=("gamma=0.5", "online.gamma=0.8"))
+    job = Job(
+        variant,
+        0,
+        tmp_path,
+        tmp_path / "shared",
+        trials=1,
+        overrides=("gamma=0.5", "online.gamma=0.8"),
+    )
     with pytest.raises(ToldError, match=r"0\.8"):
         run_job(job)
