@@ -158,6 +158,17 @@ CLAIMS = {
         ),
         _THREE,
     ),
+    "ablation_replay": Claim(
+        "Online: Q of all episodes beside the newest decisions' own advantages, or these alone.",
+        tuple(
+            _cloud(name, "rounds=1", "online.iterations=10", *overrides)
+            for name, overrides in (
+                ("GAE and Q", ()),
+                ("GAE alone", ("online.replay.states=0",)),
+            )
+        ),
+        _THREE,
+    ),
     "ablation_retrain": Claim(
         "Imitation re-trained in every round: not, on successes, on everything.",
         tuple(

@@ -74,7 +74,8 @@ AMOUNTS = {
         overrides=(
             "imitation.steps=1300", "distillation.steps=300", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
-            "online.iterations=3", "online_distillation.steps=300",
+            "online.iterations=3", "online.replay.first_steps=1000", "online.replay.steps=300",
+            "online_distillation.steps=300",
         ),
     ),
     DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Less than twenty minutes"),
