@@ -117,14 +117,15 @@ CLAIMS = {
     ),
     "baselines": Claim(
         "Other methods on the data, with the roll-outs and by the evaluation of this one: "
-        "imitation alone, advantage-weighted regression, online learning without offline rounds.",
+        "imitation alone (a diffusion policy on states, DP3 on clouds), advantage-weighted "
+        "regression, online learning as DPPO does it, without offline rounds and without Q.",
         tuple(
             make(f"{name}: {what}", *overrides, stages=stages)
             for make, what in ((_state, "push-v3"), (_cloud, "Push-T clouds"))
             for name, stages, overrides in (
                 ("diffusion policy", _IMITATION, ()),
                 ("advantage-weighted regression", _OFFLINE, ("offline.method=regression",)),
-                ("online only", _ONLINE, ()),
+                ("online only, GAE alone", _ONLINE, ("online.replay.states=0",)),
                 ("RL-100", ALL_STAGES, ()),
             )
         ),
