@@ -32,7 +32,7 @@ N_OBS, N_CHUNK = 2, 8
 _PARTS: dict[str, tuple[type, str]] = {
     "gate": (CommandGate, "step"),
     "physics": (ArmWorld, "advance"),
-    "cloud": (PushTEnv, "_update_cloud"),
+    "sight": (PushTEnv, "_update_visual"),
 }
 """Timed methods; none calls another of them."""
 _HERE = Path(__file__).parents[1]
@@ -108,7 +108,7 @@ def play_pool(processes: int, envs: int, episodes: int) -> dict[str, Any]:
         begun, periods = time.perf_counter(), 0
         for rollout in pool.run(range(1000, 1000 + episodes), decide):
             periods += rollout.steps
-            digest.update(rollout.clouds.tobytes() + rollout.executed.tobytes())
+            digest.update(rollout.visual.tobytes() + rollout.executed.tobytes())
         seconds = time.perf_counter() - begun
     return {
         "periods_per_s": periods / seconds,

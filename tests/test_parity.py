@@ -143,7 +143,7 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
     folder, person = record_an_episode(version, tmp_path / "bags")
     episode = read_episode(folder, TASK, ROBOT)
     assert episode.outcome == "failure"
-    assert len(episode.actions) == len(episode.clouds) - 1 == STEPS
+    assert len(episode.actions) == len(episode.visual) - 1 == STEPS
     for index in range(STEPS):
         sent = person.sent[int(episode.stamps_ns[index])]
         np.testing.assert_allclose(episode.actions[index], sent, atol=2e-4)
@@ -159,7 +159,7 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
         if stamp not in decisions:
             continue  # the worker takes the newest window: it may leave one out
         live = decisions[stamp]
-        clouds, proprio = windows.clouds[rows], windows.proprio[rows]
+        clouds, proprio = windows.visual[rows], windows.proprio[rows]
         seen = [messages.stamp_ns(each) for each in live.observation_stamps]
         assert seen == episode.stamps_ns[rows.numpy()].tolist()
         assert live.noise_seed == decision_seed(0, clouds.numpy(), proprio.numpy())

@@ -51,6 +51,7 @@ from rl100_sim.demonstrator import ScriptedPusher
 from rl100_sim.env import PushTEnv
 from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
+from rl100_sim.sight import seen
 
 TRIAL_SEED = 100_000
 """Seed of the first evaluation episode: far from those of demonstrations and of learning."""
@@ -274,7 +275,7 @@ def _episode(shown: Demonstration) -> Episode:
     return Episode(
         id=shown.id,
         outcome=shown.outcome,
-        clouds=shown.clouds,
+        visual=shown.visual,
         proprio=shown.proprio,
         actions=shown.actions,
         stamps_ns=shown.stamps_ns,
@@ -299,7 +300,7 @@ def scripted_episodes(
         yield Episode(
             id=f"{task.name}_scripted_{seed}",
             outcome="success" if info["success"] else "failure",
-            clouds=np.stack([frame["cloud"] for frame in frames]),
+            visual=np.stack([seen(frame) for frame in frames]),
             proprio=np.stack([frame["proprio"] for frame in frames]),
             actions=np.array(actions, dtype=np.float32),
             stamps_ns=np.arange(len(frames), dtype=np.int64) * round(robot.control_period * 1e9),

@@ -66,7 +66,7 @@ def written(bags: Path, **changes) -> Path:
 
 def steps_of(episode) -> np.ndarray:
     """Steps of the observations by the height of their clouds."""
-    heights = episode.clouds[:, :, 2]
+    heights = episode.visual[:, :, 2]
     np.testing.assert_allclose(heights, heights[:, :1].repeat(heights.shape[1], 1), atol=1e-6)
     return np.round((0.040 - heights[:, 0]) / 0.001).astype(int)
 
@@ -90,7 +90,7 @@ def test_cloud_proprioception_action_and_stamp_of_a_step_belong_together(tmp_pat
 def test_every_point_is_a_pixel_of_the_plane(tmp_path):
     episode = read_episode(written(tmp_path), TASK, ROBOT)
     depth_m = 0.460
-    x, y = episode.clouds[0, :, 0], episode.clouds[0, :, 1]
+    x, y = episode.visual[0, :, 0], episode.visual[0, :, 1]
     u = (x - 0.5) * CAMERA.fx / depth_m + CAMERA.cx
     v = -y * CAMERA.fy / depth_m + CAMERA.cy  # y of the camera points to -y of the base
     for pixel, size in ((u, CAMERA.width), (v, CAMERA.height)):
@@ -129,7 +129,7 @@ def test_a_frame_without_a_view_counts_as_missing(tmp_path):
     depth[2] = 0  # no reading anywhere
     folder = written(tmp_path, depth_mm=depth)
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 camera frames give no cloud" in notes_of(folder)
+    assert "1 camera frames cannot be used" in notes_of(folder)
 
 
 def joint_state(step: int, names=ROBOT.joints, positions=ROBOT.home) -> bytes:
@@ -195,7 +195,7 @@ def test_a_depth_frame_of_another_camera_gives_no_cloud_as_in_the_live_node(tmp_
     data = FACTORY.depth(known_episode().stamp_ns(2), known_episode().depth_mm[2], "elsewhere")
     folder = written(tmp_path, missing={"depth": frozenset({2})}, extra=(("depth", 2, data),))
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 camera frames give no cloud" in notes_of(folder)
+    assert "1 camera frames cannot be used" in notes_of(folder)
 
 
 def test_periods_in_which_nobody_is_in_command_are_cut_from_both_ends(tmp_path):
@@ -308,7 +308,7 @@ def reads(monkeypatch) -> list[str]:
 
 
 def equal(a, b) -> bool:
-    names = ("clouds", "proprio", "actions", "stamps_ns")
+    names = ("visual", "proprio", "actions", "stamps_ns")
     same = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
     return same and (a.id, a.outcome, a.source_sha256) == (b.id, b.outcome, b.source_sha256)
 
@@ -337,10 +337,10 @@ def test_another_description_of_the_observation_reads_again(bags, reads):
     reads.clear()
     observation = TASK.observation.model_copy(update={"n_points": 64})
     smaller = TASK.model_copy(update={"observation": observation})
-    assert load_episodes(bags, smaller, ROBOT)[0].clouds.shape[1] == 64
+    assert load_episodes(bags, smaller, ROBOT)[0].visual.shape[1] == 64
     assert len(reads) == 3
     reads.clear()
-    assert load_episodes(bags, TASK, ROBOT)[0].clouds.shape[1] == 128
+    assert load_episodes(bags, TASK, ROBOT)[0].visual.shape[1] == 128
     assert reads == []  # both are kept
 
 
@@ -432,7 +432,7 @@ def test_the_clouds_keep_the_depth_range_of_the_camera(tmp_path):
     robot = ROBOT.model_copy(update={"cameras": (near,)})
     folder = known_episode(robot=robot).write(tmp_path)
     read = EpisodeReader(TASK, robot).read(folder)
-    assert len(read.episode.clouds) == 4  # depth 460 to 463 mm
+    assert len(read.episode.visual) == 4  # depth 460 to 463 mm
 
 
 def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_path):
@@ -441,6 +441,6 @@ def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_p
     robot = ROBOT.model_copy(update={"cameras": (camera,)})
     folder = known_episode(robot=robot).write(tmp_path / "b")
     of_points = EpisodeReader(TASK, robot).read(folder).episode
-    assert of_points.clouds.shape == of_depth.clouds.shape
-    for mine, other in zip(of_points.clouds, of_depth.clouds, strict=True):
+    assert of_points.visual.shape == of_depth.visual.shape
+    for mine, other in zip(of_points.visual, of_depth.visual, strict=True):
         np.testing.assert_allclose(np.sort(mine, axis=0), np.sort(other, axis=0), atol=1e-5)

@@ -75,7 +75,7 @@ def test_encoded_frames_make_the_conditions_of_their_windows(config):
     features = encode_frames(policy, windows, N_POINTS, 1, torch.Generator().manual_seed(2))
     batch = windows.batch(torch.tensor([0, 7, 20]), N_POINTS, torch.Generator().manual_seed(3))
     with torch.no_grad():
-        expected = policy.encode(batch.cloud, batch.proprio)
+        expected = policy.encode(batch.visual, batch.proprio)
     torch.testing.assert_close(
         features[0, windows.frame_rows[[0, 7, 20]]].flatten(1), expected, rtol=1e-4, atol=1e-5
     )
@@ -84,7 +84,7 @@ def test_encoded_frames_make_the_conditions_of_their_windows(config):
 def test_no_episodes_or_foreign_ones_are_refused(config):
     with pytest.raises(ConfigError, match="no episodes"):
         build_windows([], config)
-    fewer = dataclasses.replace(make_episode(0), clouds=make_episode(0).clouds[:, :8])
+    fewer = dataclasses.replace(make_episode(0), visual=make_episode(0).visual[:, :8])
     with pytest.raises(ConfigError, match=r"reach_0.*another task"):
         build_windows([fewer], config)
 
@@ -92,9 +92,9 @@ def test_no_episodes_or_foreign_ones_are_refused(config):
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("actions", np.zeros((13, 2), np.float32), "clouds"),
+        ("actions", np.zeros((13, 2), np.float32), "visual"),
         ("proprio", np.zeros((13, 3), np.float64), "proprio should be float32"),
-        ("clouds", np.full((13, 4, 3), np.nan, np.float32), "non-finite"),
+        ("visual", np.full((13, 4, 3), np.nan, np.float32), "non-finite"),
         ("stamps_ns", np.zeros(13, np.int64), "increase strictly"),
     ],
 )

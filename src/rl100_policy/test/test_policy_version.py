@@ -13,7 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from rl100_policy.core.config import (
     ActionConfig,
-    ObservationConfig,
+    PointObservation,
     RobotConfig,
     TaskConfig,
     ToolConfig,
@@ -320,7 +320,7 @@ def test_weights_that_are_not_safetensors_are_refused(folder):
 
 OTHER_TASK = {
     "name": "pull",
-    "observation": ObservationConfig(n_points=64),
+    "observation": PointObservation(n_points=64),
     "action": ActionConfig(names=("linear.x",), low=(-1,), high=(1,)),
     "crop": WorkspaceBox(low=(0, 0, 0), high=(1, 1, 2)),
 }

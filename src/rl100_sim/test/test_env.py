@@ -27,7 +27,7 @@ def play(env, n_steps, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity:UserWarning")
-@pytest.mark.parametrize("observation", ["cloud", "state"])
+@pytest.mark.parametrize("observation", ["task", "state"])
 def test_gymnasiums_own_checks_pass(robot, task, observation):
     check_env(make(robot, task, observation=observation), skip_render_check=True)
 
@@ -60,7 +60,7 @@ def test_the_start_is_the_first_thing_drawn_from_the_seed(robot, task):
 
 def test_only_frames_up_to_a_decision_are_rendered_and_are_the_same(robot, task):
     every, some = play(make(robot, task), 9), play(make(robot, task, render_every=4), 9)
-    new = [info["cloud_is_new"] for _, _, info in some]
+    new = [info["frame_is_new"] for _, _, info in some]
     # n_obs = 2: decisions at 0, 4, 8 look at themselves and the frame before; 0 has none before.
     assert new == [period in (0, 3, 4, 7, 8) for period in range(10)]
     for is_new, (full, _, _), (sparse, _, _) in zip(new, every, some, strict=True):
@@ -73,7 +73,7 @@ def test_the_frame_cut_by_the_time_limit_is_rendered(robot, task):
     steps = [env.step(np.zeros(2)) for _ in range(5)]
     assert [step[3] for step in steps] == [False] * 4 + [True]
     assert not any(step[2] for step in steps)
-    assert [step[4]["cloud_is_new"] for step in steps] == [False] * 4 + [True]
+    assert [step[4]["frame_is_new"] for step in steps] == [False] * 4 + [True]
 
 
 def test_pushing_the_block_onto_the_goal_terminates_with_reward_one(robot, task):
@@ -126,7 +126,7 @@ def test_the_state_is_the_pose_of_the_block(robot, task):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize(("kind", "key"), [("state", "object"), ("cloud", "cloud")])
+@pytest.mark.parametrize(("kind", "key"), [("state", "object"), ("task", "cloud")])
 def test_a_vector_of_environments_equals_single_ones(robot, task, mode, kind, key):
     options = {"robot": robot, "task": task, "observation": kind}
     actions = np.array([[0.1, -0.05], [-0.2, 0.15]])

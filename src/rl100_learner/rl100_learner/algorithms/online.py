@@ -74,8 +74,8 @@ def update(
         What ``proximal.improve`` and ``value.update`` tell, the latter as ``value_*``.
     """
     buffer = ValueBuffer(
-        encode_windows(state.features, batch.cloud, batch.proprio),
-        encode_windows(state.features, batch.next_cloud, batch.next_proprio),
+        encode_windows(state.features, batch.visual, batch.proprio),
+        encode_windows(state.features, batch.next_visual, batch.next_proprio),
         batch.rewards,
         batch.discounts,
         batch.ends,

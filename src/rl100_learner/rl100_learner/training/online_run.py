@@ -123,7 +123,7 @@ class _Run:
     episodes: int = 0
     periods: int = 0
     latest: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    """Observation windows of the latest iterations: clouds and proprioception."""
+    """Observation windows of the latest iterations: what was seen, and proprioception."""
 
     def improve(self, policy: DiffusionPolicy) -> dict[str, float]:
         config = self.settings.online
@@ -172,8 +172,8 @@ class _Run:
         metrics: dict[str, float] = {}
         if student.step >= int(share * config.steps):
             return metrics
-        clouds, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
-        conditions = encode_windows(student.policy, clouds, proprio)
+        visual, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
+        conditions = encode_windows(student.policy, visual, proprio)
         while student.step < int(share * config.steps):
             rows = torch.randint(len(conditions), (config.windows,), generator=generator)
             metrics = distillation.update(student, conditions[rows], generator, config)
@@ -196,7 +196,7 @@ class _Run:
     def _remember(self, found: Collected) -> None:
         self.episodes += found.episodes
         self.periods += found.periods
-        newest = (found.batch.cloud, found.batch.proprio)
+        newest = (found.batch.visual, found.batch.proprio)
         self.latest = [*self.latest, newest][-self.settings.distil_on :]
 
     def _save(
@@ -224,4 +224,4 @@ class _Run:
         generator.set_state(saved["generator"])
         self.seconds, self.episodes = saved["seconds"], saved["episodes"]
         self.periods = saved["periods"]
-        self.latest = [(cloud, proprio) for cloud, proprio in saved["latest"]]
+        self.latest = [(visual, proprio) for visual, proprio in saved["latest"]]
