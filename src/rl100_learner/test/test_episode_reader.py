@@ -22,8 +22,14 @@ from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.relabel import relabel_episode
 from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
-from rl100_policy.core.config import CameraConfig, load_robot, load_task
-from rl100_policy.core.errors import BagError
+from rl100_policy.core.config import (
+    CameraConfig,
+    ImageObservation,
+    StateObservation,
+    load_robot,
+    load_task,
+)
+from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
@@ -444,3 +450,72 @@ def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_p
     assert of_points.visual.shape == of_depth.visual.shape
     for mine, other in zip(of_points.visual, of_depth.visual, strict=True):
         np.testing.assert_allclose(np.sort(mine, axis=0), np.sort(other, axis=0), atol=1e-5)
+
+
+COLOUR = CameraConfig(
+    name="color", kind="color", topic="camera/color/image_raw", optical_frame="color_frame",
+    width=8, height=6, fx=10.0, fy=10.0, cx=3.5, cy=2.5, xyz=(0.5, 0.0, 0.5),
+    rpy=(np.pi, 0.0, 0.0),
+)  # fmt: skip
+BOTH = ROBOT.model_copy(update={"cameras": (CAMERA, COLOUR)})
+SEEN_TASK = TASK.model_copy(update={"observation": ImageObservation(height=3, width=4)})
+BLIND_TASK = TASK.model_copy(update={"observation": StateObservation()})
+
+
+def seen_episode(**changes) -> SyntheticEpisode:
+    """Every pixel of step t is 20 t."""
+    level = (20 * np.arange(T + 1, dtype=np.uint8))[:, None, None, None]
+    pixels = np.broadcast_to(level, (T + 1, COLOUR.height, COLOUR.width, 3))
+    return known_episode(robot=BOTH, pixels=pixels, **changes)
+
+
+def test_one_bag_serves_tasks_that_see_points_images_or_nothing(tmp_path):
+    folder = seen_episode().write(tmp_path)
+    points, image, state = (
+        read_episode(folder, task, BOTH) for task in (TASK, SEEN_TASK, BLIND_TASK)
+    )
+    np.testing.assert_array_equal(points.visual, read_episode(folder, TASK, ROBOT).visual)
+    assert (image.visual.shape, image.visual.dtype) == ((T + 1, 3, 4, 3), np.uint8)
+    np.testing.assert_array_equal(image.visual[:, 0, 0, 0], 20 * np.arange(T + 1))
+    assert state.visual.shape == (T + 1, 0, 3)
+    for other in (image, state):
+        np.testing.assert_array_equal(other.actions, points.actions)
+        np.testing.assert_array_equal(other.proprio, points.proprio)
+        np.testing.assert_array_equal(other.stamps_ns, points.stamps_ns)
+
+
+def test_images_come_back_from_the_cache_as_they_were(tmp_path):
+    seen_episode().write(tmp_path)
+    statuses = []
+    one, two = (
+        load_episodes(tmp_path, SEEN_TASK, BOTH, on_report=statuses.append)[0] for _ in range(2)
+    )
+    assert [each.status for each in statuses] == [BagStatus.READ, BagStatus.CACHED]
+    assert two.visual.dtype == np.uint8
+    np.testing.assert_array_equal(one.visual, two.visual)
+
+
+def test_an_image_needs_neither_the_cameras_pose_nor_its_info(tmp_path):
+    folder = seen_episode(
+        missing={"extrinsics": frozenset({0}), "camera_info": frozenset({0})}
+    ).write(tmp_path)
+    read = EpisodeReader(SEEN_TASK, BOTH).read(folder)
+    assert len(read.episode) == T
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize("frame_id", ["elsewhere", COLOUR.optical_frame])
+def test_an_image_of_another_camera_or_size_counts_as_missing(tmp_path, frame_id):
+    size = (COLOUR.height, COLOUR.width, 3) if frame_id == "elsewhere" else (12, 16, 3)
+    data = FACTORY.colour(known_episode().stamp_ns(2), np.zeros(size, np.uint8), frame_id)
+    folder = seen_episode(missing={"color": frozenset({2})}, extra=(("color", 2, data),)).write(
+        tmp_path
+    )
+    read = EpisodeReader(SEEN_TASK, BOTH).read(folder)
+    np.testing.assert_array_equal(read.episode.visual[:, 0, 0, 0], 20 * np.arange(3, T + 1))
+    assert "1 camera frames cannot be used" in "; ".join(read.notes)
+
+
+def test_without_a_colour_camera_images_cannot_be_read():
+    with pytest.raises(ConfigError, match="of kind color"):
+        EpisodeReader(SEEN_TASK, ROBOT)

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from rl100_policy.core.config import PointObservation
+from rl100_policy.core.config import PointObservation, StateObservation
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.observation import (
     Frame,
@@ -141,3 +141,22 @@ def test_a_clock_set_back_begins_a_new_window():
     window.push(frame(100_000))
     window.push(frame(200))
     assert stamps(window) == [200, 200]
+
+
+def test_where_there_is_nothing_to_see_every_joint_state_is_a_frame():
+    joined = FrameAssembler(StateObservation(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=0)
+    for stamp in (100, 200):
+        (found,) = joined.add_joint_state(stamp, np.full(4, float(stamp)))
+        assert (found.stamp_ns, found.visual.shape) == (stamp, (0, 3))
+        np.testing.assert_array_equal(found.proprio, [stamp] * 3)
+    assert joined.given_up == 0
+
+
+def test_images_are_joined_and_stacked_as_bytes():
+    joined = assembler()
+    joined.add_joint_state(100, np.zeros(3))
+    (found,) = joined.add_visual(100, np.full((4, 6, 3), 200, np.uint8))
+    window = ObservationWindow(2, PERIOD)
+    window.push(found)
+    visual, _ = stack(window.frames())
+    assert (visual.shape, visual.dtype) == ((2, 4, 6, 3), np.uint8)

@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rl100_sim  # noqa: F401 - registers the environment
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.sight import sight_maker
 from rl100_sim.env import PushTEnv
 
 
@@ -154,3 +155,53 @@ def test_a_vector_of_environments_equals_single_ones(robot, task, mode, kind, ke
 def test_an_option_out_of_range_is_refused(robot, task, options):
     with pytest.raises(ConfigError, match="render_every >= 1"):
         make(robot, task, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity:UserWarning")
+def test_gymnasiums_own_checks_pass_for_images_and_proprioception(
+    seeing_robot, image_task, robot, state_task
+):
+    check_env(make(seeing_robot, image_task), skip_render_check=True)
+    check_env(make(robot, state_task), skip_render_check=True)
+
+
+def test_an_image_task_observes_what_its_cloud_node_would_give(seeing_robot, image_task):
+    env = make(seeing_robot, image_task)
+    observation, info = env.reset(seed=3)
+    camera = seeing_robot.camera("color")
+    expected = sight_maker(image_task, seeing_robot).of_pixels(env.episode.colour(camera))
+    np.testing.assert_array_equal(observation["image"], expected)
+    assert info["frame_is_new"]
+    assert set(observation) == {"proprio", "image"}
+
+
+def test_the_episode_is_the_same_whatever_is_observed(
+    robot, task, seeing_robot, image_task, state_task
+):
+    traces = [
+        play(make(*each), 6, seed=4)
+        for each in ((robot, task), (seeing_robot, image_task), (robot, state_task))
+    ]
+    for step in range(7):
+        poses = {trace[step][2]["object_pose"].tobytes() for trace in traces}
+        assert len(poses) == 1
+
+
+def test_images_repeat_for_a_seed_and_only_looked_at_frames_are_rendered(seeing_robot, image_task):
+    every = play(make(seeing_robot, image_task), 5, seed=2)
+    some = play(make(seeing_robot, image_task, render_every=4), 5, seed=2)
+    new = [info["frame_is_new"] for _, _, info in some]
+    assert new == [True, False, False, True, True, False]
+    for is_new, (full, _, _), (sparse, _, _) in zip(new, every, some, strict=True):
+        assert np.array_equal(full["image"], sparse["image"]) == is_new
+
+
+def test_proprioception_alone_is_a_cloud_of_no_points(robot, state_task):
+    observation, _ = make(robot.model_copy(update={"cameras": ()}), state_task).reset(seed=0)
+    assert observation["cloud"].shape == (0, 3)
+    assert observation["proprio"].shape == (3 + len(robot.joints),)
+
+
+def test_an_image_task_needs_a_colour_camera(robot, image_task):
+    with pytest.raises(ConfigError, match="of kind color"):
+        make(robot, image_task)

@@ -88,3 +88,16 @@ def test_what_an_environment_raises_is_raised_here(make_env):
         pytest.raises(ValueError, match="shape"),
     ):
         next(pool.run([1], shapeless))
+
+
+@pytest.mark.sim
+def test_images_travel_from_the_processes_as_bytes(seeing_robot, image_task):
+    make_env = partial(PushTEnv, seeing_robot, image_task.model_copy(update={"time_limit": 1.0}))
+    shape = {"envs": 2, "processes": 2, "n_obs": N_OBS, "n_chunk": N_CHUNK}
+    with rollout_pool(make_env, **shape) as pool:
+        rollouts = list(pool.run(range(2), decide, every_frame=True))
+    for rollout in rollouts:
+        observation, _ = make_env().reset(seed=rollout.seed)
+        np.testing.assert_array_equal(rollout.visual[0], [observation["image"]] * N_OBS)
+        assert rollout.visual.dtype == rollout.frames.visual.dtype == np.uint8
+        assert rollout.frames.visual.shape == (rollout.steps + 1, 96, 96, 3)
