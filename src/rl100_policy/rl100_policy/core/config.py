@@ -281,6 +281,8 @@ class TaskConfig(FrozenModel):
     tool_workspace: WorkspaceBox
     """The command gate keeps the tool tip inside."""
     observation: Annotated[AnyObservation, Field(discriminator="kind")] = PointObservation()
+    """What the policy sees: the keys of ObservationConfig, and of PointObservation,
+    ImageObservation or StateObservation by its kind; without a kind of PointObservation."""
     action: ActionConfig
     time_limit: PositiveFloat
     """Longest episode [s]."""
