@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a task sees and with which camera; and that descriptions that do not fit are refused."""
 
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,7 @@ from rl100_policy.core.config import (
     load_task,
 )
 from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.observed_cloud import CloudMaker
 from rl100_policy.core.observed_image import ImageMaker
 from rl100_policy.core.sight import observation_size, sight_camera, sight_maker
@@ -100,7 +102,7 @@ def pixels():
 
 
 def test_an_image_is_the_region_in_red_green_blue(pixels):
-    maker = sight_maker(IMAGE, PANDA_RGB)
+    maker = sight_maker(observing(region=(16, 0, 96, 96)), PANDA_RGB)
     assert maker.missing(frame(pixels), None, None) == ""
     np.testing.assert_array_equal(maker.make(frame(pixels), None, None), pixels[:, 16:112])
     swapped = frame(pixels[..., ::-1].copy(), "bgr8")
@@ -126,3 +128,14 @@ def test_an_image_that_is_not_what_is_described_is_refused(pixels, changes, mess
 def test_points_and_images_are_told_apart_by_their_kind():
     assert isinstance(POINTS.observation, PointObservation)
     assert (IMAGE.observation.kind, STATE.observation.kind) == ("image", "state")
+
+
+def test_the_shipped_region_shows_all_of_the_tool_workspace():
+    camera, box = sight_camera(IMAGE, PANDA_RGB), IMAGE.tool_workspace
+    pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
+    corners = np.array(list(product(*zip(box.low[:2], box.high[:2], strict=True), [0.0])))
+    optical = (corners - pose[:3, 3]) @ pose[:3, :3]
+    pixels = optical[:, :2] / optical[:, 2:] * [camera.fx, camera.fy] + [camera.cx, camera.cy]
+    u, v, width, height = IMAGE.observation.region
+    assert (pixels >= [u, v]).all()
+    assert (pixels <= [u + width - 1, v + height - 1]).all()

@@ -16,6 +16,7 @@ from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.image import fit_image
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, preset
 from rl100_policy.core.policy_version import write_version
@@ -79,7 +80,8 @@ def test_a_colour_frame_becomes_the_image_of_the_shared_function_at_once(cloud_r
     message = colour_message(pixels, 5_000_000_007, CAMERA.optical_frame)
     assert spin_until(lambda: (camera.colour.publish(message), bool(camera.images))[1])
     image = camera.images[0]
-    np.testing.assert_array_equal(messages.colour_image(image), pixels[:, 16:112])
+    expected = fit_image(pixels, load_task(IMAGE_PATH).observation.region, 96, 96)
+    np.testing.assert_array_equal(messages.colour_image(image), expected)
     assert messages.stamp_ns(image.header.stamp) == 5_000_000_007
     assert image.header.frame_id == CAMERA.optical_frame
 
@@ -177,7 +179,7 @@ def policy_rig(request, tmp_path):
 def test_the_policy_decides_on_what_its_task_observes(policy_rig, pixels):
     robot, spin_until, sees = policy_rig
     for step in range(1, 10):
-        robot.observe(step, pixels[:, 16:112] if sees else None)
+        robot.observe(step, pixels[:, :96] if sees else None)
         spin_until(lambda: False, 0.03)
     assert spin_until(lambda: len(robot.chunks) == 2)
     stamps = [messages.stamp_ns(chunk.header.stamp) for chunk in robot.chunks]
@@ -186,7 +188,7 @@ def test_the_policy_decides_on_what_its_task_observes(policy_rig, pixels):
 
 def test_a_stale_frame_is_refused_and_counted_and_the_next_one_decided_on(policy_rig, pixels):
     robot, spin_until, sees = policy_rig
-    seen = pixels[:, 16:112] if sees else None
+    seen = pixels[:, :96] if sees else None
     robot.clock.publish(Clock(clock=time_message(20 * PERIOD_NS)))
     spin_until(lambda: False, 0.2)
     robot.observe(10, seen, clock_step=20)
