@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Cloud node: a camera's frames to the point cloud or image the policy sees, next to the camera.
 
-In: depth Image and its CameraInfo (SENSOR), PointCloud2, or colour Image, as task and robot
-description say; ``camera/extrinsics`` TransformStamped (LATCHED). Out, with the stamp of the
-frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a task that
+In: depth Image and its CameraInfo (SENSOR), or PointCloud2, with ``camera/extrinsics``
+TransformStamped (LATCHED); or colour Image, as task and robot description say. Out, with the stamp
+of the frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a task that
 observes images, ``policy/image`` Image (SENSOR), rgb8, of the size the task asks for;
 ``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks. A task that
 observes proprioception alone has no use for this node.
@@ -91,9 +91,10 @@ class CloudNode(Node):
         self.create_subscription(kind, self._camera.topic, self._on_frame, qos)
         if self._camera.kind == "depth":
             self.create_subscription(CameraInfo, self._camera.info_topic, self._on_info, qos)
-        self.create_subscription(
-            TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
-        )
+        if self._camera.kind != "color":
+            self.create_subscription(
+                TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
+            )
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_extrinsics(self, message: TransformStamped) -> None:
