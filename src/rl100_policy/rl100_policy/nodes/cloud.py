@@ -3,8 +3,8 @@
 
 In: depth Image and its CameraInfo (SENSOR), or PointCloud2, with ``camera/extrinsics``
 TransformStamped (LATCHED); or colour Image, as task and robot description say. Out, with the stamp
-of the frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a task that
-observes images, ``policy/image`` Image (SENSOR), rgb8, of the size the task asks for;
+of the frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a
+task that observes images, ``policy/image`` Image (SENSOR), rgb8, of the size the task asks for;
 ``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks. A task that
 observes proprioception alone has no use for this node.
 
