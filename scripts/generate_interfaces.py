@@ -76,7 +76,15 @@ _SETTINGS_OF = {
     ),
     "Task description": (
         "rl100_policy.core.config",
-        ("TaskConfig", "WorkspaceBox", "ObservationConfig", "ActionConfig"),
+        (
+            "TaskConfig",
+            "WorkspaceBox",
+            "ObservationConfig",
+            "PointObservation",
+            "ImageObservation",
+            "StateObservation",
+            "ActionConfig",
+        ),
     ),
     "Push-T, section `sim` of the task description": (
         "rl100_sim.tasks.push_t",
@@ -328,7 +336,9 @@ def declared(source: str, class_name: str) -> Iterator[tuple[str, str, str, str]
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     (kind,) = [node for node in classes if node.name == class_name]
     for statement, following in zip(kind.body, [*kind.body[1:], None], strict=True):
-        if not isinstance(statement, ast.AnnAssign):
+        if not isinstance(statement, ast.AnnAssign) or "ClassVar" in ast.unparse(
+            statement.annotation
+        ):
             continue
         documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         doc = markdown(str(following.value.value)) if documented else ""  # type: ignore[union-attr]

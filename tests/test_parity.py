@@ -2,6 +2,7 @@
 """What the policy node saw live is, bit for bit, what the learner reads from the bag."""
 
 import copy
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +22,12 @@ from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
-from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, preset
 from rl100_policy.core.policy_version import write_version
 from rl100_policy.core.runner import decision_seed
+from rl100_policy.core.sight import observation_size, sight_camera
 from rl100_policy.nodes.cloud import CloudNode
 from rl100_policy.nodes.command_gate import CommandGateNode
 from rl100_policy.nodes.policy import PolicyNode
@@ -38,12 +40,17 @@ from rl100_sim.nodes.sim_robot import SimRobotNode
 pytestmark = pytest.mark.ros
 
 CONFIG = Path(__file__).parents[1] / "src" / "rl100_bringup" / "config"
-PATHS = {
-    "robot_config": CONFIG / "robots" / "panda.yaml",
-    "task_config": CONFIG / "tasks" / "push_t.yaml",
+OBSERVED = {
+    "points": ("panda", "push_t"),
+    "image": ("panda_rgb", "push_t_rgb"),
+    "state": ("panda", "push_t_state"),
 }
-ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
+"""Robot and task by what is observed; all else about them is the same."""
+ROBOT, TASK = (
+    load_robot(CONFIG / "robots" / "panda.yaml"), load_task(CONFIG / "tasks" / "push_t.yaml")
+)  # fmt: skip
 PERIOD_NS = round(ROBOT.control_period * 1e9)
+SIGHTS = ("policy/cloud", "policy/image")
 STEPS = 30
 ENOUGH = 3
 """Decisions that must be there to compare: in shadow nothing waits for the policy, so on a busy
@@ -80,29 +87,42 @@ class Person(Node):
         self.twists.publish(twist_message(action, TASK.action.names, stamp, ROBOT.base_frame))
 
 
-@pytest.fixture(scope="module")
-def policy(tmp_path_factory):
-    """Random weights, and the folder of their version: what is decided does not matter here."""
+@dataclass(frozen=True)
+class Observed:
+    """A robot and a task, and a policy of random weights: what is decided does not matter here."""
+
+    robot: RobotConfig
+    task: TaskConfig
+    network: DiffusionPolicy
+    version: Path
+    paths: dict[str, Path]
+
+
+@pytest.fixture(scope="module", params=OBSERVED)
+def observed(request, tmp_path_factory):
+    robot, task = OBSERVED[request.param]
+    paths = {
+        "robot_config": CONFIG / "robots" / f"{robot}.yaml",
+        "task_config": CONFIG / "tasks" / f"{task}.yaml",
+    }
+    robot, task = load_robot(paths["robot_config"]), load_task(paths["task_config"])
     torch.manual_seed(0)
-    observed = TASK.observation
-    size = ObservationSize(
-        n_obs=observed.n_obs,
-        n_points=observed.n_points,
-        proprio_dim=observed.proprio_dim(len(ROBOT.joints)),
-    )
-    policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2))).eval()
-    folder = tmp_path_factory.mktemp("versions") / "random_1"
+    size = observation_size(task, robot)
+    network = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2))).eval()
+    version = tmp_path_factory.mktemp("versions") / "random_1"
     write_version(
-        folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={}
+        version, network, task=task, robot=robot, parents=(), bags=(), metrics={}, training={}
     )
-    return policy, folder
+    return Observed(robot, task, network, version, paths)
 
 
-def record_an_episode(version: Path, bags: Path, **told: object) -> tuple[Path, Person]:
-    shadow = {"policy": version, "shadow": True, "execute": 1, **told}
-    with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, bags=bags, **shadow):
+def record_an_episode(observed: Observed, bags: Path, **told: object) -> tuple[Path, Person]:
+    given = {"policy": observed.version, "shadow": True, "execute": 1, **observed.paths, **told}
+    sees = sight_camera(observed.task, observed.robot) is not None
+    with isolated_ros(lockstep=True, use_sim_time=True, bags=bags, **given):
         person = Person()
-        nodes = (SimRobotNode(), CloudNode(), CommandGateNode(), RecorderNode(), PolicyNode())
+        clouds = (CloudNode(),) if sees else ()
+        nodes = (SimRobotNode(), *clouds, CommandGateNode(), RecorderNode(), PolicyNode())
         with spinning(*nodes, person) as spin_until:
 
             def call(name, request):
@@ -116,7 +136,7 @@ def record_an_episode(version: Path, bags: Path, **told: object) -> tuple[Path, 
             assert spin_until(
                 lambda: (
                     person.twists.get_subscription_count() >= 2
-                    and person.count_publishers("policy/cloud")
+                    and (not sees or any(map(person.count_publishers, SIGHTS)))
                     and person.count_publishers("policy/decision")
                 )
             )
@@ -138,12 +158,12 @@ def record_an_episode(version: Path, bags: Path, **told: object) -> tuple[Path, 
             return Path(call("stop", StopEpisode.Request()).path), person
 
 
-def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
-    network, version = policy
-    folder, person = record_an_episode(version, tmp_path / "bags")
-    episode = read_episode(folder, TASK, ROBOT)
+def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, observed):
+    network = observed.network
+    folder, person = record_an_episode(observed, tmp_path / "bags")
+    episode = read_episode(folder, observed.task, observed.robot)
     assert episode.outcome == "failure"
-    assert len(episode.actions) == len(episode.clouds) - 1 == STEPS
+    assert len(episode.actions) == len(episode.visual) - 1 == STEPS
     for index in range(STEPS):
         sent = person.sent[int(episode.stamps_ns[index])]
         np.testing.assert_allclose(episode.actions[index], sent, atol=2e-4)
@@ -159,12 +179,12 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
         if stamp not in decisions:
             continue  # the worker takes the newest window: it may leave one out
         live = decisions[stamp]
-        clouds, proprio = windows.clouds[rows], windows.proprio[rows]
+        visual, proprio = windows.visual[rows], windows.proprio[rows]
         seen = [messages.stamp_ns(each) for each in live.observation_stamps]
         assert seen == episode.stamps_ns[rows.numpy()].tolist()
-        assert live.noise_seed == decision_seed(0, clouds.numpy(), proprio.numpy())
+        assert live.noise_seed == decision_seed(0, visual.numpy(), proprio.numpy())
         again = network.decide(
-            clouds[None], proprio[None], sampler="one_step", noise_seed=live.noise_seed,
+            visual[None], proprio[None], sampler="one_step", noise_seed=live.noise_seed,
             deterministic=live.deterministic,
         )  # fmt: skip
         np.testing.assert_allclose(live.latents, again.latents.flatten(), atol=1e-5)
@@ -172,16 +192,15 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, policy):
     assert compared >= ENOUGH
 
 
-def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, policy):
+def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, observed):
     """Online learning from bags begins with ratios of one."""
-    network, version = policy
     stochastic = {"sampler": "ddim", "deterministic": False}
-    folder, _ = record_an_episode(version, tmp_path / "bags", **stochastic)
-    recorded = DecisionReader(TASK, ROBOT).read(folder)
+    folder, _ = record_an_episode(observed, tmp_path / "bags", **stochastic)
+    recorded = DecisionReader(observed.task, observed.robot).read(folder)
     batch = decision_batch([recorded], "random_1", TASK.observation.n_obs, gamma=0.99)
     assert len(batch) >= ENOUGH
     config = ProximalConfig(epochs=1, minibatch=len(batch))
-    state = proximal.init(copy.deepcopy(network), config)
+    state = proximal.init(copy.deepcopy(observed.network), config)
     advantages = torch.linspace(-1.0, 1.0, len(batch))
     generator = torch.Generator().manual_seed(0)
     metrics = proximal.improve(state, batch, advantages, generator, config)

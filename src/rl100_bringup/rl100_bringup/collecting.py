@@ -152,10 +152,10 @@ class SimulatedCollector:
         return Episode(
             id=f"{self._task}_{version}_{rollout.seed}",
             outcome="success" if rollout.success else "failure",
-            clouds=frames.clouds,
+            visual=frames.visual,
             proprio=frames.proprio,
             actions=np.concatenate(executed).astype(np.float32),
-            stamps_ns=np.arange(len(frames.clouds), dtype=np.int64) * round(self.period_s * 1e9),
+            stamps_ns=np.arange(len(frames.visual), dtype=np.int64) * round(self.period_s * 1e9),
         )
 
 
@@ -246,9 +246,9 @@ def rollout_batch(rollouts: Sequence[Rollout[Chain]], gamma: float) -> DecisionB
     terminated = [rows & each.terminated for rows, each in zip(last, rollouts, strict=True)]
     chains = [chain for each in rollouts for chain in each.extras]
     return DecisionBatch(
-        cloud=_joined([each.clouds[:-1] for each in rollouts]),
+        visual=_joined([each.visual[:-1] for each in rollouts]),
         proprio=_joined([each.proprio[:-1] for each in rollouts]),
-        next_cloud=_joined([each.clouds[1:] for each in rollouts]),
+        next_visual=_joined([each.visual[1:] for each in rollouts]),
         next_proprio=_joined([each.proprio[1:] for each in rollouts]),
         latents=torch.from_numpy(np.stack([latents for latents, _ in chains])),
         log_probs=torch.from_numpy(np.stack([log_probs for _, log_probs in chains])),
@@ -269,7 +269,7 @@ def decider(
 
     def decide(windows: Windows) -> tuple[NDArray[np.float64], list[Chain]]:
         made = policy.decide(
-            torch.from_numpy(windows.clouds),
+            torch.from_numpy(windows.visual),
             torch.from_numpy(windows.proprio),
             sampler=sampler,
             noise_seed=generator,

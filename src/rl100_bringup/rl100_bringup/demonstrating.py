@@ -26,6 +26,7 @@ from rl100_sim.demonstrator import ScriptedPusher
 from rl100_sim.env import PushTEnv
 from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
+from rl100_sim.sight import seen
 
 _SEEDS = 10_000
 """Demonstrations that a run may have."""
@@ -83,7 +84,7 @@ def _episode(shown: Demonstration) -> Episode:
     return Episode(
         id=shown.id,
         outcome=shown.outcome,
-        clouds=shown.clouds,
+        visual=shown.visual,
         proprio=shown.proprio,
         actions=shown.actions,
         stamps_ns=shown.stamps_ns,
@@ -108,7 +109,7 @@ def scripted_episodes(
         yield Episode(
             id=f"{task.name}_scripted_{seed}",
             outcome="success" if info["success"] else "failure",
-            clouds=np.stack([frame["cloud"] for frame in frames]),
+            visual=np.stack([seen(frame) for frame in frames]),
             proprio=np.stack([frame["proprio"] for frame in frames]),
             actions=np.array(actions, dtype=np.float32),
             stamps_ns=np.arange(len(frames), dtype=np.int64) * round(robot.control_period * 1e9),

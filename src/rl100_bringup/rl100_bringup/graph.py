@@ -13,9 +13,16 @@ from typing import Any
 
 from ament_index_python.packages import get_package_share_directory
 
-from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.config import (
+    CameraConfig,
+    RobotConfig,
+    TaskConfig,
+    load_robot,
+    load_task,
+)
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.sight import sight_camera
 from rl100_sim.episode import simulated_task
 
 
@@ -155,10 +162,7 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         config_path("tasks", arguments.task),
     )
     robot, task = load_robot(robot_path), load_task(task_path)
-    if arguments.sim:
-        simulated_task(robot, task)
-    else:
-        ArmKinematics(robot)
+    camera = _usable_camera(robot, task, sim=arguments.sim)
     policy, params_file = _absolute(arguments.policy), _absolute(arguments.params_file)
     if policy:
         from rl100_policy.core.policy_version import check_fits, read_manifest  # torch: seconds
@@ -172,7 +176,8 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     nodes = []
     if arguments.sim:
         nodes.append(("rl100_sim", "sim_robot", {**common, "lockstep": arguments.lockstep}))
-    nodes.append(("rl100_policy", "cloud", stepped))
+    if camera is not None:
+        nodes.append(("rl100_policy", "cloud", stepped))
     nodes.append(("rl100_policy", "command_gate", stepped))
     nodes.append(
         (
@@ -196,6 +201,15 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
             NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))
         )
     return described
+
+
+def _usable_camera(robot: RobotConfig, task: TaskConfig, *, sim: bool) -> CameraConfig | None:
+    """The camera that the task is seen with, of descriptions that fit each other; None: none."""
+    if sim:
+        simulated_task(robot, task)
+    else:
+        ArmKinematics(robot)
+    return sight_camera(task, robot)
 
 
 def operator_description(arguments: GraphArguments, **parameters: Any) -> NodeDescription:

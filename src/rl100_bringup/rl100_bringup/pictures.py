@@ -26,7 +26,13 @@ from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
-from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig, WorkspaceBox
+from rl100_policy.core.config import (
+    CameraConfig,
+    PointObservation,
+    RobotConfig,
+    TaskConfig,
+    WorkspaceBox,
+)
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observed_cloud import CloudMaker
@@ -64,9 +70,10 @@ class RecordedEpisode:
         Raises:
             BagError: If the bag lacks depth images, camera info or extrinsics.
         """
-        if robot.camera().kind != "depth":
-            raise BagError("pictures are drawn from depth images; this camera delivers points")
-        topic, info = robot.camera().topic, robot.camera().info_topic
+        camera = next((each for each in robot.cameras if each.kind == "depth"), None)
+        if camera is None:
+            raise BagError("pictures are drawn from depth images; this robot has no depth camera")
+        topic, info = camera.topic, camera.info_topic
         found = read_messages(folder, [topic, info, "camera/extrinsics", "joint_states"])
         missing = [name for name, values in found.items() if not values]
         if missing:
@@ -75,19 +82,27 @@ class RecordedEpisode:
         joints, _ = arm_positions(found["joint_states"], robot.joints, end_ns=0)
         return cls(
             depth_m=[messages.depth_image(m.value) for m in found[topic]],
-            intrinsics=messages.intrinsics(found[info][0].value, robot.camera().optical_frame),
+            intrinsics=messages.intrinsics(found[info][0].value, camera.optical_frame),
             t_base_camera=messages.transform_matrix(found["camera/extrinsics"][0].value.transform),
             tool_path=np.array([arm.tool_position(q) for q in joints.values()]),
-            camera=robot.camera(),
+            camera=camera,
             base_frame=robot.base_frame,
             title=_title(metadata),
         )
 
     def policy_cloud(self, index: int, task: TaskConfig) -> Floats:
         """The policy's cloud of one frame, [N, 3], m, base frame."""
-        return CloudMaker(self.camera, task, self.base_frame).of_depth(
-            self.depth_m[index], self.intrinsics, self.t_base_camera
-        )
+        if not isinstance(task.observation, PointObservation):
+            raise ConfigError(
+                f"clouds are drawn; task {task.name!r} observes {task.observation.kind}"
+            )
+        maker = CloudMaker(self.camera, task.observation, _crop(task), self.base_frame)
+        return maker.of_depth(self.depth_m[index], self.intrinsics, self.t_base_camera)
+
+
+def _crop(task: TaskConfig) -> WorkspaceBox:
+    """Box that is drawn: what the policy sees, or where the tool may be if that is no box."""
+    return task.crop or task.tool_workspace
 
 
 def _title(metadata: EpisodeMetadata) -> str:
@@ -181,7 +196,7 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     space.scatter(*near[::3].T, s=1, c="0.75", depthshade=False)
     cloud = episode.policy_cloud(0, task)
     space.scatter(*cloud.T, s=14, c=cloud[:, 2], cmap="plasma", depthshade=False)
-    _draw_box(space, task.crop)
+    _draw_box(space, _crop(task))
     space.view_init(elev=32, azim=-35)
     limits = (space.get_xlim(), space.get_ylim(), space.get_zlim())
     space.set_box_aspect(np.ptp(limits, axis=1), zoom=0.9)  # equal scales, room for the labels
@@ -190,7 +205,7 @@ def scene_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
         xlabel="x [m]",
         ylabel="y [m]",
         zlabel="z [m]",
-        zticks=np.round([0.0, task.crop.high[2]], 2),
+        zticks=np.round([0.0, _crop(task).high[2]], 2),
     )
     space.locator_params(axis="x", nbins=5)
     space.locator_params(axis="y", nbins=5)
@@ -219,7 +234,7 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     axes.plot(path[0, 1], path[0, 0], "o", color="crimson", ms=7, label="tool at the start")
     _draw_goal(axes, task)
     _draw_goal_outline(axes, task)
-    low, high = task.crop.low, task.crop.high
+    low, high = _crop(task).low, _crop(task).high
     axes.set(
         xlim=(high[1], low[1]),
         ylim=(low[0], high[0]),
@@ -338,7 +353,7 @@ def _draw_goal_outline(axes: Axes, task: TaskConfig) -> None:
     """The block as it lies at its goal, where the task is simulated and so has a shape."""
     if task.name not in SIMULATED_TASKS:
         return
-    low, high = task.crop.low, task.crop.high
+    low, high = _crop(task).low, _crop(task).high
     x = np.arange(low[0], high[0], _OUTLINE_STEP)
     y = np.arange(low[1], high[1], _OUTLINE_STEP)
     points = np.stack(np.meshgrid(x, y, indexing="ij"), axis=-1)

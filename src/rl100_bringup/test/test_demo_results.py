@@ -33,7 +33,7 @@ TASK = load_task(config_path("tasks", "push_t"))
 def depth_mm():
     world = SimulatedEpisode(ROBOT, TASK)
     world.reset(np.random.default_rng(0))
-    return world.depth_mm()
+    return world.depth_mm(ROBOT.camera())
 
 
 @pytest.fixture

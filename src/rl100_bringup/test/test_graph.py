@@ -6,12 +6,13 @@ Every node it names exists, with the parameters it is given.
 
 import importlib
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from rl100_bringup.graph import GraphArguments, config_path, describe, operator_description
 from rl100_bringup.processes import node_command
-from rl100_policy.core.errors import Rl100Error
+from rl100_policy.core.errors import ConfigError, Rl100Error
 
 PARAMETERS = {
     "sim_robot": ("rl100_sim.nodes.sim_robot", "SimParameters"),
@@ -123,3 +124,30 @@ def test_a_params_file_reaches_every_node_after_its_own_parameters(tmp_path):
     for node in describe(GraphArguments(params_file=str(extra))):
         command = node_command(node, tmp_path)
         assert command[-1] == str(extra)
+
+
+@pytest.mark.parametrize(
+    ("robot", "task", "sees"),
+    [
+        ("panda_rgb", "push_t_rgb", True),
+        ("panda_rgb", "push_t", True),
+        ("panda", "push_t_state", False),
+    ],
+)
+def test_what_a_task_observes_decides_about_the_cloud_node_and_nothing_else(robot, task, sees):
+    described = describe(GraphArguments(robot=described_at(robot), task=described_at(task)))
+    names = [node.name for node in described]
+    assert names == [
+        "sim_robot", *(["cloud"] if sees else []), "command_gate", "policy", "recorder"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("sim", [True, False])
+def test_an_image_task_is_refused_before_any_node_starts_without_a_colour_camera(sim):
+    with pytest.raises(ConfigError, match=r"no camera 'color' of kind color"):
+        describe(GraphArguments(task=described_at("push_t_rgb"), sim=sim))
+
+
+def described_at(name: str) -> str:
+    kind = "tasks" if name.startswith("push") else "robots"
+    return str(Path(__file__).parents[1] / "config" / kind / f"{name}.yaml")

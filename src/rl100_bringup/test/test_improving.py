@@ -29,7 +29,7 @@ def rollout(seed: int, periods: list[int], *, terminated: bool) -> Rollout:
     step = np.arange(count + 1, dtype=np.float32)
     return Rollout(
         seed=seed,
-        clouds=np.broadcast_to(step[:, None, None, None], (count + 1, 2, 16, 3)).copy(),
+        visual=np.broadcast_to(step[:, None, None, None], (count + 1, 2, 16, 3)).copy(),
         proprio=np.zeros((count + 1, 2, 3), np.float32),
         actions=np.zeros((count, 8, 2)),
         executed=np.zeros((count, 8, 2)),
@@ -50,8 +50,8 @@ def test_episodes_are_decisions_in_a_row_with_true_ends_and_time_limits_told_apa
     assert batch.ends.tolist() == [False, True, False, True]
     torch.testing.assert_close(batch.rewards, torch.tensor([0.0, GAMMA**2, 0.0, 0.0]))
     torch.testing.assert_close(batch.discounts, torch.tensor([GAMMA**8, 0.0, GAMMA**8, GAMMA**8]))
-    assert batch.cloud[:, 0, 0, 0].tolist() == [0, 1, 0, 1]
-    assert batch.next_cloud[:, 0, 0, 0].tolist() == [1, 2, 1, 2]
+    assert batch.visual[:, 0, 0, 0].tolist() == [0, 1, 0, 1]
+    assert batch.next_visual[:, 0, 0, 0].tolist() == [1, 2, 1, 2]
     assert batch.latents.shape == (4, 6, 8, 2)
 
 

@@ -68,8 +68,8 @@ def test_a_decision_lasts_until_the_next_and_the_last_one_earns_the_success(tmp_
     assert batch.latents[:, 0, 0, 0].tolist() == [0.0, 4.0, 8.0]
     assert batch.log_probs[0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
     height = lambda cloud: (1e3 * (0.040 - cloud[..., 2].mean(-1))).round().int().tolist()  # noqa: E731
-    assert height(batch.cloud) == [[0, 0], [3, 4], [7, 8]]
-    assert height(batch.next_cloud) == [[3, 4], [7, 8], [9, 10]]
+    assert height(batch.visual) == [[0, 0], [3, 4], [7, 8]]
+    assert height(batch.next_visual) == [[3, 4], [7, 8], [9, 10]]
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,14 @@ from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.relabel import relabel_episode
 from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
-from rl100_policy.core.config import CameraConfig, load_robot, load_task
-from rl100_policy.core.errors import BagError
+from rl100_policy.core.config import (
+    CameraConfig,
+    ImageObservation,
+    StateObservation,
+    load_robot,
+    load_task,
+)
+from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
@@ -66,7 +72,7 @@ def written(bags: Path, **changes) -> Path:
 
 def steps_of(episode) -> np.ndarray:
     """Steps of the observations by the height of their clouds."""
-    heights = episode.clouds[:, :, 2]
+    heights = episode.visual[:, :, 2]
     np.testing.assert_allclose(heights, heights[:, :1].repeat(heights.shape[1], 1), atol=1e-6)
     return np.round((0.040 - heights[:, 0]) / 0.001).astype(int)
 
@@ -90,7 +96,7 @@ def test_cloud_proprioception_action_and_stamp_of_a_step_belong_together(tmp_pat
 def test_every_point_is_a_pixel_of_the_plane(tmp_path):
     episode = read_episode(written(tmp_path), TASK, ROBOT)
     depth_m = 0.460
-    x, y = episode.clouds[0, :, 0], episode.clouds[0, :, 1]
+    x, y = episode.visual[0, :, 0], episode.visual[0, :, 1]
     u = (x - 0.5) * CAMERA.fx / depth_m + CAMERA.cx
     v = -y * CAMERA.fy / depth_m + CAMERA.cy  # y of the camera points to -y of the base
     for pixel, size in ((u, CAMERA.width), (v, CAMERA.height)):
@@ -129,7 +135,7 @@ def test_a_frame_without_a_view_counts_as_missing(tmp_path):
     depth[2] = 0  # no reading anywhere
     folder = written(tmp_path, depth_mm=depth)
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 camera frames give no cloud" in notes_of(folder)
+    assert "1 camera frames cannot be used" in notes_of(folder)
 
 
 def joint_state(step: int, names=ROBOT.joints, positions=ROBOT.home) -> bytes:
@@ -195,7 +201,7 @@ def test_a_depth_frame_of_another_camera_gives_no_cloud_as_in_the_live_node(tmp_
     data = FACTORY.depth(known_episode().stamp_ns(2), known_episode().depth_mm[2], "elsewhere")
     folder = written(tmp_path, missing={"depth": frozenset({2})}, extra=(("depth", 2, data),))
     np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(3, T + 1))
-    assert "1 camera frames give no cloud" in notes_of(folder)
+    assert "1 camera frames cannot be used" in notes_of(folder)
 
 
 def test_periods_in_which_nobody_is_in_command_are_cut_from_both_ends(tmp_path):
@@ -308,7 +314,7 @@ def reads(monkeypatch) -> list[str]:
 
 
 def equal(a, b) -> bool:
-    names = ("clouds", "proprio", "actions", "stamps_ns")
+    names = ("visual", "proprio", "actions", "stamps_ns")
     same = all(np.array_equal(getattr(a, name), getattr(b, name)) for name in names)
     return same and (a.id, a.outcome, a.source_sha256) == (b.id, b.outcome, b.source_sha256)
 
@@ -337,10 +343,10 @@ def test_another_description_of_the_observation_reads_again(bags, reads):
     reads.clear()
     observation = TASK.observation.model_copy(update={"n_points": 64})
     smaller = TASK.model_copy(update={"observation": observation})
-    assert load_episodes(bags, smaller, ROBOT)[0].clouds.shape[1] == 64
+    assert load_episodes(bags, smaller, ROBOT)[0].visual.shape[1] == 64
     assert len(reads) == 3
     reads.clear()
-    assert load_episodes(bags, TASK, ROBOT)[0].clouds.shape[1] == 128
+    assert load_episodes(bags, TASK, ROBOT)[0].visual.shape[1] == 128
     assert reads == []  # both are kept
 
 
@@ -432,7 +438,7 @@ def test_the_clouds_keep_the_depth_range_of_the_camera(tmp_path):
     robot = ROBOT.model_copy(update={"cameras": (near,)})
     folder = known_episode(robot=robot).write(tmp_path)
     read = EpisodeReader(TASK, robot).read(folder)
-    assert len(read.episode.clouds) == 4  # depth 460 to 463 mm
+    assert len(read.episode.visual) == 4  # depth 460 to 463 mm
 
 
 def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_path):
@@ -441,6 +447,75 @@ def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_p
     robot = ROBOT.model_copy(update={"cameras": (camera,)})
     folder = known_episode(robot=robot).write(tmp_path / "b")
     of_points = EpisodeReader(TASK, robot).read(folder).episode
-    assert of_points.clouds.shape == of_depth.clouds.shape
-    for mine, other in zip(of_points.clouds, of_depth.clouds, strict=True):
+    assert of_points.visual.shape == of_depth.visual.shape
+    for mine, other in zip(of_points.visual, of_depth.visual, strict=True):
         np.testing.assert_allclose(np.sort(mine, axis=0), np.sort(other, axis=0), atol=1e-5)
+
+
+COLOUR = CameraConfig(
+    name="color", kind="color", topic="camera/color/image_raw", optical_frame="color_frame",
+    width=8, height=6, fx=10.0, fy=10.0, cx=3.5, cy=2.5, xyz=(0.5, 0.0, 0.5),
+    rpy=(np.pi, 0.0, 0.0),
+)  # fmt: skip
+BOTH = ROBOT.model_copy(update={"cameras": (CAMERA, COLOUR)})
+SEEN_TASK = TASK.model_copy(update={"observation": ImageObservation(height=3, width=4)})
+BLIND_TASK = TASK.model_copy(update={"observation": StateObservation()})
+
+
+def seen_episode(**changes) -> SyntheticEpisode:
+    """Every pixel of step t is 20 t."""
+    level = (20 * np.arange(T + 1, dtype=np.uint8))[:, None, None, None]
+    pixels = np.broadcast_to(level, (T + 1, COLOUR.height, COLOUR.width, 3))
+    return known_episode(robot=BOTH, pixels=pixels, **changes)
+
+
+def test_one_bag_serves_tasks_that_see_points_images_or_nothing(tmp_path):
+    folder = seen_episode().write(tmp_path)
+    points, image, state = (
+        read_episode(folder, task, BOTH) for task in (TASK, SEEN_TASK, BLIND_TASK)
+    )
+    np.testing.assert_array_equal(points.visual, read_episode(folder, TASK, ROBOT).visual)
+    assert (image.visual.shape, image.visual.dtype) == ((T + 1, 3, 4, 3), np.uint8)
+    np.testing.assert_array_equal(image.visual[:, 0, 0, 0], 20 * np.arange(T + 1))
+    assert state.visual.shape == (T + 1, 0, 3)
+    for other in (image, state):
+        np.testing.assert_array_equal(other.actions, points.actions)
+        np.testing.assert_array_equal(other.proprio, points.proprio)
+        np.testing.assert_array_equal(other.stamps_ns, points.stamps_ns)
+
+
+def test_images_come_back_from_the_cache_as_they_were(tmp_path):
+    seen_episode().write(tmp_path)
+    statuses = []
+    one, two = (
+        load_episodes(tmp_path, SEEN_TASK, BOTH, on_report=statuses.append)[0] for _ in range(2)
+    )
+    assert [each.status for each in statuses] == [BagStatus.READ, BagStatus.CACHED]
+    assert two.visual.dtype == np.uint8
+    np.testing.assert_array_equal(one.visual, two.visual)
+
+
+def test_an_image_needs_neither_the_cameras_pose_nor_its_info(tmp_path):
+    folder = seen_episode(
+        missing={"extrinsics": frozenset({0}), "camera_info": frozenset({0})}
+    ).write(tmp_path)
+    read = EpisodeReader(SEEN_TASK, BOTH).read(folder)
+    assert len(read.episode) == T
+    assert read.notes == ()
+
+
+@pytest.mark.parametrize("frame_id", ["elsewhere", COLOUR.optical_frame])
+def test_an_image_of_another_camera_or_size_counts_as_missing(tmp_path, frame_id):
+    size = (COLOUR.height, COLOUR.width, 3) if frame_id == "elsewhere" else (12, 16, 3)
+    data = FACTORY.colour(known_episode().stamp_ns(2), np.zeros(size, np.uint8), frame_id)
+    folder = seen_episode(missing={"color": frozenset({2})}, extra=(("color", 2, data),)).write(
+        tmp_path
+    )
+    read = EpisodeReader(SEEN_TASK, BOTH).read(folder)
+    np.testing.assert_array_equal(read.episode.visual[:, 0, 0, 0], 20 * np.arange(3, T + 1))
+    assert "1 camera frames cannot be used" in "; ".join(read.notes)
+
+
+def test_without_a_colour_camera_images_cannot_be_read():
+    with pytest.raises(ConfigError, match="of kind color"):
+        EpisodeReader(SEEN_TASK, ROBOT)

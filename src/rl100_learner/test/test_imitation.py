@@ -71,7 +71,7 @@ def make(encoder: str, denoiser: str = "residual_mlp", n_chunk: int = 4) -> Diff
         )
     )
     batch = windows(policy)
-    policy.normalizer.fit(actions=batch.actions, proprio=batch.proprio, clouds=batch.cloud)
+    policy.normalizer.fit(actions=batch.actions, proprio=batch.proprio, clouds=batch.visual)
     return policy
 
 
@@ -177,11 +177,11 @@ def test_the_weight_of_the_bottleneck_rises_linearly_and_stays():
 def test_auxiliary_loss_is_its_definition_on_the_latents_that_were_drawn():
     policy = make("points_bottleneck")
     batch = windows(policy)
-    encoding = policy.encode_window(batch.cloud, batch.proprio, generator())
+    encoding = policy.encode_window(batch.visual, batch.proprio, generator())
     found = auxiliary_loss(
-        policy, encoding, batch.cloud, batch.proprio, AuxiliaryWeights(2.0, 3.0, 5.0), 12
+        policy, encoding, batch.visual, batch.proprio, AuxiliaryWeights(2.0, 3.0, 5.0), 12
     )
-    frames, features = batch.cloud.flatten(0, 1), encoding.features
+    frames, features = batch.visual.flatten(0, 1), encoding.features
     centre = (frames.amin(1) + frames.amax(1)) / 2
     seen = (frames - centre.unsqueeze(1)) / policy.config.encoder.centre_scale
     decoded = policy.encoder.decoder(features.visual).view(len(frames), -1, 3)
@@ -205,9 +205,9 @@ def test_a_tenth_of_the_weights_is_a_tenth_of_the_loss():
     policy = make("points_bottleneck")
     batch = windows(policy)
     weights = AuxiliaryWeights(0.2, 0.3, 0.5)
-    encoding = policy.encode_window(batch.cloud, batch.proprio)
+    encoding = policy.encode_window(batch.visual, batch.proprio)
     full, tenth = (
-        auxiliary_loss(policy, encoding, batch.cloud, batch.proprio, each, 12).total
+        auxiliary_loss(policy, encoding, batch.visual, batch.proprio, each, 12).total
         for each in (weights, weights.scaled(0.1))
     )
     torch.testing.assert_close(tenth, full / 10)

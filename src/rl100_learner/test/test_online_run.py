@@ -74,7 +74,7 @@ def _episodes(made, cloud, good) -> list[Episode]:
         Episode(
             id=f"push_{index}",
             outcome="success" if good[index] else "failure",
-            clouds=clouds[index],
+            visual=clouds[index],
             proprio=np.full((5, 3), 0.35, dtype=np.float32),
             actions=made.actions[index].numpy(),
             stamps_ns=np.arange(5, dtype=np.int64) * 100_000_000,

@@ -159,7 +159,7 @@ def test_reconstruction_takes_part_where_the_encoder_learns_with_a_tenth_of_its_
         state = proximal.init(copy.deepcopy(policy), config)
         told[rate] = proximal.improve(state, batch, advantages, generator(), config)["auxiliary"]
     seen = auxiliary_loss(
-        policy, policy.encode_window(batch.cloud, batch.proprio), batch.cloud, batch.proprio,
+        policy, policy.encode_window(batch.visual, batch.proprio), batch.visual, batch.proprio,
         weights, 48,
     )  # fmt: skip
     assert told == {0.0: 0.0, 1e-3: pytest.approx(float(seen.total.detach()), rel=1e-4)}

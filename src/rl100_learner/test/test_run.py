@@ -164,7 +164,7 @@ def test_the_policy_learns_to_head_for_what_it_sees(learned, sampler):
     wanted, found = [], []
     for index in range(1000, 1010):
         episode = make_episode(index)
-        cloud, proprio = torch.from_numpy(episode.clouds), torch.from_numpy(episode.proprio)
+        cloud, proprio = torch.from_numpy(episode.visual), torch.from_numpy(episode.proprio)
         decision = learned.decide(
             torch.stack((cloud[:-1], cloud[1:]), 1)[:5],
             torch.stack((proprio[:-1], proprio[1:]), 1)[:5],

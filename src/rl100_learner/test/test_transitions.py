@@ -72,7 +72,7 @@ def test_conditions_are_those_the_policy_would_act_on(policy):
                 for frame, kept in ((t, found.condition), (until, found.next_condition)):
                     pair = [max(0, frame - 1), frame]
                     expected = policy.encode(
-                        torch.from_numpy(episode.clouds[pair])[None],
+                        torch.from_numpy(episode.visual[pair])[None],
                         torch.from_numpy(episode.proprio[pair])[None],
                     )[0]
                     torch.testing.assert_close(kept[row], expected, rtol=1e-4, atol=1e-5)
@@ -85,7 +85,7 @@ def test_conditions_are_those_the_policy_would_act_on(policy):
 
 def test_an_episode_of_another_task_is_refused(policy):
     strange = make_episode(0)
-    object.__setattr__(strange, "clouds", strange.clouds[:, :7])
+    object.__setattr__(strange, "visual", strange.visual[:, :7])
     with pytest.raises(ConfigError, match="another task or robot"):
         encode_decisions(policy, [strange], GAMMA)
 
@@ -102,7 +102,7 @@ def test_stored_episodes_come_back_as_they_were(tmp_path):
     assert [(each.id, each.outcome, len(each)) for each in back] == [
         (each.id, each.outcome, len(each)) for each in episodes
     ]
-    assert back[0].clouds.dtype == np.float32
+    assert back[0].visual.dtype == np.float32
     assert not list(path.parent.glob("*.partial"))
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from toy import N_POINTS, ROBOT, TASK, make_episode
 
+from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.training.run import policy_config_for
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import build_windows, draw_points, encode_frames
+from rl100_policy.core.config import ImageObservation, StateObservation
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 
@@ -75,7 +77,7 @@ def test_encoded_frames_make_the_conditions_of_their_windows(config):
     features = encode_frames(policy, windows, N_POINTS, 1, torch.Generator().manual_seed(2))
     batch = windows.batch(torch.tensor([0, 7, 20]), N_POINTS, torch.Generator().manual_seed(3))
     with torch.no_grad():
-        expected = policy.encode(batch.cloud, batch.proprio)
+        expected = policy.encode(batch.visual, batch.proprio)
     torch.testing.assert_close(
         features[0, windows.frame_rows[[0, 7, 20]]].flatten(1), expected, rtol=1e-4, atol=1e-5
     )
@@ -84,7 +86,7 @@ def test_encoded_frames_make_the_conditions_of_their_windows(config):
 def test_no_episodes_or_foreign_ones_are_refused(config):
     with pytest.raises(ConfigError, match="no episodes"):
         build_windows([], config)
-    fewer = dataclasses.replace(make_episode(0), clouds=make_episode(0).clouds[:, :8])
+    fewer = dataclasses.replace(make_episode(0), visual=make_episode(0).visual[:, :8])
     with pytest.raises(ConfigError, match=r"reach_0.*another task"):
         build_windows([fewer], config)
 
@@ -92,9 +94,9 @@ def test_no_episodes_or_foreign_ones_are_refused(config):
 @pytest.mark.parametrize(
     ("field", "value", "match"),
     [
-        ("actions", np.zeros((13, 2), np.float32), "clouds"),
+        ("actions", np.zeros((13, 2), np.float32), "visual"),
         ("proprio", np.zeros((13, 3), np.float64), "proprio should be float32"),
-        ("clouds", np.full((13, 4, 3), np.nan, np.float32), "non-finite"),
+        ("visual", np.full((13, 4, 3), np.nan, np.float32), "non-finite"),
         ("stamps_ns", np.zeros(13, np.int64), "increase strictly"),
     ],
 )
@@ -108,3 +110,68 @@ def test_digest_is_the_bag_hash_if_known_and_otherwise_follows_the_content():
     assert dataclasses.replace(episode, source_sha256="ab").digest == "ab"
     assert episode.digest == make_episode(0).digest
     assert episode.digest != dataclasses.replace(episode, outcome="failure").digest
+
+
+SEEN_TASK = TASK.model_copy(update={"observation": ImageObservation(height=8, width=12)})
+BLIND_TASK = TASK.model_copy(update={"observation": StateObservation()})
+
+
+def seen_episode(index: int, steps: int = 12):
+    """Every pixel of frame t is 10 index + t."""
+    level = (10 * index + np.arange(steps + 1, dtype=np.uint8))[:, None, None, None]
+    pixels = np.broadcast_to(level, (steps + 1, 8, 12, 3))
+    return dataclasses.replace(make_episode(index, steps), visual=pixels)
+
+
+def test_images_stay_bytes_until_a_batch_is_encoded():
+    config = policy_config_for(SEEN_TASK, ROBOT, TrainSettings())
+    windows = build_windows([seen_episode(0), seen_episode(1)], config)
+    assert (windows.visual.dtype, windows.visual.shape) == (torch.uint8, (26, 8, 12, 3))
+    batch = windows.batch(torch.tensor([5, 12]), N_POINTS, torch.Generator())
+    assert (batch.visual.dtype, batch.visual.shape) == (torch.uint8, (2, 2, 8, 12, 3))
+    assert batch.visual[:, :, 0, 0, 0].tolist() == [[4, 5], [10, 10]]
+
+
+@pytest.mark.parametrize(
+    ("task", "episode"),
+    [
+        (SEEN_TASK, seen_episode),
+        (
+            BLIND_TASK,
+            lambda index: dataclasses.replace(
+                make_episode(index), visual=np.zeros((13, 0, 3), np.float32)
+            ),
+        ),
+    ],
+    ids=["image", "state"],
+)
+def test_frames_without_points_are_encoded_once_however_many_copies_are_asked_for(task, episode):
+    config = policy_config_for(task, ROBOT, TrainSettings())
+    windows = build_windows([episode(0), episode(1)], config)
+    torch.manual_seed(0)
+    policy = DiffusionPolicy(config)
+    policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.visual)
+    features = encode_frames(policy, windows, N_POINTS, 4, torch.Generator().manual_seed(2))
+    assert features.shape == (1, 26, policy.encoder.frame_dim)
+    batch = windows.batch(torch.tensor([3, 20]), N_POINTS, torch.Generator())
+    with torch.no_grad():
+        expected = policy.encode(batch.visual, batch.proprio)
+    found = features[0, windows.frame_rows[[3, 20]]].flatten(1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_an_episode_that_was_seen_otherwise_is_refused():
+    config = policy_config_for(SEEN_TASK, ROBOT, TrainSettings())
+    with pytest.raises(ConfigError, match=r"reach_0.*\(8, 12, 3\).*\(32, 3\).*another task"):
+        build_windows([make_episode(0)], config)
+
+
+def test_episodes_of_images_come_back_from_their_file(tmp_path):
+    save_episodes(tmp_path / "episodes.npz", [seen_episode(0), seen_episode(1, steps=5)])
+    for mine, back in zip(
+        [seen_episode(0), seen_episode(1, steps=5)],
+        load_stored_episodes(tmp_path / "episodes.npz"),
+        strict=True,
+    ):
+        assert back.visual.dtype == np.uint8
+        assert back.digest == mine.digest

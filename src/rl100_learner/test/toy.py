@@ -16,7 +16,7 @@ from rl100_learner.training.collecting import Collected
 from rl100_learner.training.settings import TrainSettings
 from rl100_policy.core.config import (
     ActionConfig,
-    ObservationConfig,
+    PointObservation,
     RobotConfig,
     TaskConfig,
     ToolConfig,
@@ -32,7 +32,7 @@ TASK = TaskConfig(
     description="reach the square",
     crop=BOX,
     tool_workspace=BOX,
-    observation=ObservationConfig(n_obs=2, n_points=N_POINTS),
+    observation=PointObservation(n_obs=2, n_points=N_POINTS),
     action=ActionConfig(names=("linear.x", "linear.y"), low=(-0.25, -0.25), high=(0.25, 0.25)),
     time_limit=2.0,
 )
@@ -65,7 +65,7 @@ def make_episode(index: int, steps: int = 12, outcome: str = "success") -> Episo
     return Episode(
         id=f"reach_{index}",
         outcome=outcome,
-        clouds=np.array(clouds, dtype=np.float32),
+        visual=np.array(clouds, dtype=np.float32),
         proprio=np.array(proprio, dtype=np.float32),
         actions=np.array(actions[:-1], dtype=np.float32),
         stamps_ns=np.arange(steps + 1, dtype=np.int64) * 100_000_000,
@@ -170,7 +170,7 @@ class ReachCollector:
         episode = Episode(
             id=name,
             outcome="success" if reached else "failure",
-            clouds=clouds,
+            visual=clouds,
             proprio=proprio,
             actions=np.array(actions, dtype=np.float32),
             stamps_ns=np.arange(len(frames), dtype=np.int64) * 100_000_000,

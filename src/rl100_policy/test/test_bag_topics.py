@@ -7,10 +7,12 @@ import pytest
 
 from rl100_policy.bags.session import Stream, parse_stream
 from rl100_policy.bags.topics import DEFAULT_TOPICS, all_topics
-from rl100_policy.core.config import RobotConfig, load_robot
+from rl100_policy.core.config import RobotConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 
-PANDA = Path(__file__).parents[2] / "rl100_bringup" / "config" / "robots" / "panda.yaml"
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+PANDA, PANDA_RGB = (CONFIG / "robots" / f"{name}.yaml" for name in ("panda", "panda_rgb"))
+TASKS = CONFIG / "tasks"
 PERIOD_NS = 100_000_000
 
 
@@ -57,6 +59,26 @@ def test_an_episode_waits_for_the_first_camera_only():
     assert streams[robot.camera().topic].is_sensor
     assert not streams["wrist/image"].is_sensor
     assert streams["wrist/camera_info"].latched
+
+
+@pytest.mark.parametrize(
+    ("task", "awaited"),
+    [("push_t", "camera"), ("push_t_rgb", "color"), ("push_t_state", None)],
+)
+def test_every_camera_is_recorded_and_the_one_that_the_task_is_seen_with_is_waited_for(
+    task, awaited
+):
+    robot, task = load_robot(PANDA_RGB), load_task(TASKS / f"{task}.yaml")
+    entries = all_topics([DEFAULT_TOPICS], robot, task)
+    assert "camera/color/camera_info sensor_msgs/msg/CameraInfo latched" in entries
+    streams = {each.topic: each for each in map(parsed, entries)}
+    for camera in robot.cameras:
+        assert streams[camera.topic].is_sensor == (camera.name == awaited)
+
+
+def test_a_robot_without_a_camera_for_the_task_is_refused():
+    with pytest.raises(ConfigError, match="of kind color"):
+        all_topics([DEFAULT_TOPICS], load_robot(PANDA), load_task(TASKS / "push_t_rgb.yaml"))
 
 
 def test_of_a_camera_that_delivers_points_these_are_recorded():

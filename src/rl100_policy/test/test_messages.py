@@ -132,3 +132,32 @@ def cloud(**changes):
 def test_a_cloud_whose_size_cannot_be_is_refused(changes):
     with pytest.raises(ObservationError):
         messages.cloud_points(cloud(**changes))
+
+
+def test_colours_come_as_red_green_blue_without_the_padding_of_rows():
+    rows = b"".join(bytes([*range(first, first + 6), 99]) for first in (0, 10))
+    rgb = messages.colour_image(image(rows, encoding="rgb8", width=2, height=2, step=7))
+    assert rgb.tolist() == [[[0, 1, 2], [3, 4, 5]], [[10, 11, 12], [13, 14, 15]]]
+    bgr = messages.colour_image(image(rows, encoding="bgr8", width=2, height=2, step=7))
+    np.testing.assert_array_equal(bgr, rgb[..., ::-1])
+
+
+@pytest.mark.parametrize(
+    ("encoding", "width", "height", "step", "size"),
+    [
+        ("mono8", 2, 1, 2, 2),
+        ("rgba8", 2, 1, 8, 8),
+        ("rgb8", 2, 1, 6, 5),
+        ("rgb8", 2, 1, 5, 5),
+        ("rgb8", 0, 1, 0, 0),
+        ("bgr8", 2, 0, 6, 0),
+    ],
+)
+def test_an_image_that_is_no_colour_or_not_as_long_as_it_says_is_refused(
+    encoding, width, height, step, size
+):
+    with pytest.raises(ObservationError) as refused:
+        messages.colour_image(
+            image(bytes(size), encoding=encoding, width=width, height=height, step=step)
+        )
+    assert refused.value.reason == ("encoding" if encoding in ("mono8", "rgba8") else "size")

@@ -4,7 +4,7 @@
 import numpy as np
 import pytest
 
-from rl100_policy.core.config import ObservationConfig
+from rl100_policy.core.config import PointObservation, StateObservation
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.observation import (
     Frame,
@@ -85,7 +85,7 @@ def test_stacking_keeps_the_order():
 
 
 def test_proprioception_is_tool_position_then_joints():
-    config = ObservationConfig(proprio=("tool_position", "joint_positions"))
+    config = PointObservation(proprio=("tool_position", "joint_positions"))
     vector = proprioception(config, np.array([4.0, 5.0]), lambda q: np.array([q[0], 2.0, 3.0]))
     np.testing.assert_array_equal(vector, [4.0, 2.0, 3.0, 4.0, 5.0])
     assert config.proprio_dim(2) == len(vector)
@@ -93,7 +93,7 @@ def test_proprioception_is_tool_position_then_joints():
 
 def assembler(tolerance=0):
     return FrameAssembler(
-        ObservationConfig(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=tolerance
+        PointObservation(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=tolerance
     )
 
 
@@ -102,10 +102,10 @@ CLOUD = np.zeros((4, 3), np.float32)
 
 def test_a_frame_is_complete_when_both_parts_are_there_in_either_order():
     first, second = assembler(), assembler()
-    assert first.add_cloud(100, CLOUD) == []
+    assert first.add_visual(100, CLOUD) == []
     (a,) = first.add_joint_state(100, np.arange(7.0))
     assert second.add_joint_state(100, np.arange(7.0)) == []
-    (b,) = second.add_cloud(100, CLOUD)
+    (b,) = second.add_visual(100, CLOUD)
     assert a.stamp_ns == b.stamp_ns == 100
     np.testing.assert_array_equal(a.proprio, [0.0, 1.0, 2.0])
 
@@ -114,13 +114,13 @@ def test_a_frame_is_complete_when_both_parts_are_there_in_either_order():
 def test_the_nearest_joint_state_within_tolerance_is_taken(offset, complete):
     joined = assembler(tolerance=50)
     joined.add_joint_state(100 + offset, np.zeros(7))
-    assert bool(joined.add_cloud(100, CLOUD)) is complete
+    assert bool(joined.add_visual(100, CLOUD)) is complete
 
 
 def test_a_cloud_that_can_get_no_joint_state_is_given_up_and_the_next_passes():
     joined = assembler()
-    joined.add_cloud(100, CLOUD)
-    joined.add_cloud(300, CLOUD)
+    joined.add_visual(100, CLOUD)
+    joined.add_visual(300, CLOUD)
     (frame_,) = joined.add_joint_state(300, np.zeros(7))
     assert frame_.stamp_ns == 300
     assert joined.given_up == 1
@@ -128,10 +128,10 @@ def test_a_cloud_that_can_get_no_joint_state_is_given_up_and_the_next_passes():
 
 def test_a_clock_set_back_forgets_what_was_before():
     joined = assembler()
-    joined.add_cloud(1000, CLOUD)
+    joined.add_visual(1000, CLOUD)
     joined.add_joint_state(999, np.zeros(7))
     joined.add_joint_state(100, np.zeros(7))
-    (frame_,) = joined.add_cloud(100, CLOUD)
+    (frame_,) = joined.add_visual(100, CLOUD)
     assert frame_.stamp_ns == 100
 
 
@@ -141,3 +141,22 @@ def test_a_clock_set_back_begins_a_new_window():
     window.push(frame(100_000))
     window.push(frame(200))
     assert stamps(window) == [200, 200]
+
+
+def test_where_there_is_nothing_to_see_every_joint_state_is_a_frame():
+    joined = FrameAssembler(StateObservation(), lambda q: q[:3], period_ns=PERIOD, tolerance_ns=0)
+    for stamp in (100, 200):
+        (found,) = joined.add_joint_state(stamp, np.full(4, float(stamp)))
+        assert (found.stamp_ns, found.visual.shape) == (stamp, (0, 3))
+        np.testing.assert_array_equal(found.proprio, [stamp] * 3)
+    assert joined.given_up == 0
+
+
+def test_images_are_joined_and_stacked_as_bytes():
+    joined = assembler()
+    joined.add_joint_state(100, np.zeros(3))
+    (found,) = joined.add_visual(100, np.full((4, 6, 3), 200, np.uint8))
+    window = ObservationWindow(2, PERIOD)
+    window.push(found)
+    visual, _ = stack(window.frames())
+    assert (visual.shape, visual.dtype) == ((2, 4, 6, 3), np.uint8)

@@ -13,7 +13,9 @@ from safetensors.torch import load_file, save_file
 
 from rl100_policy.core.config import (
     ActionConfig,
-    ObservationConfig,
+    CameraConfig,
+    ImageObservation,
+    PointObservation,
     RobotConfig,
     TaskConfig,
     ToolConfig,
@@ -33,6 +35,7 @@ from rl100_policy.core.policy_config import (
     StateEncoderConfig,
     UNet1dConfig,
     VitConfig,
+    preset,
 )
 from rl100_policy.core.policy_version import (
     CONFIG,
@@ -46,6 +49,7 @@ from rl100_policy.core.policy_version import (
     write_version,
 )
 from rl100_policy.core.runner import PolicyRunner
+from rl100_policy.core.sight import observation_size
 
 BOX = WorkspaceBox(low=(0, 0, 0), high=(1, 1, 1))
 TASK = TaskConfig(
@@ -320,7 +324,7 @@ def test_weights_that_are_not_safetensors_are_refused(folder):
 
 OTHER_TASK = {
     "name": "pull",
-    "observation": ObservationConfig(n_points=64),
+    "observation": PointObservation(n_points=64),
     "action": ActionConfig(names=("linear.x",), low=(-1,), high=(1,)),
     "crop": WorkspaceBox(low=(0, 0, 0), high=(1, 1, 2)),
 }
@@ -365,3 +369,47 @@ def loaded(folder: Path, task: TaskConfig, robot: RobotConfig) -> PolicyRunner:
     return PolicyRunner.load(
         folder, task=task, robot=robot, sampler="one_step", deterministic=True, noise_seed=0
     )
+
+
+CAMERA = CameraConfig(
+    name="front", kind="color", topic="front/image_raw", optical_frame="front", width=16,
+    height=12, fx=20.0, fy=20.0, cx=7.5, cy=5.5, xyz=(1.0, 0.0, 0.5), rpy=(0.0, 0.0, 0.0),
+)  # fmt: skip
+SEEN_TASK = TASK.model_copy(update={"observation": ImageObservation(height=12, width=12)})
+SEEING = ROBOT.model_copy(update={"cameras": (CAMERA,)})
+
+
+@pytest.fixture
+def seeing(tmp_path):
+    policy = DiffusionPolicy(
+        preset("small", observation_size(SEEN_TASK, SEEING), ActionSize(n_chunk=4, dim=2))
+    )
+    write_version(
+        tmp_path / "seeing_1", policy, task=SEEN_TASK, robot=SEEING, parents=(), bags=(),
+        metrics={}, training={},
+    )  # fmt: skip
+    return tmp_path / "seeing_1"
+
+
+def test_a_version_that_sees_images_fits_the_camera_it_learned_with(seeing):
+    renamed = CAMERA.model_copy(update={"topic": "elsewhere", "optical_frame": "lens"})
+    robot = ROBOT.model_copy(update={"cameras": (renamed,)})
+    assert loaded(seeing, SEEN_TASK, robot).version == "seeing_1"
+
+
+@pytest.mark.parametrize(("key", "value"), [("xyz", (1.0, 0.1, 0.5)), ("fx", 21.0), ("width", 32)])
+def test_a_version_that_sees_images_is_refused_where_they_look_otherwise(seeing, key, value):
+    moved = CAMERA.model_copy(update={key: value})
+    robot = ROBOT.model_copy(update={"cameras": (moved,)})
+    with pytest.raises(PolicyVersionError, match=rf"camera\.{key} = "):
+        loaded(seeing, SEEN_TASK, robot)
+
+
+def test_a_version_that_sees_images_is_refused_without_a_colour_camera(seeing):
+    with pytest.raises(PolicyVersionError, match=r"no camera of kind color; it has none"):
+        loaded(seeing, SEEN_TASK, ROBOT)
+
+
+def test_a_version_that_sees_images_is_refused_for_a_task_that_sees_points(seeing):
+    with pytest.raises(PolicyVersionError, match=r"task\.observation ="):
+        loaded(seeing, TASK, SEEING)

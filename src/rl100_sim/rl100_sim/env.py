@@ -14,10 +14,10 @@ from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.observation import proprioception
-from rl100_policy.core.observed_cloud import CloudMaker
-from rl100_policy.core.point_cloud import Intrinsics
-from rl100_sim.camera import depth_in_metres, render_rgb
+from rl100_policy.core.sight import observation_size
+from rl100_sim.camera import render_rgb
 from rl100_sim.episode import SimulatedEpisode
+from rl100_sim.sight import Sight, simulated_sight
 
 Floats = NDArray[np.float64]
 Observation = dict[str, Any]
@@ -31,14 +31,15 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
     """One arm, one block, one control period per step.
 
     Action: Box [d_a], m/s in the base frame (``TaskConfig.action``). Observation: Dict of
-        ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if configured) and either ``cloud``
-        [n_points, 3] float32, base frame, m; or, with ``observation="state"``, ``object`` [4]
-        float32: x, y [m], cos yaw, sin yaw of the block, which no robot has and which is meant for
-        research into learning.
+        ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if configured) and what the task
+        observes: ``cloud`` [n_points, 3] float32, base frame, m; ``image`` [H, W, 3] uint8; or,
+        where proprioception is all there is, ``cloud`` [0, 3]. With ``observation="state"`` it is
+        ``object`` [4] float32: x, y [m], cos yaw, sin yaw of the block, which no robot has and
+        which is meant for research into learning.
 
     ``info``: ``object_pose`` [3], ``goal_pose`` [3], ``tool_position`` [3], ``success``,
-    ``executed`` [d_a] (the action after the gate), ``flags``, ``cloud_is_new`` (False: ``cloud``
-    repeats an older frame, because of ``render_every`` or because the block has left the crop).
+    ``executed`` [d_a] (the action after the gate), ``flags``, ``frame_is_new`` (False: what is
+    seen is an older frame, because of ``render_every`` or because the block has left the crop).
 
     The first thing a reset draws from its seed is the start pose, with the generator
     ``numpy.random.default_rng(seed)`` gives; sensor noise depends on the episode and the control
@@ -52,7 +53,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         robot: RobotConfig | str | Path = _DEFAULT_ROBOT,
         task: TaskConfig | str | Path = _DEFAULT_TASK,
         *,
-        observation: Literal["cloud", "state"] = "cloud",
+        observation: Literal["task", "state"] = "task",
         render_every: int = 1,
         render_mode: str | None = None,
     ) -> None:
@@ -61,7 +62,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         Args:
             robot: Description, or where it is: a path or a package:// URI.
             task: The same for the task.
-            observation: ``cloud`` as on a robot, or ``state``.
+            observation: ``task`` as on a robot, or ``state``.
             render_every: Render only what a policy sees that decides every so many control
                 periods: the n_obs frames up to each decision (the first at reset) and the frame
                 that a time limit cuts. 1 renders all. ``reset`` may choose anew.
@@ -70,9 +71,9 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         Raises:
             ConfigError: If a description is not usable or an option is out of range.
         """
-        if observation not in ("cloud", "state") or render_every < 1:
+        if observation not in ("task", "state") or render_every < 1:
             raise ConfigError(
-                "expected observation 'cloud' or 'state' and render_every >= 1, "
+                "expected observation 'task' or 'state' and render_every >= 1, "
                 f"got {observation!r}, {render_every}"
             )
         self.robot = (
@@ -83,16 +84,12 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         )
         self.render_mode = render_mode
         self.render_every = render_every
-        self._uses_cloud = observation == "cloud"
         self.episode = SimulatedEpisode(self.robot, self.task_config)
         self._gate = CommandGate(self.robot, self.task_config)
-        camera = self.robot.camera()
-        self._maker = CloudMaker(camera, self.task_config, self.robot.base_frame)
-        self._intrinsics = Intrinsics(
-            camera.width, camera.height, camera.fx, camera.fy, camera.cx, camera.cy
-        )
-        self._view = self.episode.camera.view(self.task_config.crop)
-        self._cloud = np.zeros((self.task_config.observation.n_points, 3), dtype=np.float32)
+        self._sight: Sight | None = None
+        if observation == "task":
+            self._sight = simulated_sight(self.episode, self.task_config, self.robot)
+        self._visual = observation_size(self.task_config, self.robot).blank()
         self.action_space = gymnasium.spaces.Box(
             np.array(self.task_config.action.low),
             np.array(self.task_config.action.high),
@@ -106,14 +103,8 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         spaces: dict[str, gymnasium.Space[Any]] = {
             "proprio": box(-np.inf, np.inf, (n_proprio,), np.float32)
         }
-        if self._uses_cloud:
-            crop = self.task_config.crop
-            shape = self._cloud.shape
-            spaces["cloud"] = box(
-                np.broadcast_to(np.array(crop.low, np.float32), shape),
-                np.broadcast_to(np.array(crop.high, np.float32), shape),
-                dtype=np.float32,
-            )
+        if self._sight is not None:
+            spaces[self._sight.key] = self._sight.space
         else:
             spaces["object"] = box(-np.inf, np.inf, (4,), np.float32)
         return gymnasium.spaces.Dict(spaces)
@@ -126,7 +117,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         ``options["render_every"]`` replaces what the constructor was told, from here on.
 
         Raises:
-            ObservationError: If the camera sees too little of the block there.
+            ObservationError: If a cloud would show too little of the block there.
         """
         super().reset(seed=seed)
         self.render_every = (options or {}).get("render_every", self.render_every)
@@ -156,7 +147,7 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         )
 
     def _observe(self) -> tuple[Observation, dict[str, Any]]:
-        is_new = self._uses_cloud and self._is_looked_at() and self._update_cloud()
+        is_new = self._is_looked_at() and self._update_visual()
         return self._observation(), self._info(is_new)
 
     def _is_looked_at(self) -> bool:
@@ -165,14 +156,12 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
         is_seen = until_decision < self.task_config.observation.n_obs
         return is_seen or self.episode.outcome.truncated
 
-    def _update_cloud(self) -> bool:
-        """Render; whether the cloud is new: a view with too few points repeats the last one."""
+    def _update_visual(self) -> bool:
+        """Render; whether what is seen is new: a view with too few points repeats the last one."""
+        if self._sight is None:
+            return False
         try:
-            self._cloud = self._maker.of_depth(
-                depth_in_metres(self.episode.depth_mm(self._view)),
-                self._intrinsics,
-                self.episode.camera.t_base_camera,
-            )
+            self._visual = self._sight.look()
         except ObservationError:
             if self.episode.periods == 0:
                 raise
@@ -186,17 +175,17 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
             world.joint_positions,
             self._gate.kinematics.tool_position,
         )
-        if self._uses_cloud:
-            return {"proprio": proprio, "cloud": self._cloud.copy()}
+        if self._sight is not None:
+            return {"proprio": proprio, self._sight.key: self._visual.copy()}
         x, y, yaw = world.object_pose
         item = np.array([x, y, np.cos(yaw), np.sin(yaw)], dtype=np.float32)
         return {"proprio": proprio, "object": item}
 
-    def _info(self, cloud_is_new: bool) -> dict[str, Any]:
+    def _info(self, frame_is_new: bool) -> dict[str, Any]:
         return {
             "object_pose": self.episode.world.object_pose,
             "goal_pose": self.episode.task.goal.copy(),
             "tool_position": self.episode.world.tool_position,
             "success": self.episode.outcome.success,
-            "cloud_is_new": cloud_is_new,
+            "frame_is_new": frame_is_new,
         }

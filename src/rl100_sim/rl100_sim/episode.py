@@ -1,19 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One simulated episode: world, task and camera; shared by ROS node and Gymnasium environment."""
+"""One simulated episode: world, task and cameras; shared by ROS node and Gymnasium environment."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.image import Pixels
 from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.sight import sight_camera
 from rl100_sim.camera import DepthCamera, DepthImage, View
+from rl100_sim.colour_camera import ColourCamera
 from rl100_sim.tasks.push_t import Outcome, PushT
 from rl100_sim.world import ArmWorld
 
 Floats = NDArray[np.float64]
+
+_COLOUR_STREAM = 1
+"""Beside seed and period, so that the noise of colours is not that of depths."""
 
 SIMULATED_TASKS = {"push_t": PushT}
 """Simulated tasks by the name in the task description."""
@@ -24,14 +30,18 @@ def simulated_task(robot: RobotConfig, task: TaskConfig) -> PushT:
 
     Raises:
         ConfigError: If the task has no simulation, a parameter of it is unknown or out of range,
-            or the arm's description does not fit its URDF.
+            the arm's description does not fit its URDF, or no simulated camera shows the task.
     """
     if task.name not in SIMULATED_TASKS:
         raise ConfigError(
             f"task {task.name!r} has no simulation; simulated are {sorted(SIMULATED_TASKS)}"
         )
-    if robot.camera().kind != "depth":
-        raise ConfigError("the simulated camera delivers depth images: kind must be depth")
+    camera = sight_camera(task, robot)
+    if camera is not None and camera.kind == "points":
+        raise ConfigError(
+            f"simulated cameras deliver depth or colour images: kind of camera {camera.name!r} "
+            "must be depth"
+        )
     home_position = ArmKinematics(robot).tool_position(np.array(robot.home))
     return SIMULATED_TASKS[task.name](robot, task, home_position)
 
@@ -52,7 +62,8 @@ class SimulatedEpisode:
         self._home = np.array(robot.home)
         self.task = simulated_task(robot, task)
         self.world = ArmWorld(robot, self.task.item, self.task.goal)
-        self.camera = DepthCamera(self.world.model, robot.camera())
+        self._depth_cameras: dict[str, DepthCamera] = {}
+        self._colour_cameras: dict[str, ColourCamera] = {}
         self.periods, self._noise_seed = 0, 0
         self.outcome = Outcome(reward=0.0, terminated=False, truncated=False, success=False)
 
@@ -79,7 +90,20 @@ class SimulatedEpisode:
         self.periods += 1
         self.outcome = self.task.outcome(self.world.object_pose, self.periods)
 
-    def depth_mm(self, view: View | None = None) -> DepthImage:
+    def depth_camera(self, config: CameraConfig) -> DepthCamera:
+        """A depth camera in this world; made when it is first used."""
+        if config.name not in self._depth_cameras:
+            self._depth_cameras[config.name] = DepthCamera(self.world.model, config)
+        return self._depth_cameras[config.name]
+
+    def depth_mm(self, config: CameraConfig, view: View | None = None) -> DepthImage:
         """Depth image of the present state, [H, W], uint16, mm: whole, or what a view shows."""
         rng = np.random.default_rng((self._noise_seed, self.periods))
-        return self.camera.render(self.world.data, rng, view)
+        return self.depth_camera(config).render(self.world.data, rng, view)
+
+    def colour(self, config: CameraConfig) -> Pixels:
+        """Colour image of the present state, [H, W, 3], red, green, blue."""
+        if config.name not in self._colour_cameras:
+            self._colour_cameras[config.name] = ColourCamera(self.world.model, config)
+        rng = np.random.default_rng((self._noise_seed, self.periods, _COLOUR_STREAM))
+        return self._colour_cameras[config.name].render(self.world.data, rng)

@@ -19,10 +19,14 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_policy.core.observation import Visual
+from rl100_sim.sight import seen
+
 Floats = NDArray[np.float32]
 Extra = TypeVar("Extra")
 MakeEnv = Callable[[], "gymnasium.Env[Any, Any]"]
-"""Makes one environment with ``cloud`` [N, 3] and ``proprio`` [d_q] observations; picklable.
+"""Makes one environment whose observations are ``proprio`` [d_q] and ``cloud`` [N, 3] or ``image``
+[H, W, 3]; picklable.
 
 ``reset`` takes the option ``render_every``, see ``rl100_sim.env.PushTEnv``."""
 
@@ -32,13 +36,13 @@ class Windows:
     """What is decided on, for every environment that runs.
 
     Attributes:
-        clouds: [A, n_obs, N, 3], base frame [m], oldest first.
+        visual: What is seen, [A, n_obs, ...], as ``DiffusionPolicy`` takes it, oldest first.
         proprio: [A, n_obs, d_q], SI units.
         seeds: Seed of each environment's episode, length A.
         decisions: Decisions of that episode so far, length A.
     """
 
-    clouds: Floats
+    visual: Visual
     proprio: Floats
     seeds: tuple[int, ...]
     decisions: tuple[int, ...]
@@ -53,11 +57,11 @@ class Frames:
     """Observations of every control period of an episode.
 
     Attributes:
-        clouds: [T + 1, N, 3], base frame [m].
+        visual: What was seen, [T + 1, ...].
         proprio: [T + 1, d_q], SI units.
     """
 
-    clouds: Floats
+    visual: Visual
     proprio: Floats
 
 
@@ -67,8 +71,8 @@ class Rollout(Generic[Extra]):
 
     Attributes:
         seed: What it was reset with.
-        clouds: Observation windows, [D + 1, n_obs, N, 3], base frame [m]; the last one is what was
-            seen after the last decision.
+        visual: What was seen in the observation windows, [D + 1, n_obs, ...]; the last one is
+            after the last decision.
         proprio: [D + 1, n_obs, d_q], SI units.
         actions: Chunks as asked for, [D, n_c, d_a], SI units.
         executed: Actions as the arm made them, like actions; zero beyond ``periods``.
@@ -81,7 +85,7 @@ class Rollout(Generic[Extra]):
     """
 
     seed: int
-    clouds: Floats
+    visual: Visual
     proprio: Floats
     actions: NDArray[np.float64]
     executed: NDArray[np.float64]
@@ -104,8 +108,8 @@ class Rollout(Generic[Extra]):
 class _Step:
     """What one environment did with one chunk."""
 
-    window: tuple[Floats, Floats]
-    frames: list[dict[str, Floats]]
+    window: tuple[Visual, Floats]
+    frames: list[dict[str, Any]]
     """Of every control period; empty unless asked for."""
     executed: NDArray[np.float64]
     rewards: Floats
@@ -120,7 +124,7 @@ class _Running(Generic[Extra]):
     """An episode that is not over."""
 
     seed: int
-    windows: list[tuple[Floats, Floats]]
+    windows: list[tuple[Visual, Floats]]
     every_frame: bool
     chunks: list[NDArray[np.float64]] = field(default_factory=list)
     steps: list[_Step] = field(default_factory=list)
@@ -260,10 +264,10 @@ class _ChunkEnv:
 
     def __init__(self, env: gymnasium.Env[Any, Any], n_obs: int, n_chunk: int) -> None:
         self._env, self._n_obs, self._n_chunk = env, n_obs, n_chunk
-        self._frames: list[dict[str, Floats]] = []
+        self._frames: list[dict[str, Any]] = []
         self._every_frame = False
 
-    def reset(self, asked: tuple[int, bool]) -> tuple[Floats, Floats]:
+    def reset(self, asked: tuple[int, bool]) -> tuple[Visual, Floats]:
         seed, self._every_frame = asked
         render_every = 1 if self._every_frame else self._n_chunk
         observation, _ = self._env.reset(seed=seed, options={"render_every": render_every})
@@ -293,9 +297,9 @@ class _ChunkEnv:
             success=bool(info["success"]),
         )
 
-    def _window(self) -> tuple[Floats, Floats]:
+    def _window(self) -> tuple[Visual, Floats]:
         return (
-            np.stack([frame["cloud"] for frame in self._frames]),
+            np.stack([seen(frame) for frame in self._frames]),
             np.stack([frame["proprio"] for frame in self._frames]),
         )
 
@@ -303,7 +307,7 @@ class _ChunkEnv:
 def _windows(episodes: Sequence[_Running[Any]]) -> Windows:
     newest = [episode.windows[-1] for episode in episodes]
     return Windows(
-        np.stack([clouds for clouds, _ in newest]),
+        np.stack([visual for visual, _ in newest]),
         np.stack([proprio for _, proprio in newest]),
         tuple(episode.seed for episode in episodes),
         tuple(len(episode.steps) for episode in episodes),
@@ -314,7 +318,7 @@ def _finished(episode: _Running[Extra]) -> Rollout[Extra]:
     steps = episode.steps
     return Rollout(
         seed=episode.seed,
-        clouds=np.stack([clouds for clouds, _ in episode.windows]),
+        visual=np.stack([visual for visual, _ in episode.windows]),
         proprio=np.stack([proprio for _, proprio in episode.windows]),
         actions=np.stack(episode.chunks),
         executed=np.stack([step.executed for step in steps]),
@@ -329,9 +333,9 @@ def _finished(episode: _Running[Extra]) -> Rollout[Extra]:
 
 
 def _frames(episode: _Running[Any]) -> Frames:
-    clouds, proprio = episode.windows[0]
+    visual, proprio = episode.windows[0]
     later = [frame for step in episode.steps for frame in step.frames]
     return Frames(
-        np.stack([clouds[-1], *(frame["cloud"] for frame in later)]),
+        np.stack([visual[-1], *(seen(frame) for frame in later)]),
         np.stack([proprio[-1], *(frame["proprio"] for frame in later)]),
     )

@@ -18,3 +18,19 @@ def robot() -> RobotConfig:
 @pytest.fixture(scope="session")
 def task() -> TaskConfig:
     return load_task(_CONFIG / "tasks" / "push_t.yaml")
+
+
+@pytest.fixture(scope="session")
+def seeing_robot() -> RobotConfig:
+    """The same arm with a colour camera."""
+    return load_robot(_CONFIG / "robots" / "panda_rgb.yaml")
+
+
+@pytest.fixture(scope="session")
+def image_task() -> TaskConfig:
+    return load_task(_CONFIG / "tasks" / "push_t_rgb.yaml")
+
+
+@pytest.fixture(scope="session")
+def state_task() -> TaskConfig:
+    return load_task(_CONFIG / "tasks" / "push_t_state.yaml")

@@ -8,6 +8,7 @@ from gymnasium.utils.env_checker import check_env
 
 import rl100_sim  # noqa: F401 - registers the environment
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.sight import sight_maker
 from rl100_sim.env import PushTEnv
 
 
@@ -27,7 +28,7 @@ def play(env, n_steps, seed=0):
 
 
 @pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity:UserWarning")
-@pytest.mark.parametrize("observation", ["cloud", "state"])
+@pytest.mark.parametrize("observation", ["task", "state"])
 def test_gymnasiums_own_checks_pass(robot, task, observation):
     check_env(make(robot, task, observation=observation), skip_render_check=True)
 
@@ -60,7 +61,7 @@ def test_the_start_is_the_first_thing_drawn_from_the_seed(robot, task):
 
 def test_only_frames_up_to_a_decision_are_rendered_and_are_the_same(robot, task):
     every, some = play(make(robot, task), 9), play(make(robot, task, render_every=4), 9)
-    new = [info["cloud_is_new"] for _, _, info in some]
+    new = [info["frame_is_new"] for _, _, info in some]
     # n_obs = 2: decisions at 0, 4, 8 look at themselves and the frame before; 0 has none before.
     assert new == [period in (0, 3, 4, 7, 8) for period in range(10)]
     for is_new, (full, _, _), (sparse, _, _) in zip(new, every, some, strict=True):
@@ -73,7 +74,7 @@ def test_the_frame_cut_by_the_time_limit_is_rendered(robot, task):
     steps = [env.step(np.zeros(2)) for _ in range(5)]
     assert [step[3] for step in steps] == [False] * 4 + [True]
     assert not any(step[2] for step in steps)
-    assert [step[4]["cloud_is_new"] for step in steps] == [False] * 4 + [True]
+    assert [step[4]["frame_is_new"] for step in steps] == [False] * 4 + [True]
 
 
 def test_pushing_the_block_onto_the_goal_terminates_with_reward_one(robot, task):
@@ -126,7 +127,7 @@ def test_the_state_is_the_pose_of_the_block(robot, task):
 
 
 @pytest.mark.parametrize("mode", ["sync", "async"])
-@pytest.mark.parametrize(("kind", "key"), [("state", "object"), ("cloud", "cloud")])
+@pytest.mark.parametrize(("kind", "key"), [("state", "object"), ("task", "cloud")])
 def test_a_vector_of_environments_equals_single_ones(robot, task, mode, kind, key):
     options = {"robot": robot, "task": task, "observation": kind}
     actions = np.array([[0.1, -0.05], [-0.2, 0.15]])
@@ -154,3 +155,53 @@ def test_a_vector_of_environments_equals_single_ones(robot, task, mode, kind, ke
 def test_an_option_out_of_range_is_refused(robot, task, options):
     with pytest.raises(ConfigError, match="render_every >= 1"):
         make(robot, task, **options)
+
+
+@pytest.mark.filterwarnings("ignore:.*Box observation space.*infinity:UserWarning")
+def test_gymnasiums_own_checks_pass_for_images_and_proprioception(
+    seeing_robot, image_task, robot, state_task
+):
+    check_env(make(seeing_robot, image_task), skip_render_check=True)
+    check_env(make(robot, state_task), skip_render_check=True)
+
+
+def test_an_image_task_observes_what_its_cloud_node_would_give(seeing_robot, image_task):
+    env = make(seeing_robot, image_task)
+    observation, info = env.reset(seed=3)
+    camera = seeing_robot.camera("color")
+    expected = sight_maker(image_task, seeing_robot).of_pixels(env.episode.colour(camera))
+    np.testing.assert_array_equal(observation["image"], expected)
+    assert info["frame_is_new"]
+    assert set(observation) == {"proprio", "image"}
+
+
+def test_the_episode_is_the_same_whatever_is_observed(
+    robot, task, seeing_robot, image_task, state_task
+):
+    traces = [
+        play(make(*each), 6, seed=4)
+        for each in ((robot, task), (seeing_robot, image_task), (robot, state_task))
+    ]
+    for step in range(7):
+        poses = {trace[step][2]["object_pose"].tobytes() for trace in traces}
+        assert len(poses) == 1
+
+
+def test_images_repeat_for_a_seed_and_only_looked_at_frames_are_rendered(seeing_robot, image_task):
+    every = play(make(seeing_robot, image_task), 5, seed=2)
+    some = play(make(seeing_robot, image_task, render_every=4), 5, seed=2)
+    new = [info["frame_is_new"] for _, _, info in some]
+    assert new == [True, False, False, True, True, False]
+    for is_new, (full, _, _), (sparse, _, _) in zip(new, every, some, strict=True):
+        assert np.array_equal(full["image"], sparse["image"]) == is_new
+
+
+def test_proprioception_alone_is_a_cloud_of_no_points(robot, state_task):
+    observation, _ = make(robot.model_copy(update={"cameras": ()}), state_task).reset(seed=0)
+    assert observation["cloud"].shape == (0, 3)
+    assert observation["proprio"].shape == (3 + len(robot.joints),)
+
+
+def test_an_image_task_needs_a_colour_camera(robot, image_task):
+    with pytest.raises(ConfigError, match="of kind color"):
+        make(robot, image_task)

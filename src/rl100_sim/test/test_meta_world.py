@@ -114,7 +114,7 @@ def test_exactly_those_coordinates_of_the_goal_that_differ_are_told(name):
 def test_a_cloud_is_in_the_crop_above_the_table(name):
     env = MetaWorldEnv(name, observation="cloud", n_points=128)
     observation, info = env.reset(seed=1)
-    assert info["cloud_is_new"]
+    assert info["frame_is_new"]
     assert observation["proprio"].shape == (PROPRIO[name][1],)
     assert observation["cloud"].shape == (128, 3)
     assert observation["cloud"].dtype == np.float32
@@ -174,7 +174,7 @@ def test_the_time_limit_truncates_and_its_frame_is_rendered():
     steps = [env.step(np.zeros(4)) for _ in range(5)]
     assert [step[3] for step in steps] == [False] * 4 + [True]
     assert not any(step[2] for step in steps)
-    assert [step[4]["cloud_is_new"] for step in steps] == [False] * 4 + [True]
+    assert [step[4]["frame_is_new"] for step in steps] == [False] * 4 + [True]
 
 
 def test_only_frames_up_to_a_decision_are_rendered_and_are_the_same():
@@ -218,7 +218,7 @@ def test_an_episode_of_the_pool_is_that_of_one_environment(observation, processe
         observed, _ = env.reset(seed=rollout.seed)
         for decision in range(3):
             np.testing.assert_array_equal(rollout.proprio[decision][-1], observed["proprio"])
-            np.testing.assert_array_equal(rollout.clouds[decision][-1], observed["cloud"])
+            np.testing.assert_array_equal(rollout.visual[decision][-1], observed["cloud"])
             for action in chunk_of(rollout.seed, decision)[: rollout.periods[decision]]:
                 observed, *_ = env.step(action)
 

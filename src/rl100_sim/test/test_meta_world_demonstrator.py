@@ -52,8 +52,8 @@ def test_frames_are_one_more_than_actions_80_times_a_second(env):
     count = len(demonstration)
     assert demonstration.actions.shape == (count, 4)
     assert demonstration.proprio.shape == (count + 1, 9)
-    assert demonstration.clouds.shape == (count + 1, 0, 3)
-    for array in (demonstration.actions, demonstration.proprio, demonstration.clouds):
+    assert demonstration.visual.shape == (count + 1, 0, 3)
+    for array in (demonstration.actions, demonstration.proprio, demonstration.visual):
         assert array.dtype == np.float32
     assert demonstration.stamps_ns.dtype == np.int64
     np.testing.assert_array_equal(demonstration.stamps_ns, np.arange(count + 1) * 12_500_000)
@@ -100,7 +100,7 @@ def test_an_exact_hand_changes_nothing():
 def test_clouds_are_recorded_every_period():
     task = MetaWorldTask("push-v3", max_periods=4)
     env = MetaWorldEnv(task, observation="cloud", n_points=64)
-    clouds = demonstrate(env, 0, level=0.2).clouds
+    clouds = demonstrate(env, 0, level=0.2).visual
     assert clouds.shape == (5, 64, 3)
     assert len({cloud.tobytes() for cloud in clouds}) == 5
 

@@ -44,7 +44,7 @@ def test_an_episode_of_the_pool_is_that_of_one_environment(make_env):
     observation, _ = env.reset(seed=7)
     frames, rewards, executed = [observation] * N_OBS, [], []
     for decision in range(3):
-        np.testing.assert_array_equal(rollout.clouds[decision][-1], frames[-1]["cloud"])
+        np.testing.assert_array_equal(rollout.visual[decision][-1], frames[-1]["cloud"])
         np.testing.assert_array_equal(
             rollout.proprio[decision], np.stack([f["proprio"] for f in frames[-N_OBS:]])
         )
@@ -63,7 +63,7 @@ def test_an_episode_of_the_pool_is_that_of_one_environment(make_env):
     flat = rollout.executed.reshape(-1, 2)
     np.testing.assert_array_equal(flat[:20], executed)
     assert not flat[20:].any()
-    np.testing.assert_array_equal(rollout.clouds[-1][-1], frames[-1]["cloud"])
+    np.testing.assert_array_equal(rollout.visual[-1][-1], frames[-1]["cloud"])
 
 
 @pytest.mark.sim
@@ -73,7 +73,7 @@ def test_processes_and_environments_change_nothing_but_the_time(make_env):
     two = {r.seed: r for r in play(make_env, seeds, envs=3, processes=2)}
     assert one.keys() == two.keys() == set(seeds)
     for seed in seeds:
-        np.testing.assert_array_equal(one[seed].clouds, two[seed].clouds)
+        np.testing.assert_array_equal(one[seed].visual, two[seed].visual)
         np.testing.assert_array_equal(one[seed].executed, two[seed].executed)
 
 
@@ -88,3 +88,16 @@ def test_what_an_environment_raises_is_raised_here(make_env):
         pytest.raises(ValueError, match="shape"),
     ):
         next(pool.run([1], shapeless))
+
+
+@pytest.mark.sim
+def test_images_travel_from_the_processes_as_bytes(seeing_robot, image_task):
+    make_env = partial(PushTEnv, seeing_robot, image_task.model_copy(update={"time_limit": 1.0}))
+    shape = {"envs": 2, "processes": 2, "n_obs": N_OBS, "n_chunk": N_CHUNK}
+    with rollout_pool(make_env, **shape) as pool:
+        rollouts = list(pool.run(range(2), decide, every_frame=True))
+    for rollout in rollouts:
+        observation, _ = make_env().reset(seed=rollout.seed)
+        np.testing.assert_array_equal(rollout.visual[0], [observation["image"]] * N_OBS)
+        assert rollout.visual.dtype == rollout.frames.visual.dtype == np.uint8
+        assert rollout.frames.visual.shape == (rollout.steps + 1, 96, 96, 3)

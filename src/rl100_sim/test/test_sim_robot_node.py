@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
-from geometry_msgs.msg import Pose, TwistStamped
+from geometry_msgs.msg import Pose, TransformStamped, TwistStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
@@ -22,7 +22,7 @@ from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.nodes.command_gate import CommandGateNode
 from rl100_policy.ros.conversions import trajectory_message, twist_message
-from rl100_policy.ros.qos import COMMAND, EVENT, SENSOR
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
 from rl100_sim.demonstrator import ScriptedPusher
 from rl100_sim.nodes.sim_robot import SimRobotNode
@@ -258,3 +258,28 @@ def test_real_time_goes_on_by_itself_and_a_reset_moves_the_clock_forward():
             ROBOT.camera().fx,
         )
         assert person.images[0].encoding == "16UC1"
+
+
+def test_every_camera_of_the_description_is_published_with_the_stamp_of_the_joint_state():
+    paths = {**PATHS, "robot_config": CONFIG / "robots" / "panda_rgb.yaml"}
+    colour = load_robot(paths["robot_config"]).camera("color")
+    with isolated_ros(**paths, lockstep=False, real_time_factor=5.0):
+        person = Person(limit=0)
+        images, infos, poses = [], [], []
+        for kind, topic, kept in (
+            (Image, colour.topic, images),
+            (CameraInfo, colour.info_topic, infos),
+        ):
+            person.create_subscription(kind, topic, kept.append, SENSOR)
+        person.create_subscription(TransformStamped, "camera/extrinsics", poses.append, LATCHED)
+        with spinning(SimRobotNode(), person) as spin_until:
+            call(spin_until, person.reset, ResetSim.Request(seed=1))
+            call(spin_until, person.run, SetBool.Request(data=True))
+            assert spin_until(lambda: len(images) >= 3 and len(person.images) >= 3 and poses)
+    assert (images[0].encoding, images[0].height, images[0].width) == ("rgb8", 96, 128)
+    assert images[0].header.frame_id == infos[0].header.frame_id == colour.optical_frame
+    of_joints, of_images = (
+        [messages.stamp_ns(each.header.stamp) for each in kept] for kept in (person.joints, images)
+    )
+    assert set(of_joints[:2]) <= set(of_images)
+    assert [each.child_frame_id for each in poses] == [ROBOT.camera().optical_frame]

@@ -16,13 +16,13 @@ class WindowBatch:
     """Observation windows and the action chunks that followed them.
 
     Attributes:
-        cloud: What was seen, as ``DiffusionPolicy`` takes it: [U, n_obs, N, 3] float32, base frame
-            [m], points in random order; or pixels, or no points.
+        visual: What was seen, as ``DiffusionPolicy`` takes it: [U, n_obs, N, 3] float32, base
+            frame [m], points in random order; or pixels, or no points.
         proprio: [U, n_obs, d_q] float32, SI units.
         actions: [U, n_c, d_a] float32, SI units of the action space.
     """
 
-    cloud: Tensor
+    visual: Tensor
     proprio: Tensor
     actions: Tensor
 
@@ -32,13 +32,13 @@ class ChainBatch:
     """Denoising chains and the observations that they were drawn at.
 
     Attributes:
-        cloud: Observation windows, [D, n_obs, N, 3] float32, base frame [m].
+        visual: What was seen, like that of a :class:`WindowBatch`, [D, n_obs, ...].
         proprio: [D, n_obs, d_q] float32, SI units.
         latents: [D, K + 1, n_c, d_a], x_T first, unclamped, normalised action units.
         log_probs: Log-density of the transitions when they were drawn, [D, K], nat.
     """
 
-    cloud: Tensor
+    visual: Tensor
     proprio: Tensor
     latents: Tensor
     log_probs: Tensor
@@ -60,9 +60,9 @@ class DecisionBatch:
     """Decisions of a policy with what came of them; trajectories one after the other in time.
 
     Attributes:
-        cloud: Observation windows, [D, n_obs, N, 3] float32, base frame [m].
+        visual: What was seen, like that of a :class:`WindowBatch`, [D, n_obs, ...].
         proprio: [D, n_obs, d_q] float32, SI units.
-        next_cloud: What was seen after each decision, like cloud.
+        next_visual: What was seen after each decision, like visual.
         next_proprio: Like proprio.
         latents: Denoising chain of each decision, [D, K + 1, n_c, d_a], x_T first, unclamped,
             normalised action units.
@@ -72,9 +72,9 @@ class DecisionBatch:
         ends: The next row is of another trajectory, or there is none, [D] bool.
     """
 
-    cloud: Tensor
+    visual: Tensor
     proprio: Tensor
-    next_cloud: Tensor
+    next_visual: Tensor
     next_proprio: Tensor
     latents: Tensor
     log_probs: Tensor
@@ -89,7 +89,7 @@ class DecisionBatch:
     @property
     def chains(self) -> ChainBatch:
         """How they were made, without what came of them."""
-        return ChainBatch(self.cloud, self.proprio, self.latents, self.log_probs)
+        return ChainBatch(self.visual, self.proprio, self.latents, self.log_probs)
 
 
 @dataclass(frozen=True)

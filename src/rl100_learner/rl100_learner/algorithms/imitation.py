@@ -77,7 +77,7 @@ def update(
         terms are without their weights, and 0 without a head or a weight.
     """
     policy = state.policy
-    encoding = policy.encode_window(batch.cloud, batch.proprio, generator)
+    encoding = policy.encode_window(batch.visual, batch.proprio, generator)
     denoising = denoising_loss(
         policy,
         encoding.condition.repeat(config.draws, 1),
@@ -86,7 +86,7 @@ def update(
     )
     weights = auxiliary_weights(config, state.step)
     auxiliary = auxiliary_loss(
-        policy, encoding, batch.cloud, batch.proprio, weights, config.chamfer_points
+        policy, encoding, batch.visual, batch.proprio, weights, config.chamfer_points
     )
     loss = denoising + auxiliary.total
     state.optimizer.zero_grad()

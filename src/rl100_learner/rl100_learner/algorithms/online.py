@@ -80,12 +80,12 @@ class Seen:
 
     Attributes:
         decisions: One that begins at every period, encoded by ``OnlineState.features``.
-        cloud: Observation windows that were drawn from them, as of a ``DecisionBatch``, [S, ...].
+        visual: Observation windows that were drawn from them, as of a ``DecisionBatch``, [S, ...].
         proprio: [S, n_obs, d_q].
     """
 
     decisions: EncodedDecisions
-    cloud: Tensor
+    visual: Tensor
     proprio: Tensor
 
 
@@ -186,8 +186,8 @@ def update(
 
 def _encoded(features: DiffusionPolicy, batch: DecisionBatch) -> ValueBuffer:
     return ValueBuffer(
-        encode_windows(features, batch.cloud, batch.proprio),
-        encode_windows(features, batch.next_cloud, batch.next_proprio),
+        encode_windows(features, batch.visual, batch.proprio),
+        encode_windows(features, batch.next_visual, batch.next_proprio),
         batch.rewards,
         batch.discounts,
         batch.ends,
@@ -219,13 +219,13 @@ def _draw(
 ) -> tuple[ChainBatch, Tensor]:
     """Chains of the policy as it is now, and their advantages by Q, [S M]."""
     draws = config.replay.draws
-    own = encode_windows(state.policy, seen.cloud, seen.proprio)
+    own = encode_windows(state.policy, seen.visual, seen.proprio)
     chain = proximal.draw_chains(state.policy, own.repeat_interleave(draws, dim=0), generator)
-    frozen = encode_windows(state.features, seen.cloud, seen.proprio)
+    frozen = encode_windows(state.features, seen.visual, seen.proprio)
     actions = chain.latents[:, -1].clamp(-1.0, 1.0)
     worth = state.q(frozen.repeat_interleave(draws, dim=0), actions).mean(dim=0)
     chains = ChainBatch(
-        seen.cloud.repeat_interleave(draws, dim=0),
+        seen.visual.repeat_interleave(draws, dim=0),
         seen.proprio.repeat_interleave(draws, dim=0),
         chain.latents,
         chain.log_probs,

@@ -32,7 +32,7 @@ the loss because of them."""
 
 _MEANS = ("loss", "auxiliary", "kl", "clipped")
 """Metrics of which the mean over an epoch is told."""
-_ROWS_PER_PASS = 512
+_ROWS_PER_PASS, _IMAGE_ROWS_PER_PASS = 512, 32
 """Observation windows encoded at a time where no gradient is needed; bounds memory."""
 
 
@@ -102,10 +102,10 @@ def improve(
     def condition_of(rows: Tensor) -> tuple[Tensor, Tensor]:
         if frozen is not None:
             return frozen[rows], frozen.new_zeros(())
-        cloud, proprio = batch.cloud[rows], batch.proprio[rows]
-        encoding = policy.encode_window(cloud, proprio)
+        visual, proprio = batch.visual[rows], batch.proprio[rows]
+        encoding = policy.encode_window(visual, proprio)
         auxiliary = auxiliary_loss(
-            policy, encoding, cloud, proprio, config.auxiliary, config.chamfer_points
+            policy, encoding, visual, proprio, config.auxiliary, config.chamfer_points
         )
         return encoding.condition, auxiliary.total
 
@@ -175,15 +175,14 @@ def draw_chains(policy: DiffusionPolicy, condition: Tensor, generator: torch.Gen
 @torch.no_grad()
 def encode_all(policy: DiffusionPolicy, batch: ChainBatch | DecisionBatch) -> Tensor:
     """Conditions of all observation windows of a batch, [D, d_c], without a gradient."""
-    return encode_windows(policy, batch.cloud, batch.proprio)
+    return encode_windows(policy, batch.visual, batch.proprio)
 
 
 @torch.no_grad()
-def encode_windows(policy: DiffusionPolicy, cloud: Tensor, proprio: Tensor) -> Tensor:
+def encode_windows(policy: DiffusionPolicy, visual: Tensor, proprio: Tensor) -> Tensor:
     """Conditions of many windows, a bounded number at a time. Arguments as ``policy.encode``."""
-    parts = zip(
-        torch.split(cloud, _ROWS_PER_PASS), torch.split(proprio, _ROWS_PER_PASS), strict=True
-    )
+    rows = _IMAGE_ROWS_PER_PASS if visual.dtype == torch.uint8 else _ROWS_PER_PASS
+    parts = zip(torch.split(visual, rows), torch.split(proprio, rows), strict=True)
     return torch.cat([policy.encode(*part) for part in parts])
 
 

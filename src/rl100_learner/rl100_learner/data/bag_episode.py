@@ -2,8 +2,8 @@
 """One episode from its bag, by the code that serves the live robot.
 
 Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a camera
-frame from which no cloud can be made counts as missing; any other message that a live node would
-refuse is skipped, and counted in the notes; periods at the beginning and end in which nobody was
+frame that cannot be used counts as missing; any other message that a live node would refuse is
+skipped, and counted in the notes; periods at the beginning and end in which nobody was
 in command are not part of the episode; if the stretch does not reach the end of the episode, its
 outcome is unlabelled, because the outcome was given to an end that is not in it.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,20 +32,20 @@ from rl100_learner.data.streams import (
 )
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.reading import read_messages, read_metadata
+from rl100_policy.bags.reading import BagMessage, read_messages, read_metadata
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.observation import proprioception
-from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.observation import Visual, proprioception
 from rl100_policy.core.point_cloud import Intrinsics
+from rl100_policy.core.sight import sight_maker
 
 JOINTS = "joint_states"
 EXTRINSICS = "camera/extrinsics"
 COMMANDS = "gate/command"
 
-Floats = NDArray[np.float32]
+_NOTHING: Visual = np.zeros((0, 3), np.float32)
 
 
 @dataclass(frozen=True)
@@ -57,18 +58,26 @@ class ReadEpisode:
 
 
 @dataclass(frozen=True)
+class _View:
+    """How a camera saw an episode; what its frames need not know is None."""
+
+    intrinsics: Intrinsics | None = None
+    t_base_camera: NDArray[np.float64] | None = None
+    """[4, 4], optical frame in the base frame."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class _Streams:
     """What one bag holds, each by header stamp in its order."""
 
     positions: dict[int, NDArray[np.float64]]
     """[n_joints], rad."""
     frames: dict[int, Any]
-    """sensor_msgs/Image, or PointCloud2 of a camera that delivers points."""
+    """sensor_msgs/Image, or PointCloud2 of a camera that delivers points; where there is no camera
+    the joint positions."""
     commands: ExecutedActions
-    intrinsics: Intrinsics | None
-    """None of a camera that delivers points."""
-    t_base_camera: NDArray[np.float64]
-    """[4, 4], optical frame in the base frame."""
+    view: _View
     notes: tuple[str, ...]
     """What was skipped or made up for, for people."""
 
@@ -79,18 +88,21 @@ class EpisodeReader:
     def __init__(
         self, task: TaskConfig, robot: RobotConfig, *, accept_other_setup: bool = False
     ) -> None:
-        """Prepare the kinematics; the first camera of the robot is the one that is read.
+        """Prepare the kinematics, and choose the camera that the task is seen with.
 
         Args:
             task: What the policy sees and does.
             robot: The arm.
             accept_other_setup: Read bags recorded with another ``RobotConfig.setup`` too, as if
                 they had been recorded with this one.
+
+        Raises:
+            ConfigError: If the robot has no such camera.
         """
         self._task, self._robot = task, robot
         self._accept_other_setup = accept_other_setup
-        self._camera = robot.camera()
-        self._maker = CloudMaker(self._camera, task, robot.base_frame)
+        self._maker = sight_maker(task, robot)
+        self._camera = self._maker.camera if self._maker else None
         self._kinematics = ArmKinematics(robot)
         self._period_ns = round(robot.control_period * 1e9)
 
@@ -136,74 +148,91 @@ class EpisodeReader:
     def _streams(self, folder: Path, metadata: EpisodeMetadata) -> _Streams:
         camera, end_ns = self._camera, metadata.end_ns
         skipped: Counter[str] = Counter()
-        infos = [camera.info_topic] if camera.kind == "depth" else []
+        seen = [camera.topic] if camera else []
         bag = read_messages(
             folder,
-            [JOINTS, camera.topic, *infos, EXTRINSICS, COMMANDS],
+            [JOINTS, *seen, *self._view_topics(), COMMANDS],
             on_malformed=lambda topic, _: skipped.update([topic]),
         )
-        pose, bad = recorded_camera_pose(bag[EXTRINSICS], camera, self._robot.base_frame)
-        skipped[EXTRINSICS] += bad
-        intrinsics = None
-        for topic in infos:
-            intrinsics, bad = recorded_intrinsics(bag[topic], camera.optical_frame)
-            skipped[topic] += bad
+        view = self._view(bag, skipped)
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad
         notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
-        if pose is None:
-            pose = pose_from_xyz_rpy(camera.xyz, camera.rpy)
-            notes.append(f"no {EXTRINSICS}: the camera pose of the robot description is used")
+        notes += view.notes
         notes += [f"taken in spite of {each}" for each in self._other_setup(metadata)]
         return _Streams(
             positions=positions,
-            frames=by_stamp(bag[camera.topic], end_ns),
+            frames=by_stamp(bag[camera.topic], end_ns) if camera else positions,
             commands=executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action),
-            intrinsics=intrinsics,
-            t_base_camera=pose,
+            view=view,
             notes=tuple(notes),
         )
 
+    def _view_topics(self) -> list[str]:
+        """Topics without which the frames of the camera mean nothing."""
+        if self._camera is None or self._camera.kind == "color":
+            return []
+        return [EXTRINSICS, *([self._camera.info_topic] if self._camera.kind == "depth" else [])]
+
+    def _view(self, bag: Mapping[str, Sequence[BagMessage]], skipped: Counter[str]) -> _View:
+        camera, topics = self._camera, self._view_topics()
+        if camera is None or not topics:
+            return _View()
+        pose, bad = recorded_camera_pose(bag[EXTRINSICS], camera, self._robot.base_frame)
+        skipped[EXTRINSICS] += bad
+        intrinsics = None
+        if camera.info_topic in topics:
+            topic = camera.info_topic
+            intrinsics, bad = recorded_intrinsics(bag[topic], camera.optical_frame)
+            skipped[topic] += bad
+        if pose is not None:
+            return _View(intrinsics, pose)
+        note = f"no {EXTRINSICS}: the camera pose of the robot description is used"
+        return _View(intrinsics, pose_from_xyz_rpy(camera.xyz, camera.rpy), (note,))
+
     def _joined(self, folder: Path, metadata: EpisodeMetadata, streams: _Streams) -> ReadEpisode:
-        clouds, unusable = self._clouds(streams)
-        joint_ns, cloud_ns = _stamps(streams.positions), _stamps(clouds)
+        seen, unusable = self._seen(streams)
+        joint_ns, seen_ns = _stamps(streams.positions), _stamps(seen)
         commands = streams.commands
-        stretch = align(joint_ns, cloud_ns, commands.stamps_ns, self._period_ns)
+        stretch = align(joint_ns, seen_ns, commands.stamps_ns, self._period_ns)
         if len(stretch.commands) == 0:
             raise BagError(
                 f"no action has an observation before and after it: {len(joint_ns)} joint states, "
-                f"{len(streams.frames)} camera frames of which {unusable} give no cloud, "
+                f"{len(streams.frames)} frames of which {unusable} cannot be used, "
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
-        positions, frames = list(streams.positions.values()), list(clouds.values())
+        positions, frames = list(streams.positions.values()), list(seen.values())
         observed, tool = self._task.observation, self._kinematics.tool_position
         proprio = [proprioception(observed, positions[index], tool) for index in stretch.joints]
         episode = Episode(
             id=metadata.episode_id,
             outcome=metadata.outcome.value if stretch.reaches_end else "unlabelled",
-            clouds=np.stack([frames[index] for index in stretch.frames]),
+            visual=np.stack([frames[index] for index in stretch.frames]),
             proprio=np.stack(proprio),
             actions=commands.actions[stretch.commands],
-            stamps_ns=cloud_ns[stretch.frames],
+            stamps_ns=seen_ns[stretch.frames],
             source_sha256=_file_hash(bag_file(folder)),
         )
         return ReadEpisode(episode, _notes(metadata, streams, stretch, unusable))
 
-    def _clouds(self, streams: _Streams) -> tuple[dict[int, Floats], int]:
-        """Clouds of the frames that commands refer to, by stamp; and how many frames give none."""
+    def _seen(self, streams: _Streams) -> tuple[dict[int, Visual], int]:
+        """What was seen when commands were given, by stamp; and how many frames are unusable."""
         frame_ns, command_ns = _stamps(streams.frames), streams.commands.stamps_ns
         grid = np.union1d(command_ns, command_ns + self._period_ns)
         wanted = np.unique(nearest_index(frame_ns, grid, self._period_ns // 2))
-        clouds: dict[int, Floats] = {}
+        seen: dict[int, Visual] = {}
         unusable = 0
         for stamp in frame_ns[wanted[wanted >= 0]].tolist():
             try:
-                clouds[stamp] = self._maker.make(
-                    streams.frames[stamp], streams.intrinsics, streams.t_base_camera
-                )
+                seen[stamp] = self._look(streams.frames[stamp], streams.view)
             except ObservationError:
                 unusable += 1
-        return clouds, unusable
+        return seen, unusable
+
+    def _look(self, frame: Any, view: _View) -> Visual:
+        if self._maker is None:
+            return _NOTHING
+        return self._maker.make(frame, view.intrinsics, view.t_base_camera)
 
 
 def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
@@ -230,7 +259,7 @@ def _notes(
     """What is known to be missing from the episode, for people."""
     notes = [*metadata.degraded_reasons, *streams.notes]
     if unusable:
-        notes.append(f"{unusable} camera frames give no cloud")
+        notes.append(f"{unusable} camera frames cannot be used")
     if stretch.left_out:
         notes.append(f"{stretch.left_out} control periods beside the longest gap-free stretch")
     return tuple(notes)

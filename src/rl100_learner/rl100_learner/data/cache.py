@@ -26,7 +26,17 @@ from rl100_learner.data.episode import Episode
 from rl100_policy.bags import reading
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.metadata import config_hash
-from rl100_policy.core import geometry, kinematics, messages, observation, point_cloud
+from rl100_policy.core import (
+    geometry,
+    image,
+    kinematics,
+    messages,
+    observation,
+    observed_cloud,
+    observed_image,
+    point_cloud,
+    sight,
+)
 from rl100_policy.core.config import RobotConfig, TaskConfig, resolve_uri
 from rl100_policy.core.errors import BagError
 
@@ -36,17 +46,21 @@ _CODE: tuple[ModuleType, ...] = (
     streams,
     reading,
     geometry,
+    image,
     kinematics,
     messages,
     observation,
+    observed_cloud,
+    observed_image,
     point_cloud,
+    sight,
 )
 """Modules whose change changes the tensors."""
 
 _TAIL_BYTES = 65536
 """The end of an MCAP file holds its index: times, sizes and counts of everything in it."""
 
-_ARRAYS = ("clouds", "proprio", "actions", "stamps_ns")
+_ARRAYS = ("visual", "proprio", "actions", "stamps_ns")
 
 
 class EpisodeCache:

@@ -162,6 +162,6 @@ def _laid_out(recorded: EpisodeDecisions, n_obs: int, gamma: float) -> tuple[Ten
 
 
 def _windows(episode: Episode, rows: NDArray[np.int64], n_obs: int) -> tuple[Tensor, Tensor]:
-    """Clouds and proprioception of the windows that end at some rows; the first frame repeats."""
+    """What the windows that end at some rows hold; the first frame repeats."""
     frames = np.maximum(rows[:, None] + np.arange(1 - n_obs, 1), 0)
-    return torch.from_numpy(episode.clouds[frames]), torch.from_numpy(episode.proprio[frames])
+    return torch.from_numpy(episode.visual[frames]), torch.from_numpy(episode.proprio[frames])

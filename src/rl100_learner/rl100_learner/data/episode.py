@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.observation import Visual
 
 Outcome = Literal["success", "failure", "unlabelled"]
 
@@ -19,14 +20,16 @@ Outcome = Literal["success", "failure", "unlabelled"]
 class Episode:
     """Observations and executed actions of one episode.
 
-    Row t of ``clouds``, ``proprio`` and ``stamps_ns`` is the observation at the start of control
+    Row t of ``visual``, ``proprio`` and ``stamps_ns`` is the observation at the start of control
     period t; row t of ``actions`` is what was executed during [stamps_ns[t], stamps_ns[t + 1]).
     The last observation has no action.
 
     Attributes:
         id: Episode id, unique among all bags.
         outcome: What the person watching said.
-        clouds: [T + 1, N, 3] float32, robot base frame [m]; fewer distinct points are tiled to N.
+        visual: What was seen: points, [T + 1, N, 3] float32, robot base frame [m], fewer distinct
+            ones tiled to N; or pixels, [T + 1, H, W, 3] uint8, red, green, blue; or nothing,
+            [T + 1, 0, 3] float32.
         proprio: [T + 1, d_q] float32, SI units; the first three numbers are the tool position,
             base frame [m].
         actions: [T, d_a] float32, SI units of the action space (m/s, rad/s, rad).
@@ -41,7 +44,7 @@ class Episode:
 
     id: str
     outcome: Outcome
-    clouds: NDArray[np.float32]
+    visual: Visual
     proprio: NDArray[np.float32]
     actions: NDArray[np.float32]
     stamps_ns: NDArray[np.int64]
@@ -50,8 +53,9 @@ class Episode:
     def __post_init__(self) -> None:
         """Check the invariants above once, so that nothing downstream has to."""
         n_frames = len(self.actions) + 1
+        of_visual = (4, np.uint8) if self.visual.dtype == np.uint8 else (3, np.float32)
         shapes: dict[str, tuple[NDArray[Any], int, type[np.generic]]] = {
-            "clouds": (self.clouds, 3, np.float32),
+            "visual": (self.visual, *of_visual),
             "proprio": (self.proprio, 2, np.float32),
             "actions": (self.actions, 2, np.float32),
             "stamps_ns": (self.stamps_ns, 1, np.int64),
@@ -86,6 +90,6 @@ class Episode:
         if self.source_sha256:
             return self.source_sha256
         sha = hashlib.sha256(self.outcome.encode())
-        for array in (self.clouds, self.proprio, self.actions, self.stamps_ns):
+        for array in (self.visual, self.proprio, self.actions, self.stamps_ns):
             sha.update(np.ascontiguousarray(array).tobytes())
         return sha.hexdigest()

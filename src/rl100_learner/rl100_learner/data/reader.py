@@ -76,6 +76,7 @@ def load_episodes(
 
     Raises:
         BagError: If there is no usable episode at all; says why for each bag.
+        ConfigError: If the robot has no camera that the task can be seen with.
     """
     index = read_index(bags)
     entries = [

@@ -16,7 +16,13 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_policy.core.errors import BagError
 
-_ARRAYS = ("clouds", "proprio", "actions", "stamps_ns")
+_ARRAYS = {
+    "clouds": "visual",
+    "proprio": "proprio",
+    "actions": "actions",
+    "stamps_ns": "stamps_ns",
+}
+"""Array of the file by its name, and the field that it is of an episode."""
 
 
 def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
@@ -36,8 +42,8 @@ def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
             source_sha256=np.array([episode.source_sha256 for episode in episodes]),
             periods=np.array([len(episode) for episode in episodes]),
             **{
-                name: np.concatenate([getattr(episode, name) for episode in episodes])
-                for name in _ARRAYS
+                name: np.concatenate([getattr(episode, of_episode) for episode in episodes])
+                for name, of_episode in _ARRAYS.items()
             },
         )
 
@@ -62,7 +68,7 @@ def load_stored_episodes(path: Path) -> list[Episode]:
                 id=str(held["id"][index]),
                 outcome=str(held["outcome"][index]),  # type: ignore[arg-type]
                 source_sha256=str(held["source_sha256"][index]),
-                **{name: parts[name][index] for name in _ARRAYS},
+                **{of_episode: parts[name][index] for name, of_episode in _ARRAYS.items()},
             )
             for index in range(len(held["periods"]))
         ]

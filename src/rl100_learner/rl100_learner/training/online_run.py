@@ -157,7 +157,7 @@ class _Run:
     episodes: int = 0
     periods: int = 0
     latest: list[tuple[torch.Tensor, torch.Tensor]] = field(default_factory=list)
-    """Observation windows of the latest iterations: clouds and proprioception."""
+    """Observation windows of the latest iterations: what was seen, and proprioception."""
     best: _Best | None = None
     returned: int = 0
     """Times that learning went back to the best policy."""
@@ -222,9 +222,9 @@ class _Run:
     def _seen(self, state: OnlineState, found: Collected, generator: torch.Generator) -> Seen:
         config = self.settings.online
         windows = build_windows(found.recorded, state.features.config)
-        some = windows.sample(config.replay.states, windows.clouds.shape[1], generator)
+        some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
         decisions = encode_decisions(state.features, found.recorded, config.gamma)
-        return Seen(decisions, some.cloud, some.proprio)
+        return Seen(decisions, some.visual, some.proprio)
 
     def _learn(
         self,
@@ -254,8 +254,8 @@ class _Run:
         metrics: dict[str, float] = {}
         if student.step >= int(share * config.steps):
             return metrics
-        clouds, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
-        conditions = encode_windows(student.policy, clouds, proprio)
+        visual, proprio = (torch.cat(parts) for parts in zip(*self.latest, strict=True))
+        conditions = encode_windows(student.policy, visual, proprio)
         while student.step < int(share * config.steps):
             rows = torch.randint(len(conditions), (config.windows,), generator=generator)
             metrics = distillation.update(student, conditions[rows], generator, config)
@@ -278,7 +278,7 @@ class _Run:
     def _remember(self, found: Collected) -> None:
         self.episodes += found.episodes
         self.periods += found.periods
-        newest = (found.batch.cloud, found.batch.proprio)
+        newest = (found.batch.visual, found.batch.proprio)
         self.latest = [*self.latest, newest][-self.settings.distil_on :]
 
     def _save(
@@ -308,6 +308,6 @@ class _Run:
         generator.set_state(saved["generator"])
         self.seconds, self.episodes = saved["seconds"], saved["episodes"]
         self.periods = saved["periods"]
-        self.latest = [(cloud, proprio) for cloud, proprio in saved["latest"]]
+        self.latest = [(visual, proprio) for visual, proprio in saved["latest"]]
         self.best = None if saved["best"] is None else _Best(**saved["best"])
         self.returned = saved["returned"]

@@ -36,6 +36,7 @@ from rl100_policy.core.policy_config import (
     preset,
 )
 from rl100_policy.core.policy_version import BagReference, read_manifest, write_version
+from rl100_policy.core.sight import observation_size
 
 CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"
 
@@ -73,11 +74,7 @@ def policy_config_for(
             raise ConfigError(
                 f"task {task.name!r} needs the description of the robot that does it"
             )
-        observation = ObservationSize(
-            n_obs=task.observation.n_obs,
-            n_points=task.observation.n_points,
-            proprio_dim=task.observation.proprio_dim(len(robot.joints)),
-        )
+        observation = observation_size(task, robot)
         dim = task.action.dim
     made = preset(settings.preset, observation, ActionSize(n_chunk=settings.n_chunk, dim=dim))
     return choose(made, settings.diffusion, settings.network)
@@ -298,7 +295,7 @@ def _fresh_policy(config: PolicyConfig, windows: WindowSet, seed: int) -> Diffus
             seed
         )  # layers initialise themselves from the global generator; it is restored afterwards
         policy = DiffusionPolicy(config)
-    policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.clouds)
+    policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.visual)
     return policy
 
 

@@ -36,7 +36,7 @@ def encode_decisions(
         ConfigError: If there are no episodes, or one does not fit the policy.
     """
     windows = build_windows(episodes, policy.config)
-    every_point = windows.clouds.shape[1]
+    every_point = policy.config.observation.n_points
     generator = torch.Generator().manual_seed(0)  # orders points, which the encoder does not see
     features = encode_frames(policy, windows, every_point, 1, generator)[0]
     n_obs, n_chunk = policy.config.observation.n_obs, policy.config.action.n_chunk

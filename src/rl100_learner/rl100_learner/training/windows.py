@@ -23,6 +23,8 @@ from rl100_policy.core.policy_config import PolicyConfig
 
 FRAMES_PER_PASS = 512
 """Frames encoded at a time; bounds memory."""
+IMAGES_PER_PASS = 64
+"""The same of images, which become 16 times as large in a ResNet's first layer alone."""
 
 
 @dataclass(frozen=True)
@@ -30,14 +32,15 @@ class WindowSet:
     """All windows of a set of episodes, as indices into frames stored once.
 
     Attributes:
-        clouds: Frames of all episodes one after the other, [F, N, 3], base frame [m].
+        visual: What was seen in the frames of all episodes one after the other: [F, N, 3] float32
+            points, base frame [m]; [F, H, W, 3] uint8 pixels; or [F, 0, 3].
         proprio: [F, d_q], SI units.
         actions: Actions of all episodes one after the other, [A, d_a], SI units.
-        frame_rows: Rows of ``clouds`` and ``proprio`` per window, oldest first, [W, n_obs] int64.
+        frame_rows: Rows of ``visual`` and ``proprio`` per window, oldest first, [W, n_obs] int64.
         action_rows: Rows of ``actions`` per window, [W, n_c] int64.
     """
 
-    clouds: Tensor
+    visual: Tensor
     proprio: Tensor
     actions: Tensor
     frame_rows: Tensor
@@ -50,10 +53,9 @@ class WindowSet:
     def batch(self, windows: Tensor, n_points: int, generator: torch.Generator) -> WindowBatch:
         """Gather ``windows`` [U] int64, with ``n_points`` of each cloud drawn afresh."""
         rows = self.frame_rows[windows]
-        cloud = draw_points(self.clouds, rows.reshape(-1), n_points, generator).unflatten(
-            0, rows.shape
-        )
-        return WindowBatch(cloud, self.proprio[rows], self.actions[self.action_rows[windows]])
+        seen = look(self.visual, rows.reshape(-1), n_points, generator)
+        visual = seen.unflatten(0, rows.shape)
+        return WindowBatch(visual, self.proprio[rows], self.actions[self.action_rows[windows]])
 
     def sample(self, count: int, n_points: int, generator: torch.Generator) -> WindowBatch:
         """``count`` windows drawn uniformly with replacement."""
@@ -79,21 +81,31 @@ def encode_frames(
     """Every frame through the encoder, once with all its points, then with ``n_points`` of them.
 
     Returns:
-        [copies, F, frame_dim]; the condition of a window is the concatenation of its frames.
+        [copies, F, frame_dim], one copy where there are no points to draw; the condition of a
+        window is the concatenation of its frames.
     """
     encoded = []
-    for copy in range(copies):
-        count = windows.clouds.shape[1] if copy == 0 else n_points
-        rows = torch.arange(len(windows.clouds)).split(FRAMES_PER_PASS)
+    size = policy.config.observation
+    per_pass = IMAGES_PER_PASS if size.sight == "image" else FRAMES_PER_PASS
+    for copy in range(copies if size.sight == "points" else 1):
+        count = windows.visual.shape[1] if copy == 0 else n_points
+        rows = torch.arange(len(windows.visual)).split(per_pass)
         parts = (
             policy.encode(
-                draw_points(windows.clouds, r, count, generator).unsqueeze(1),
+                look(windows.visual, r, count, generator).unsqueeze(1),
                 windows.proprio[r].unsqueeze(1),
             )
             for r in rows
         )
         encoded.append(torch.cat(list(parts)))
     return torch.stack(encoded)
+
+
+def look(visual: Tensor, rows: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
+    """What was seen in ``rows`` [M]; of clouds ``n_points`` points, of images every pixel."""
+    if visual.dtype == torch.uint8:
+        return visual[rows]
+    return draw_points(visual, rows, n_points, generator)
 
 
 def draw_points(clouds: Tensor, rows: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
@@ -108,7 +120,7 @@ def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSe
     """One window per executed action of every episode.
 
     Raises:
-        ConfigError: If there are no episodes, or one has another number of points or dimensions
+        ConfigError: If there are no episodes, or one was seen otherwise or has other dimensions
             than the policy.
     """
     if not episodes:
@@ -126,7 +138,7 @@ def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSe
         first_frame += len(episode) + 1
         first_action += len(episode)
     return WindowSet(
-        clouds=torch.from_numpy(np.concatenate([e.clouds for e in episodes])),
+        visual=torch.from_numpy(np.concatenate([e.visual for e in episodes])),
         proprio=torch.from_numpy(np.concatenate([e.proprio for e in episodes])),
         actions=torch.from_numpy(np.concatenate([e.actions for e in episodes])),
         frame_rows=torch.from_numpy(np.concatenate(frame_rows)),
@@ -135,11 +147,11 @@ def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSe
 
 
 def _require_shapes(episode: Episode, config: PolicyConfig) -> None:
-    found = (episode.clouds.shape[1:], episode.proprio.shape[1:], episode.actions.shape[1:])
+    found = (episode.visual.shape[1:], episode.proprio.shape[1:], episode.actions.shape[1:])
     size = config.observation
-    expected = ((size.n_points, 3), (size.proprio_dim,), (config.action.dim,))
+    expected = (size.visual_shape, (size.proprio_dim,), (config.action.dim,))
     if found != expected:
         raise ConfigError(
-            f"episode {episode.id!r}: cloud, proprioception and action should be shaped "
+            f"episode {episode.id!r}: what is seen, proprioception and action should be shaped "
             f"{expected} per frame, found {found}; it was recorded for another task or robot"
         )

@@ -26,6 +26,7 @@ from rl100_policy.core.point_cloud import Intrinsics, deproject
 TYPES = {
     "joint_states": "sensor_msgs/msg/JointState",
     "depth": "sensor_msgs/msg/Image",
+    "color": "sensor_msgs/msg/Image",
     "points": "sensor_msgs/msg/PointCloud2",
     "camera_info": "sensor_msgs/msg/CameraInfo",
     "extrinsics": "geometry_msgs/msg/TransformStamped",
@@ -79,15 +80,27 @@ class MessageFactory:
     def depth(self, stamp_ns: int, depth_mm: NDArray[np.uint16], frame_id: str = "") -> bytes:
         """sensor_msgs/Image, 16UC1, [H, W] mm."""
         height, width = depth_mm.shape
+        data = np.ascontiguousarray(depth_mm).view(np.uint8).reshape(-1)
+        return self._image(self.header(stamp_ns, frame_id), height, width, "16UC1", data)
+
+    def colour(self, stamp_ns: int, pixels: NDArray[np.uint8], frame_id: str = "") -> bytes:
+        """sensor_msgs/Image, rgb8, [H, W, 3]."""
+        height, width, _ = pixels.shape
+        data = np.ascontiguousarray(pixels).reshape(-1)
+        return self._image(self.header(stamp_ns, frame_id), height, width, "rgb8", data)
+
+    def _image(
+        self, header: Any, height: int, width: int, encoding: str, data: NDArray[np.uint8]
+    ) -> bytes:
         return self.serialise(
             TYPES["depth"],
-            header=self.header(stamp_ns, frame_id),
+            header=header,
             height=height,
             width=width,
-            encoding="16UC1",
+            encoding=encoding,
             is_bigendian=0,
-            step=2 * width,
-            data=np.ascontiguousarray(depth_mm).view(np.uint8).reshape(-1),
+            step=len(data) // height,
+            data=data,
         )
 
     def points(self, stamp_ns: int, points: NDArray[np.float32], frame_id: str) -> bytes:
@@ -221,6 +234,8 @@ class SyntheticEpisode:
     """[T + 1, n_joints], rad."""
     actions: NDArray[np.float32]
     """[T, d_a], SI units."""
+    pixels: NDArray[np.uint8] | None = None
+    """Images of the robot's first colour camera, [T + 1, H, W, 3]; None: it has none."""
     start_ns: int = 1_000_000_000
     missing: Mapping[str, frozenset[int]] = field(default_factory=dict)
     """Steps at which a stream has no message; keys as in ``TYPES``."""
@@ -265,6 +280,8 @@ class SyntheticEpisode:
             "command": "gate/command",
             "decision": "policy/decision",
         }
+        if name == "color":
+            return "/" + self.robot.camera(kinds=("color",)).topic
         return "/" + names[name]
 
     def _messages(self, factory: MessageFactory) -> list[tuple[str, int, bytes]]:
@@ -284,6 +301,10 @@ class SyntheticEpisode:
                 made.append(("points", stamp, factory.points(stamp, points, camera.optical_frame)))
             else:
                 made.append(("depth", stamp, factory.depth(stamp, image, camera.optical_frame)))
+            if self.pixels is not None:
+                frame_id = self.robot.camera(kinds=("color",)).optical_frame
+                data = factory.colour(stamp, self.pixels[step], frame_id)
+                made.append(("color", stamp, data))
             made.append(("joint_states", stamp, factory.joint_state(stamp, self.robot.joints, q)))
             if step < len(self.actions):
                 source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP

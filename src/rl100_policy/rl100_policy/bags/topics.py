@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rl100_policy.core.config import RobotConfig
+from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.sight import sight_camera
 
 FEEDBACK_TOPIC = "feedback"
 DEFAULT_TOPICS = "default"
@@ -21,7 +22,9 @@ _SUITE_TOPICS = (
 )
 
 
-def all_topics(entries: Sequence[str], robot: RobotConfig | None) -> list[str]:
+def all_topics(
+    entries: Sequence[str], robot: RobotConfig | None, task: TaskConfig | None = None
+) -> list[str]:
     """Entries, each once, with what ``DEFAULT_TOPICS`` stands for in its place.
 
     The topic that commands the arm is not among them: playing a bag must not move an arm, and
@@ -30,29 +33,39 @@ def all_topics(entries: Sequence[str], robot: RobotConfig | None) -> list[str]:
     Args:
         entries: As ``session.parse_stream`` reads them, or ``DEFAULT_TOPICS``.
         robot: Robot description, None if there is none.
+        task: Task description, None if there is none.
 
     Raises:
-        ConfigError: If the defaults are asked for but there is no robot description.
+        ConfigError: If the defaults are asked for but there is no robot description, or it has no
+            camera to observe the task with.
     """
     found: list[str] = []
     for entry in entries:
-        found += _described_topics(robot) if entry == DEFAULT_TOPICS else [entry]
+        found += _described_topics(robot, task) if entry == DEFAULT_TOPICS else [entry]
     return list(dict.fromkeys(found))
 
 
-def _described_topics(robot: RobotConfig | None) -> list[str]:
+def _described_topics(robot: RobotConfig | None, task: TaskConfig | None) -> list[str]:
     if robot is None:
         raise ConfigError(
             f"topics: {DEFAULT_TOPICS!r} stands for the topics of a robot; give robot_config, "
             "or name every topic"
         )
     found = ["joint_states sensor_msgs/msg/JointState sensor"]
+    awaited = _awaited_camera(robot, task)
     for camera in robot.cameras:
         # An episode waits for the camera that a learner reads; others are recorded if they come.
-        expected = " sensor" if camera == robot.camera() else ""
+        expected = " sensor" if camera == awaited else ""
         if camera.kind == "points":
             found.append(f"{camera.topic} sensor_msgs/msg/PointCloud2{expected}")
             continue
         found.append(f"{camera.topic} sensor_msgs/msg/Image{expected}")
         found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched")
     return [*found, "camera/extrinsics geometry_msgs/msg/TransformStamped latched", *_SUITE_TOPICS]
+
+
+def _awaited_camera(robot: RobotConfig, task: TaskConfig | None) -> CameraConfig | None:
+    """The camera that the task is seen with; of an unknown task the first."""
+    if task is not None:
+        return sight_camera(task, robot)
+    return robot.cameras[0] if robot.cameras else None

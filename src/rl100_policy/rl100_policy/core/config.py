@@ -10,17 +10,29 @@ from __future__ import annotations
 
 import sys
 import sysconfig
+from collections.abc import Mapping, Sequence
 from os import environ
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from rl100_policy.core.errors import ConfigError
 
 Vector3 = tuple[float, float, float]
 PositiveFloat = Annotated[float, Field(gt=0.0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+CameraKind = Literal["depth", "points", "color"]
 
 
 class FrozenModel(BaseModel):
@@ -45,20 +57,22 @@ class ToolConfig(FrozenModel):
 
 
 class CameraConfig(FrozenModel):
-    """A depth camera with a fixed pose.
+    """A camera with a fixed pose.
 
     The optical frame has z forward, x right, y down (REP-103).
     """
 
     name: str
-    kind: Literal["depth", "points"] = "depth"
-    """What it delivers: ``depth`` images with CameraInfo, or ``points``, a PointCloud2."""
+    kind: CameraKind = "depth"
+    """What it delivers: ``depth`` or ``color`` images with CameraInfo, or ``points``, a
+    PointCloud2."""
     topic: str
-    """Topic of the depth images, with CameraInfo on ``camera_info`` beside it, or of the
-    points."""
+    """Topic of the images, with CameraInfo on ``camera_info`` beside it, or of the points."""
     optical_frame: str
     width: Annotated[int, Field(gt=0)]
     height: Annotated[int, Field(gt=0)]
+    """Size of the image [pixel]. A colour image of another size is refused, since nothing else
+    would tell that the camera was set up anew."""
     fx: PositiveFloat
     fy: PositiveFloat
     cx: float
@@ -68,9 +82,9 @@ class CameraConfig(FrozenModel):
     rpy: Vector3
     """Orientation of the optical frame in the base frame, fixed-axis roll, pitch, yaw [rad]."""
     depth_min: PositiveFloat = 0.15
-    """Nearer readings are invalid [m]."""
+    """Nearer readings are invalid [m]; of depth images."""
     depth_max: PositiveFloat = 3.0
-    """Farther readings are invalid [m]."""
+    """Farther readings are invalid [m]; of depth images."""
 
     @property
     def info_topic(self) -> str:
@@ -132,14 +146,21 @@ class RobotConfig(FrozenModel):
         """
         return self.model_dump(mode="json", include=_SETUP)
 
-    def camera(self, name: str | None = None) -> CameraConfig:
-        """The named camera, or the first one."""
+    def camera(
+        self, name: str | None = None, kinds: Sequence[CameraKind] | None = None
+    ) -> CameraConfig:
+        """The named camera, or the first one, of some kinds or of any.
+
+        Raises:
+            ConfigError: If there is none; says which there are.
+        """
         for camera in self.cameras:
-            if name is None or camera.name == name:
+            if (name is None or camera.name == name) and (kinds is None or camera.kind in kinds):
                 return camera
-        raise ConfigError(
-            f"robot {self.name!r} has no camera {name!r}; it has {[c.name for c in self.cameras]}"
-        )
+        wanted = "" if name is None else f" {name!r}"
+        wanted += "" if kinds is None else f" of kind {' or '.join(kinds)}"
+        has = ", ".join(f"{each.name!r} ({each.kind})" for each in self.cameras)
+        raise ConfigError(f"robot {self.name!r} has no camera{wanted}; it has {has or 'none'}")
 
 
 class WorkspaceBox(FrozenModel):
@@ -186,15 +207,13 @@ class ActionConfig(FrozenModel):
 
 
 class ObservationConfig(FrozenModel):
-    """What the policy sees: n_obs frames of a point cloud and proprioception."""
+    """What every kind of observation has: n_obs frames with proprioception."""
 
-    n_obs: Annotated[int, Field(ge=1)] = 2
+    camera_kinds: ClassVar[tuple[CameraKind, ...]] = ()
+    """Cameras that the rest of a frame can be made from; none: proprioception is all there is."""
+
+    n_obs: PositiveInt = 2
     """Frames in the observation window, one control period apart."""
-    n_points: Annotated[int, Field(ge=8)] = 128
-    """Points per cloud after farthest-point sampling."""
-    min_points: Annotated[int, Field(ge=1)] = 24
-    """Fewer points than this after the crop is an error; between this and n_points the cloud is
-    tiled."""
     proprio: tuple[Literal["tool_position", "joint_positions"], ...] = ("tool_position",)
     """What is appended as proprioception; the tool position [m] always comes first."""
 
@@ -209,21 +228,79 @@ class ObservationConfig(FrozenModel):
         return sum(3 if item == "tool_position" else n_joints for item in self.proprio)
 
 
+class PointObservation(ObservationConfig):
+    """``kind: points``, also if no kind is named: a point cloud of the crop."""
+
+    camera_kinds = ("depth", "points")
+
+    kind: Literal["points"] = "points"
+    n_points: Annotated[int, Field(ge=8)] = 128
+    """Points per cloud after farthest-point sampling."""
+    min_points: PositiveInt = 24
+    """Fewer points than this after the crop is an error; between this and n_points the cloud is
+    tiled."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_kinds(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Without the kind: hashes of descriptions and versions stay what they were."""
+        return {key: value for key, value in handler(self).items() if key != "kind"}
+
+
+class ImageObservation(ObservationConfig):
+    """``kind: image``: a colour image of one camera."""
+
+    camera_kinds = ("color",)
+
+    kind: Literal["image"] = "image"
+    camera: str | None = None
+    """Which colour camera of the robot description; null: the first."""
+    region: tuple[int, int, int, int] | None = None
+    """Part of the camera's image that is seen: its first column u, first row v, width and height
+    [pixel]; null: all of it."""
+    height: PositiveInt = 96
+    width: PositiveInt = 96
+    """What the region is resized to [pixel]; its proportions are not kept."""
+
+
+class StateObservation(ObservationConfig):
+    """``kind: state``: proprioception alone. The policy is blind to everything but the arm."""
+
+    kind: Literal["state"] = "state"
+
+
+AnyObservation = PointObservation | ImageObservation | StateObservation
+
+
 class TaskConfig(FrozenModel):
     """A task: what the policy sees and does, where it may move, and when an episode ends."""
 
     name: str
     description: str
-    crop: WorkspaceBox
-    """Points outside are not part of the observation."""
+    crop: WorkspaceBox | None = None
+    """Points outside are not part of the observation; needed where points are observed."""
     tool_workspace: WorkspaceBox
     """The command gate keeps the tool tip inside."""
-    observation: ObservationConfig = ObservationConfig()
+    observation: Annotated[AnyObservation, Field(discriminator="kind")] = PointObservation()
+    """What the policy sees: the keys of ObservationConfig, and of PointObservation,
+    ImageObservation or StateObservation by its kind; without a kind of PointObservation."""
     action: ActionConfig
     time_limit: PositiveFloat
     """Longest episode [s]."""
     sim: dict[str, float] = {}
     """Parameters of the simulated task, see its class."""
+
+    @field_validator("observation", mode="before")
+    @classmethod
+    def _points_unless_said(cls, value: Any) -> Any:
+        if isinstance(value, Mapping) and "kind" not in value:
+            return {"kind": "points", **value}
+        return value
+
+    @model_validator(mode="after")
+    def _points_are_cropped(self) -> Self:
+        if self.crop is None and isinstance(self.observation, PointObservation):
+            raise ValueError("crop is missing: an observation of points needs one")
+        return self
 
 
 class BenchmarkTask(FrozenModel):
@@ -256,7 +333,7 @@ def validation_problems(error: ValidationError) -> str:
     for each in error.errors(include_url=False):
         key = ".".join(map(str, each["loc"]))
         came = "" if each["type"] == "missing" else f", got {each['input']!r}"
-        problems.append(f"{key}: {each['msg']}{came}" if key else f"{each['msg']}{came}")
+        problems.append(f"{key}: {each['msg']}{came}" if key else each["msg"])
     return "; ".join(problems)
 
 

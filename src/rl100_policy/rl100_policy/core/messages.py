@@ -23,6 +23,8 @@ _DEPTH_ENCODINGS = {
     "32FC1": (np.float32, 1.0),
 }
 """Encoding to data type and metres per unit (REP-118)."""
+_COLOUR_ENCODINGS = {"rgb8": (0, 1, 2), "bgr8": (2, 1, 0)}
+"""Encoding to the places of red, green and blue."""
 
 
 def stamp_ns(stamp: Any) -> int:
@@ -64,23 +66,43 @@ def depth_image(message: Any) -> NDArray[np.float32]:
         )
     kind, scale = _DEPTH_ENCODINGS[message.encoding]
     dtype = np.dtype(kind).newbyteorder(">" if message.is_bigendian else "<")
-    row = message.width * dtype.itemsize
+    values = np.ascontiguousarray(_rows(message, dtype.itemsize)).view(dtype)
+    return values.astype(np.float32) * np.float32(scale)
+
+
+def colour_image(message: Any) -> NDArray[np.uint8]:
+    """Red, green and blue, [H, W, 3], from a sensor_msgs/Image.
+
+    Raises:
+        ObservationError: If the encoding is neither rgb8 nor bgr8 or the data are not as long as
+            the size says.
+    """
+    if message.encoding not in _COLOUR_ENCODINGS:
+        raise ObservationError(
+            f"expected a colour image ({', '.join(_COLOUR_ENCODINGS)}), "
+            f"got encoding {message.encoding!r}; is the topic the colour stream?",
+            reason="encoding",
+        )
+    pixels = _rows(message, 3).reshape(message.height, message.width, 3)
+    return np.ascontiguousarray(pixels[..., _COLOUR_ENCODINGS[message.encoding]])
+
+
+def _rows(message: Any, pixel_bytes: int) -> NDArray[np.uint8]:
+    """Rows of a sensor_msgs/Image without their padding, [H, W * pixel_bytes]."""
+    row = message.width * pixel_bytes
     if (
         message.step < row
         or len(message.data) != message.step * message.height
-        or message.height == 0
+        or message.height * message.width == 0
     ):
         raise ObservationError(
-            f"depth image {message.width}x{message.height} {message.encoding} "
+            f"image {message.width}x{message.height} {message.encoding} "
             f"with step {message.step} needs {message.step * message.height} bytes "
             f"and rows of at least {row}, got {len(message.data)}",
             reason="size",
         )
-    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)[
-        :, :row
-    ]
-    values = np.ascontiguousarray(rows).view(dtype)
-    return values.astype(np.float32) * np.float32(scale)
+    rows = np.frombuffer(message.data, dtype=np.uint8).reshape(message.height, message.step)
+    return rows[:, :row]
 
 
 def require_frame(message: Any, expected: str) -> None:

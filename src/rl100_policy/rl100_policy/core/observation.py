@@ -10,15 +10,19 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.config import ObservationConfig
+from rl100_policy.core.config import ObservationConfig, StateObservation
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.messages import nearest
 
 Floats = NDArray[np.float32]
+Visual = NDArray[np.float32 | np.uint8]
+"""What is seen: [..., N, 3] float32 points, base frame [m], N = 0 where there is nothing to see;
+or [..., H, W, 3] uint8 pixels, red, green, blue."""
 
 _JOINT_STATES_KEPT = 512
 """A second of joint states at 500 Hz."""
-_CLOUDS_KEPT = 8
+_VISUALS_KEPT = 8
+_NOTHING: Visual = np.zeros((0, 3), np.float32)
 _SET_BACK_PERIODS = 10
 """A frame this much older than the newest is no straggler: the clock was set back."""
 
@@ -28,8 +32,8 @@ class Frame:
     """One time step of observation."""
 
     stamp_ns: int
-    cloud: Floats
-    """[N, 3], m, base frame."""
+    visual: Visual
+    """[N, 3] or [H, W, 3]."""
     proprio: Floats
     """[d_q], SI units, see :func:`proprioception`."""
 
@@ -79,7 +83,7 @@ class ObservationWindow:
             ObservationError: If the frame is not newer than the newest one, or holds values that
                 are not finite.
         """
-        if not (np.isfinite(frame.cloud).all() and np.isfinite(frame.proprio).all()):
+        if not (np.isfinite(frame.visual).all() and np.isfinite(frame.proprio).all()):
             raise ObservationError(
                 f"frame of {frame.stamp_ns} ns holds NaN or infinity; it is not used"
             )
@@ -116,7 +120,7 @@ class ObservationWindow:
             ObservationError: If there is no frame yet.
         """
         if not self._frames:
-            raise ObservationError("no frame yet: is the cloud node publishing?")
+            raise ObservationError("no frame yet: do the sensors and the cloud node publish?")
         chosen = [self._frames[-1]]
         for periods in range(1, self._n_obs):
             wanted = self._frames[-1].stamp_ns - periods * self._period_ns
@@ -128,10 +132,10 @@ class ObservationWindow:
 
 
 class FrameAssembler:
-    """Joins clouds and joint states of the same time into frames, in the order of the clouds.
+    """Joins what is seen and joint states of the same time into frames, in the order of sight.
 
-    A cloud waits for a joint state that is near enough; one that can no longer get any is given
-    up.
+    What is seen waits for a joint state that is near enough; one that can no longer get any is
+    given up. Where there is nothing to see every joint state is a frame.
     """
 
     def __init__(
@@ -147,49 +151,53 @@ class FrameAssembler:
         Args:
             config: What a frame holds.
             tool_position: Forward kinematics, [n] -> [3], m, base frame.
-            period_ns: Control period; a cloud this much older than the newest joint state is given
-                up.
-            tolerance_ns: How far apart cloud and joint state may be; 0 asks for equal stamps.
+            period_ns: Control period; a cloud or image this much older than the newest joint state
+                is given up.
+            tolerance_ns: How far apart it and its joint state may be; 0 asks for equal stamps.
         """
         self._config, self._tool_position = config, tool_position
+        self._is_blind = isinstance(config, StateObservation)
         self._period_ns, self._tolerance_ns = period_ns, tolerance_ns
         self._joints: deque[tuple[int, NDArray[np.float64]]] = deque(maxlen=_JOINT_STATES_KEPT)
-        self._clouds: deque[tuple[int, Floats]] = deque(maxlen=_CLOUDS_KEPT)
+        self._visuals: deque[tuple[int, Visual]] = deque(maxlen=_VISUALS_KEPT)
         self.given_up = 0
-        """Clouds that found no joint state."""
+        """Clouds or images that found no joint state."""
 
     def add_joint_state(self, stamp_ns: int, q: NDArray[np.float64]) -> list[Frame]:
         """Add joint positions [n] rad; returns the frames that are complete now, oldest first."""
+        if self._is_blind:
+            return [self._frame(stamp_ns, _NOTHING, q)]
         if self._joints and stamp_ns < self._joints[-1][0] - self._period_ns:
             self._joints.clear()  # the clock was set back: nothing from before matches any more
-            self._clouds.clear()
+            self._visuals.clear()
         self._joints.append((stamp_ns, q))
         return self._complete()
 
-    def add_cloud(self, stamp_ns: int, cloud: Floats) -> list[Frame]:
-        """Add a cloud [N, 3] m; returns the frames that are complete now, oldest first."""
-        self._clouds.append((stamp_ns, cloud))
+    def add_visual(self, stamp_ns: int, visual: Visual) -> list[Frame]:
+        """Add a cloud or image; returns the frames that are complete now, oldest first."""
+        self._visuals.append((stamp_ns, visual))
         return self._complete()
+
+    def _frame(self, stamp_ns: int, visual: Visual, q: NDArray[np.float64]) -> Frame:
+        return Frame(stamp_ns, visual, proprioception(self._config, q, self._tool_position))
 
     def _complete(self) -> list[Frame]:
         frames = []
-        while self._clouds:
-            stamp_ns, cloud = self._clouds[0]
+        while self._visuals:
+            stamp_ns, visual = self._visuals[0]
             q = nearest(self._joints, stamp_ns, tolerance_ns=self._tolerance_ns)
             if q is not None:
-                frames.append(
-                    Frame(stamp_ns, cloud, proprioception(self._config, q, self._tool_position))
-                )
+                frames.append(self._frame(stamp_ns, visual, q))
             elif self._joints and self._joints[-1][0] > stamp_ns + self._period_ns:
                 self.given_up += 1
             else:
                 break
-            self._clouds.popleft()
+            self._visuals.popleft()
         return frames
 
 
-def stack(frames: list[Frame]) -> tuple[Floats, Floats]:
-    """Arrays of a window: clouds [n_obs, N, 3] and proprioception [n_obs, d_q]."""
-    return np.stack([frame.cloud for frame in frames]), np.stack(
+def stack(frames: list[Frame]) -> tuple[Visual, Floats]:
+    """Arrays of a window: what is seen, [n_obs, ...], and proprioception [n_obs, d_q]."""
+    return np.stack([frame.visual for frame in frames]), np.stack(
         [frame.proprio for frame in frames]
     )

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_policy.core import messages
-from rl100_policy.core.config import CameraConfig, TaskConfig
+from rl100_policy.core.config import CameraConfig, PointObservation, WorkspaceBox
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.point_cloud import (
     Intrinsics,
@@ -29,8 +29,14 @@ class CloudMaker:
     """Makes the clouds of one camera for one task."""
 
     camera: CameraConfig
-    task: TaskConfig
+    observation: PointObservation
+    crop: WorkspaceBox
     base_frame: str
+
+    @property
+    def frame_id(self) -> str:
+        """The robot base frame, in which the points are."""
+        return self.base_frame
 
     def missing(
         self, frame: Any, intrinsics: Intrinsics | None, t_base_camera: NDArray[np.float64] | None
@@ -82,9 +88,9 @@ class CloudMaker:
             depth_m,
             intrinsics,
             t_base_camera,
-            self.task.crop,
-            self.task.observation.n_points,
-            self.task.observation.min_points,
+            self.crop,
+            self.observation.n_points,
+            self.observation.min_points,
             depth_range_m=(self.camera.depth_min, self.camera.depth_max),
         )
 
@@ -96,7 +102,7 @@ class CloudMaker:
             messages.require_frame(frame, self.camera.optical_frame)
             assert t_base_camera is not None
             points = transform(points, t_base_camera)
-        observation = self.task.observation
+        observation = self.observation
         return sample_cloud(
-            crop_to_box(points, self.task.crop), observation.n_points, observation.min_points
+            crop_to_box(points, self.crop), observation.n_points, observation.min_points
         )

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from rl100_policy.core.config import FrozenModel, PositiveFloat, validation_problems
@@ -65,6 +67,10 @@ class ObservationSize(FrozenModel):
         uint8.
         """
         return (self.height, self.width, 3) if self.height else (self.n_points, 3)
+
+    def blank(self) -> NDArray[np.float32 | np.uint8]:
+        """One frame of zeros besides proprioception, of that shape and type."""
+        return np.zeros(self.visual_shape, np.uint8 if self.height else np.float32)
 
 
 class ActionSize(FrozenModel):

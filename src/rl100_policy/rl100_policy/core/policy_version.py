@@ -32,14 +32,18 @@ from rl100_policy.core.config import (
     AnyTask,
     BenchmarkTask,
     FrozenModel,
+    ImageObservation,
     RobotConfig,
     TaskConfig,
 )
 from rl100_policy.core.errors import ConfigError, PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import PolicyConfig
+from rl100_policy.core.sight import sight_camera
 
 WEIGHTS, CONFIG, MANIFEST = "weights.safetensors", "config.json", "manifest.json"
+_VIEW = {"width", "height", "fx", "fy", "cx", "cy", "xyz", "rpy"}
+"""Of a camera: what decides where things are in its images."""
 
 
 class BagReference(FrozenModel):
@@ -205,7 +209,8 @@ def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None
     """Refuse a version made for other observations or actions, or for another arm.
 
     Compared are name, observation, action and crop of the task, and name and
-    :attr:`RobotConfig.setup` of the robot.
+    :attr:`RobotConfig.setup` of the robot. Of a task that observes images, also what decides where
+    things are in them: size, intrinsics and pose of the camera.
 
     Raises:
         PolicyVersionError: Naming the first thing that disagrees.
@@ -225,12 +230,23 @@ def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None
     }
     of_version = manifest.robot.setup
     pairs |= {f"robot.{key}": (of_version[key], value) for key, value in robot.setup.items()}
+    if isinstance(task.observation, ImageObservation) and made.observation == task.observation:
+        views = (_view(made, manifest.robot), _view(task, robot))
+        pairs |= {f"camera.{key}": (views[0].get(key), views[1].get(key)) for key in sorted(_VIEW)}
     for key, (made_for, running) in pairs.items():
         if made_for != running:
             raise PolicyVersionError(
                 f"version {manifest.name!r} was trained with {key} = {made_for}, this system has "
                 f"{running}; load a version made for it or train one"
             )
+
+
+def _view(task: TaskConfig, robot: RobotConfig) -> dict[str, Any]:
+    try:
+        camera = sight_camera(task, robot)
+    except ConfigError as error:
+        raise PolicyVersionError(f"{error}, and {task.name!r} is seen with it") from error
+    return camera.model_dump(include=_VIEW) if camera else {}
 
 
 def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
-from rl100_policy.core.observation import Frame, stack
+from rl100_policy.core.observation import Frame, Visual, stack
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
 from rl100_policy.core.policy_version import check_fits, load_version
 
@@ -43,9 +43,7 @@ class Decided:
     inference_s: float
 
 
-def decision_seed(
-    noise_seed: int, clouds: NDArray[np.float32], proprio: NDArray[np.float32]
-) -> int:
+def decision_seed(noise_seed: int, visual: Visual, proprio: NDArray[np.float32]) -> int:
     """Seed of the generator of one decision, 63 bits.
 
     It is a function of the policy's seed and the observation alone.
@@ -54,7 +52,7 @@ def decision_seed(
     before; and two samplers that see the same observation start from the same noise.
     """
     digest = hashlib.blake2b(digest_size=8)
-    for part in (np.int64(noise_seed), clouds, proprio):
+    for part in (np.int64(noise_seed), visual, proprio):
         digest.update(np.ascontiguousarray(part).tobytes())
     return int.from_bytes(digest.digest(), "little") >> 1
 
@@ -114,12 +112,7 @@ class PolicyRunner:
         So the first real decision is not slower than the others.
         """
         observation = self._policy.config.observation
-        dtype = np.uint8 if observation.sight == "image" else np.float32
-        frame = Frame(
-            0,
-            np.zeros(observation.visual_shape, dtype),
-            np.zeros(observation.proprio_dim, np.float32),
-        )
+        frame = Frame(0, observation.blank(), np.zeros(observation.proprio_dim, np.float32))
         for _ in range(_WARM_UP_DECISIONS):
             self.decide([frame] * observation.n_obs)
 
@@ -130,10 +123,10 @@ class PolicyRunner:
             ObservationError: If the network's output is not finite.
         """
         begun = time.perf_counter()
-        clouds, proprio = stack(frames)
-        seed = decision_seed(self._noise_seed, clouds, proprio)
+        visual, proprio = stack(frames)
+        seed = decision_seed(self._noise_seed, visual, proprio)
         decision = self._policy.decide(
-            torch.from_numpy(clouds)[None],
+            torch.from_numpy(visual)[None],
             torch.from_numpy(proprio)[None],
             sampler=self.sampler,
             noise_seed=seed,

@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Cloud node: depth image to the point cloud the policy sees, next to the camera.
+"""Cloud node: a camera's frames to the point cloud or image the policy sees, next to the camera.
 
-In: depth Image and its CameraInfo (SENSOR), or PointCloud2, as the robot description says;
-``camera/extrinsics`` TransformStamped (LATCHED). Out: ``policy/cloud`` PointCloud2 (SENSOR), N x
-xyz float32 in the base frame, stamp of the frame; ``/diagnostics`` at 1 Hz. One callback group,
-single-threaded; no callback blocks.
+In: depth Image and its CameraInfo (SENSOR), or PointCloud2, with ``camera/extrinsics``
+TransformStamped (LATCHED); or colour Image, as task and robot description say. Out, with the stamp
+of the frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a
+task that observes images, ``policy/image`` Image (SENSOR), rgb8, of the size the task asks for;
+``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks. A task that
+observes proprioception alone has no use for this node.
 
-The newest frame waits until CameraInfo and extrinsics have arrived once. A frame that cannot be
-used (wrong encoding, size or frame, too few points, a stamp seen before, no camera known before
-the next frame) is dropped, counted by reason, shown in ``/diagnostics`` (WARN while it happens)
-and warned about at most every two seconds. Without clouds the policy cannot decide and the gate
-holds the arm.
+The newest frame waits until CameraInfo and extrinsics have arrived once, where they are needed. A
+frame that cannot be used (wrong encoding, size or frame, too few points, a stamp seen before, no
+camera known before the next frame) is dropped, counted by reason, shown in ``/diagnostics`` (WARN
+while it happens) and warned about at most every two seconds. Without clouds or images the policy
+cannot decide and the gate holds the arm.
 """
 
 from __future__ import annotations
@@ -31,14 +33,15 @@ from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
-from rl100_policy.core.observed_cloud import CloudMaker
+from rl100_policy.core.observation import Visual
 from rl100_policy.core.point_cloud import Intrinsics
-from rl100_policy.ros.conversions import cloud_message
+from rl100_policy.core.sight import sight_maker
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
+from rl100_policy.ros.sights import SIGHT_TOPICS
 
 _EXTRINSICS_TOLERANCE_M = 0.01
 """Published and configured camera position may differ by this much before a warning."""
@@ -50,7 +53,10 @@ class CloudParameters:
 
     robot_config: str = parameter("", "path of the robot description (YAML)")
     task_config: str = parameter("", "path of the task description (YAML)")
-    camera: str = parameter("", "name of the camera in the robot description; empty: the first")
+    camera: str = parameter(
+        "",
+        "name of the camera in the robot description; empty: the task's, or the first that fits",
+    )
     lockstep: bool = parameter(False, "process every frame instead of the newest only")
 
 
@@ -62,11 +68,14 @@ class CloudNode(Node):
         super().__init__("cloud")
         self._settings = read_parameters(self, CloudParameters)
         robot = load_robot(self._settings.robot_config)
+        task = load_task(self._settings.task_config)
+        maker = sight_maker(task, robot, self._settings.camera)
+        if maker is None:
+            raise ConfigError(
+                f"task {task.name!r} observes proprioception alone; leave the cloud node out"
+            )
+        self._maker, self._camera = maker, maker.camera
         self._base_frame = robot.base_frame
-        self._camera = robot.camera(self._settings.camera or None)
-        self._maker = CloudMaker(
-            self._camera, load_task(self._settings.task_config), robot.base_frame
-        )
         self._t_base_camera: NDArray[np.float64] | None = None
         self._intrinsics: Intrinsics | None = None
         self._early: Image | PointCloud2 | None = None
@@ -74,16 +83,18 @@ class CloudNode(Node):
         self._dropped: Counter[str] = Counter()
         self._published = self._reported_drops = 0
         self._work_s = 0.0
-        self._cloud = self.create_publisher(PointCloud2, "policy/cloud", SENSOR)
+        self._sight = SIGHT_TOPICS[task.observation.kind]
+        self._frames = self.create_publisher(self._sight.type, self._sight.topic, SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
         kind = PointCloud2 if self._camera.kind == "points" else Image
         self.create_subscription(kind, self._camera.topic, self._on_frame, qos)
         if self._camera.kind == "depth":
             self.create_subscription(CameraInfo, self._camera.info_topic, self._on_info, qos)
-        self.create_subscription(
-            TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
-        )
+        if self._camera.kind != "color":
+            self.create_subscription(
+                TransformStamped, "camera/extrinsics", self._on_extrinsics, LATCHED
+            )
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
 
     def _on_extrinsics(self, message: TransformStamped) -> None:
@@ -132,20 +143,20 @@ class CloudNode(Node):
                         reason=f"no {missing} yet",
                     )
                 return
-            cloud = self._maker.make(message, self._intrinsics, self._t_base_camera)
-            self._publish(cloud, messages.stamp_ns(message.header.stamp))
+            visual = self._maker.make(message, self._intrinsics, self._t_base_camera)
+            self._publish(visual, messages.stamp_ns(message.header.stamp))
         except ObservationError as error:
             self._drop("frame", error)
         self._work_s += time.perf_counter() - begun
 
-    def _publish(self, points: NDArray[np.float32], stamp_ns: int) -> None:
+    def _publish(self, visual: Visual, stamp_ns: int) -> None:
         if stamp_ns == self._last_ns:
             raise ObservationError(
                 f"two frames with stamp {stamp_ns} ns; the second is dropped",
                 reason="repeated stamp",
             )
         self._last_ns = stamp_ns
-        self._cloud.publish(cloud_message(points, stamp_ns, self._base_frame))
+        self._frames.publish(self._sight.write(visual, stamp_ns, self._maker.frame_id))
         self._published += 1
 
     def _drop(self, what: str, error: ObservationError) -> None:
@@ -158,7 +169,7 @@ class CloudNode(Node):
         happens = dropped > self._reported_drops
         status.level = DiagnosticStatus.WARN if happens else DiagnosticStatus.OK
         self._reported_drops = dropped
-        status.message = f"{self._published} clouds, {dropped} frames dropped"
+        status.message = f"{self._published} published, {dropped} frames dropped"
         mean_ms = 1e3 * self._work_s / max(1, self._published + dropped)
         status.values = [
             KeyValue(key="published", value=str(self._published)),

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Policy node: from observations to chunks of actions, on one worker thread.
 
-In: ``policy/cloud`` PointCloud2 and ``joint_states`` JointState (SENSOR), ``gate/status``
-GateStatus (LATCHED): the policy decides only while it is in command, or always in shadow mode.
+In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or neither, and
+``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
+while it is in command, or always in shadow mode.
 Out: ``policy/action_chunk`` ActionChunk (COMMAND), ``policy/decision`` DecisionRecord (EVENT),
 ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz). Service: ``policy/load``
 LoadPolicy.
@@ -11,7 +12,8 @@ Threads: the executor converts messages; one worker thread owns the network and 
 window from a slot of one. ``policy/load`` reads, checks and warms up a version on the executor
 thread, beside the one in use, while observations wait (some tenths of a second: call it while the
 arm holds); a version that is refused leaves the one in use. An observation that is malformed, not
-finite or out of order is refused and counted; without a decision the gate holds the arm.
+finite, out of order or more than two control periods old is refused and counted; without a
+decision the gate holds the arm.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
-from sensor_msgs.msg import JointState, PointCloud2
+from sensor_msgs.msg import Image, JointState, PointCloud2
 
 from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
@@ -39,10 +41,12 @@ from rl100_policy.core.errors import ObservationError, Rl100Error
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.runner import Decided, PolicyRunner
+from rl100_policy.core.sight import observation_size, sight_maker
 from rl100_policy.ros.conversions import chunk_message, header, time_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
+from rl100_policy.ros.sights import SIGHT_TOPICS
 
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
@@ -88,6 +92,10 @@ class PolicyNode(Node):
             load_robot(self._settings.robot_config),
             load_task(self._settings.task_config),
         )
+        self._shape = observation_size(self._task, self._robot).visual_shape
+        maker = sight_maker(self._task, self._robot)
+        self._sight_frame = maker.frame_id if maker else ""
+        self._sight = SIGHT_TOPICS.get(self._task.observation.kind)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._window = ObservationWindow(self._task.observation.n_obs, self._period_ns)
         self._assembler = FrameAssembler(
@@ -109,7 +117,8 @@ class PolicyNode(Node):
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
         self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
         qos = sensor_input(lockstep=self._settings.lockstep)
-        self.create_subscription(PointCloud2, "policy/cloud", self._on_cloud, qos)
+        if self._sight is not None:
+            self.create_subscription(self._sight.type, self._sight.topic, self._on_sight, qos)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, qos)
         self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
         self.create_service(LoadPolicy, "policy/load", self._on_load)
@@ -132,20 +141,20 @@ class PolicyNode(Node):
             return
         self._take(self._assembler.add_joint_state(messages.stamp_ns(message.header.stamp), q))
 
-    def _on_cloud(self, message: PointCloud2) -> None:
+    def _on_sight(self, message: PointCloud2 | Image) -> None:
+        assert self._sight is not None, "only subscribed to if there is one"
         try:
-            points = messages.cloud_points(message)
-            expected = self._task.observation.n_points
-            if message.header.frame_id != self._robot.base_frame or len(points) != expected:
+            visual = self._sight.read(message)
+            if message.header.frame_id != self._sight_frame or visual.shape != self._shape:
                 raise ObservationError(
-                    f"expected {expected} points in {self._robot.base_frame!r}, "
-                    f"got {len(points)} in {message.header.frame_id!r}; "
-                    "does the cloud node use the same task?"
+                    f"expected {self._task.observation.kind} {self._shape} in "
+                    f"{self._sight_frame!r}, got {visual.shape} in {message.header.frame_id!r}; "
+                    "does the cloud node use the same task and robot?"
                 )
         except ObservationError as error:
             self._refuse(error)
             return
-        self._take(self._assembler.add_cloud(messages.stamp_ns(message.header.stamp), points))
+        self._take(self._assembler.add_visual(messages.stamp_ns(message.header.stamp), visual))
 
     def _take(self, frames: list[Frame]) -> None:
         """Add completed frames to the window, and decide if one is due."""
@@ -155,7 +164,7 @@ class PolicyNode(Node):
             except ObservationError as error:
                 self._refuse(error)
                 continue
-            self._decide_if_due()
+            self._decide_if_due(arrived=True)
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
@@ -167,10 +176,11 @@ class PolicyNode(Node):
 
     # Decisions
 
-    def _decide_if_due(self) -> None:
+    def _decide_if_due(self, *, arrived: bool = False) -> None:
         """Hand the window to the worker if a decision is due.
 
-        It is due when the last chunk is used up and the newest frame is fresh.
+        It is due when the last chunk is used up and the newest frame is fresh. One that has just
+        arrived and is not fresh is refused.
         """
         newest = self._window.newest_ns
         runner = self._runner
@@ -178,7 +188,14 @@ class PolicyNode(Node):
             return
         age_ns = self.get_clock().now().nanoseconds - newest
         if abs(age_ns) > 2 * self._period_ns:
-            return  # a frame from before, or another clock: the next one decides
+            if arrived:
+                self._refuse(
+                    ObservationError(
+                        f"frame is {age_ns * 1e-9:.3f} s old, at most two control periods are "
+                        "usable; is the camera slow, or its clock another one?"
+                    )
+                )
+            return  # the next one decides
         spacing = self._executed(runner) * self._period_ns
         if (
             0

@@ -123,7 +123,7 @@ class RecorderNode(Node):
         task = load_task(p.task_config) if p.task_config else None
         self._provenance = _provenance(robot, task)
         period_s = p.expected_period or (robot.control_period if robot else _PERIOD_S)
-        topics = all_topics(p.topics, robot)
+        topics = all_topics(p.topics, robot, task)
         self._streams = [parse_stream(text, round(period_s * 1e9)) for text in topics]
         self._definitions = MessageDefinitions()
         self._latched: dict[str, tuple[bytes, int]] = {}

@@ -72,6 +72,20 @@ def depth_message(depth_mm: NDArray[np.uint16], stamp_ns: int, frame_id: str) ->
     return message
 
 
+def colour_message(pixels: NDArray[np.uint8], stamp_ns: int, frame_id: str) -> Image:
+    """Colour image, encoding rgb8, from [H, W, 3] red, green, blue."""
+    height, width, _ = pixels.shape
+    message = Image(
+        header=header(stamp_ns, frame_id),
+        height=height,
+        width=width,
+        encoding="rgb8",
+        step=3 * width,
+    )
+    message.data = array.array("B", np.ascontiguousarray(pixels).tobytes())
+    return message
+
+
 def camera_info_message(camera: CameraConfig, stamp_ns: int) -> CameraInfo:
     """CameraInfo of an undistorted pinhole camera."""
     message = CameraInfo(

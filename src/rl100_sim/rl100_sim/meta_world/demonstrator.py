@@ -34,13 +34,13 @@ _NS = 1_000_000_000
 class Demonstration:
     """One demonstrated episode.
 
-    ``id``, ``outcome``, ``clouds``, ``proprio``, ``actions`` and ``stamps_ns`` are what the
+    ``id``, ``outcome``, ``visual``, ``proprio``, ``actions`` and ``stamps_ns`` are what the
     learner's episode has, with the same meaning, shape and dtype.
 
     Attributes:
         id: Task and seed.
         outcome: ``success`` or ``failure``.
-        clouds: [T + 1, N, 3] float32, world frame [m]; N = 0 of a state observation.
+        visual: [T + 1, N, 3] float32, world frame [m]; N = 0 of a state observation.
         proprio: [T + 1, d_q] float32, as :class:`MetaWorldEnv` gives it.
         actions: [T, 4] float32, as executed.
         stamps_ns: [T + 1] int64, from 0 on.
@@ -51,7 +51,7 @@ class Demonstration:
 
     id: str
     outcome: Literal["success", "failure"]
-    clouds: NDArray[np.float32]
+    visual: NDArray[np.float32]
     proprio: NDArray[np.float32]
     actions: NDArray[np.float32]
     stamps_ns: NDArray[np.int64]
@@ -133,7 +133,7 @@ def demonstrate(env: MetaWorldEnv, seed: int, *, level: float | None = None) -> 
     return Demonstration(
         id=f"{env.task.name}-{seed}",
         outcome="success" if terminated else "failure",
-        clouds=np.stack([frame["cloud"] for frame in frames]),
+        visual=np.stack([frame["cloud"] for frame in frames]),
         proprio=np.stack([frame["proprio"] for frame in frames]),
         actions=np.stack(actions),
         stamps_ns=np.arange(len(frames)) * round(env.scene.period * _NS),

@@ -35,7 +35,7 @@ class MetaWorldEnv(gymnasium.Env[Observation, Floats]):
       ``observation="state"`` it has no points, [0, 3].
 
     Reward: 1 in the period that succeeds, which ends the episode, otherwise 0. ``info``:
-    ``success``, ``executed`` [4] (the action cut to the box), ``cloud_is_new`` (False: ``cloud``
+    ``success``, ``executed`` [4] (the action cut to the box), ``frame_is_new`` (False: ``cloud``
     repeats an older frame, because of ``render_every`` or because too little is in view).
 
     An episode is a function of its seed and the actions, bit for bit: start and goal are drawn by
@@ -127,7 +127,7 @@ class MetaWorldEnv(gymnasium.Env[Observation, Floats]):
         self._periods = 0
         self.scene.reset(self._seed)
         is_new = self._update_cloud()
-        return self._observation(), {"success": False, "cloud_is_new": is_new}
+        return self._observation(), {"success": False, "frame_is_new": is_new}
 
     def step(self, action: Floats) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One control period.
@@ -144,7 +144,7 @@ class MetaWorldEnv(gymnasium.Env[Observation, Floats]):
         success = self.scene.success
         truncated = self._periods >= self.task.max_periods
         is_new = self._is_looked_at(truncated) and self._update_cloud()
-        info = {"success": success, "executed": executed, "cloud_is_new": is_new}
+        info = {"success": success, "executed": executed, "frame_is_new": is_new}
         return self._observation(), float(success), success, truncated, info
 
     def _is_looked_at(self, truncated: bool) -> bool:

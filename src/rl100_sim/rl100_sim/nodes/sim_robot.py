@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Simulated robot node: publishes and subscribes what a real arm with a depth camera would.
+"""Simulated robot node: publishes and subscribes what a real arm with cameras would.
 
-Out: ``/clock``; ``joint_states`` JointState; the camera's depth Image (16UC1) and CameraInfo
-(SENSOR); ``camera/extrinsics`` TransformStamped (LATCHED); ``sim/ground_truth`` SimGroundTruth
-(EVENT). In: the robot's command topic, JointTrajectory with one point one control period ahead
-(COMMAND). Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group,
-single-threaded: a control period of physics (a few milliseconds) runs inside a callback.
+Out: ``/clock``; ``joint_states`` JointState; of every depth or colour camera of the robot
+description Image (16UC1 or rgb8) and CameraInfo (SENSOR); ``camera/extrinsics`` TransformStamped
+of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT). In: the robot's
+command topic, JointTrajectory with one point one control period ahead (COMMAND). Services:
+``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a control period
+of physics (a few milliseconds) runs inside a callback.
 
 Two clocks. Real time: a wall timer steps the world every control period with the newest command.
 Lockstep: the world steps when the command that carries the stamp of the last observation arrives,
@@ -39,10 +40,11 @@ from trajectory_msgs.msg import JointTrajectory
 from rl100_msgs.msg import SimGroundTruth
 from rl100_msgs.srv import ResetSim
 from rl100_policy.core import messages
-from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.config import CameraConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.ros.conversions import (
     camera_info_message,
+    colour_message,
     depth_message,
     extrinsics_message,
     header,
@@ -94,7 +96,6 @@ class SimRobotNode(Node):
                 f"got {self._task.time_limit}"
             )
         self._period_ns = round(self._robot.control_period * 1e9)
-        self._camera = self._robot.camera()
         self._episode = SimulatedEpisode(self._robot, self._task)
         self._now_ns, self._seed, self._missed = 0, 0, 0
         self._has_episode, self._running = False, False
@@ -103,11 +104,19 @@ class SimRobotNode(Node):
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
-        self._depth = self.create_publisher(Image, self._camera.topic, SENSOR)
-        self._info = self.create_publisher(CameraInfo, self._camera.info_topic, SENSOR)
+        self._cameras = [
+            (
+                camera,
+                self.create_publisher(CameraInfo, camera.info_topic, SENSOR),
+                self.create_publisher(Image, camera.topic, SENSOR),
+            )
+            for camera in self._robot.cameras
+            if camera.kind != "points"
+        ]
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
-        extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
-        extrinsics.publish(extrinsics_message(self._camera, self._robot.base_frame, 0))
+        self._extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
+        for camera in [each for each in self._robot.cameras if each.kind == "depth"][:1]:
+            self._extrinsics.publish(extrinsics_message(camera, self._robot.base_frame, 0))
         self.create_subscription(
             JointTrajectory, self._robot.command_topic, self._on_command, COMMAND
         )
@@ -237,8 +246,9 @@ class SimRobotNode(Node):
         stamp, episode = self._now_ns, self._episode
         self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
         self._published_ns, self._waiting_since = stamp, self._wall_s()
-        self._info.publish(camera_info_message(self._camera, stamp))
-        self._depth.publish(depth_message(episode.depth_mm(), stamp, self._camera.optical_frame))
+        for camera, info, image in self._cameras:
+            info.publish(camera_info_message(camera, stamp))
+            image.publish(self._image(camera, stamp))
         world = episode.world
         self._joints.publish(
             joint_state_message(
@@ -246,6 +256,11 @@ class SimRobotNode(Node):
             )
         )
         self._truth.publish(self._ground_truth(stamp))
+
+    def _image(self, camera: CameraConfig, stamp: int) -> Image:
+        if camera.kind == "color":
+            return colour_message(self._episode.colour(camera), stamp, camera.optical_frame)
+        return depth_message(self._episode.depth_mm(camera), stamp, camera.optical_frame)
 
     def _ground_truth(self, stamp: int) -> SimGroundTruth:
         world, outcome = self._episode.world, self._episode.outcome
