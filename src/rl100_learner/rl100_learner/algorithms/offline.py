@@ -34,6 +34,7 @@ from rl100_learner.algorithms.transition import TransitionModel
 from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
 from rl100_learner.objectives.iql import regression_weights, sampled_advantage
 from rl100_learner.objectives.proximal import standardise
+from rl100_policy.core.noise import normal
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import sample_chain
 
@@ -197,7 +198,7 @@ def iterate(
         len(conditions), (config.states * config.draws // draws,), generator=generator
     )
     condition = conditions[pick.repeat_interleave(draws)]
-    noise = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator)
+    noise = normal((len(condition), size.n_chunk, size.dim), generator, condition.device)
     with torch.no_grad():
         chain = sample_chain(
             partial(policy.epsilon, condition=condition),
@@ -238,7 +239,7 @@ def _regress(
     losses = []
     for _ in range(config.proximal.epochs * math.ceil(chains / config.proximal.minibatch)):
         count = config.proximal.minibatch * len(state.policy.schedule.timesteps)
-        rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+        rows = torch.multinomial(weights.cpu(), count, replacement=True, generator=generator)
         loss = denoising_loss(state.policy, data.condition[rows], data.action[rows], generator)
         proximal.step(state, loss, config.proximal)
         losses.append(float(loss.detach()))

@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import torch
 from pydantic import Field, PositiveInt
 
+from rl100_learner.accelerator import moved
 from rl100_learner.algorithms import proximal, value
 from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.proximal import ProximalConfig, ProximalState, encode_windows
@@ -110,4 +111,6 @@ def load_state_dict(state: OnlineState, saved: dict[str, Any]) -> None:
     state.value.network.load_state_dict(saved["value"])
     state.value.optimizer.load_state_dict(saved["value_optimizer"])
     state.value.buffers.clear()
-    state.value.buffers.extend(ValueBuffer(**each) for each in saved["buffers"])
+    state.value.buffers.extend(
+        moved(ValueBuffer(**each), state.policy.device) for each in saved["buffers"]
+    )

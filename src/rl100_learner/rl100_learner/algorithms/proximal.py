@@ -166,11 +166,14 @@ def encode_all(policy: DiffusionPolicy, batch: DecisionBatch) -> Tensor:
 
 @torch.no_grad()
 def encode_windows(policy: DiffusionPolicy, cloud: Tensor, proprio: Tensor) -> Tensor:
-    """Conditions of many windows, a bounded number at a time. Arguments as ``policy.encode``."""
+    """Conditions of many windows on the policy's device, a bounded number at a time.
+
+    Arguments as ``policy.encode``, on any device.
+    """
     parts = zip(
         torch.split(cloud, _ROWS_PER_PASS), torch.split(proprio, _ROWS_PER_PASS), strict=True
     )
-    return torch.cat([policy.encode(*part) for part in parts])
+    return torch.cat([policy.encode(*(each.to(policy.device) for each in part)) for part in parts])
 
 
 def _step(

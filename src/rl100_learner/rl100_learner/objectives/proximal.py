@@ -70,7 +70,7 @@ def ratio_statistics(log_probs: Tensor, old_log_probs: Tensor, clip: float) -> R
     """Statistics of the ratios of a minibatch; arguments as in :func:`clipped_surrogate`."""
     log_ratio = (log_probs - old_log_probs).detach()
     ratio = log_ratio.exp()
-    quantiles = torch.quantile(ratio, torch.tensor([0.05, 0.95], dtype=ratio.dtype))
+    quantiles = torch.quantile(ratio, ratio.new_tensor([0.05, 0.95]))
     return RatioStatistics(
         kl=float((ratio - 1.0 - log_ratio).mean()),
         clipped=float(((ratio - 1.0).abs() > clip).float().mean()),

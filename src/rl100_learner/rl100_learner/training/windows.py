@@ -87,8 +87,8 @@ def encode_frames(
         rows = torch.arange(len(windows.clouds)).split(FRAMES_PER_PASS)
         parts = (
             policy.encode(
-                draw_points(windows.clouds, r, count, generator).unsqueeze(1),
-                windows.proprio[r].unsqueeze(1),
+                draw_points(windows.clouds, r, count, generator).unsqueeze(1).to(policy.device),
+                windows.proprio[r].unsqueeze(1).to(policy.device),
             )
             for r in rows
         )
