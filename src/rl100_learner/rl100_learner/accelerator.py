@@ -28,12 +28,13 @@ from rl100_policy.core.precision import networks_in
 
 DeviceChoice = Literal["cpu", "cuda", "auto"]
 Precision = Literal["float32", "bf16"]
+_CPU = torch.device("cpu")
 _Network = TypeVar("_Network", bound=nn.Module)
 _Batch = TypeVar("_Batch")
 
 
 class AcceleratorSettings(FrozenModel):
-    """Where and how networks compute; the defaults are the ones that are repeatable bit for bit."""
+    """Where and how networks compute; runs with the defaults are repeatable bit for bit."""
 
     device: DeviceChoice = "cpu"
     """Where networks learn. ``auto``: on the GPU if there is one. Policies that act in the
@@ -44,6 +45,11 @@ class AcceleratorSettings(FrozenModel):
     compile: bool = False
     """Compile denoiser, student, critics and model with torch.compile: slower to begin, faster per
     step where networks are large. Needs a C++ compiler."""
+
+    @property
+    def acceleration(self) -> dict[str, Any]:
+        """These keys with their values, for other settings that have them too."""
+        return {key: getattr(self, key) for key in AcceleratorSettings.model_fields}
 
 
 @dataclass(frozen=True)
@@ -56,17 +62,17 @@ class Accelerator:
         compile: Whether networks are compiled.
     """
 
-    device: torch.device = torch.device("cpu")
+    device: torch.device = _CPU
     precision: Precision = "float32"
     compile: bool = False
 
 
-_CURRENT: ContextVar[Accelerator] = ContextVar("accelerator", default=Accelerator())
+_CURRENT: ContextVar[Accelerator | None] = ContextVar("accelerator", default=None)
 
 
 def current() -> Accelerator:
     """The accelerator of the running stage; the CPU outside of any."""
-    return _CURRENT.get()
+    return _CURRENT.get() or Accelerator()
 
 
 @contextmanager
@@ -86,7 +92,7 @@ def accelerated(settings: AcceleratorSettings, local_rank: int = 0) -> Iterator[
     token = _CURRENT.set(Accelerator(device, settings.precision, settings.compile))
     try:
         with _exact_float32():
-            yield _CURRENT.get()
+            yield current()
     finally:
         _CURRENT.reset(token)
 
@@ -111,7 +117,7 @@ def choose_device(choice: DeviceChoice, local_rank: int = 0) -> torch.device:
 
 
 def place(network: _Network) -> _Network:
-    """Bring a network to the current device, compiled if asked; in place, and before its optimiser.
+    """Bring a network to the current device, compiled if asked; in place, before its optimiser.
 
     Of a policy denoiser and student are compiled; the number of points that its encoder computes
     on differs from batch to batch. A copy of a compiled network is not compiled.
@@ -119,8 +125,10 @@ def place(network: _Network) -> _Network:
     accelerator = current()
     network.to(accelerator.device)
     if accelerator.compile:
-        policy = isinstance(network, DiffusionPolicy)
-        for part in (network.denoiser, network.student) if policy else (network,):
+        parts: tuple[nn.Module, ...] = (network,)
+        if isinstance(network, DiffusionPolicy):
+            parts = network.denoiser, network.student
+        for part in parts:
             part.compile()
     return network
 

@@ -17,11 +17,12 @@ from rl100_policy.core.errors import ConfigError
 def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Replace the checkpoint atomically.
 
-    ``state`` holds tensors, numbers, strings and containers of them.
+    ``state`` holds tensors, numbers, strings and containers of them; tensors are written from the
+    CPU, so that a run can go on on a machine with other devices.
     Blocks until the data is on disk; a kill at any moment leaves the old or the new one.
     """
     buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, "state": state}, buffer)
+    torch.save({"fingerprint": fingerprint, "state": _on_cpu(state)}, buffer)
     with replacing(path) as file:
         file.write(buffer.getbuffer())
 
@@ -48,3 +49,13 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
             "output folder, or delete it to start again"
         )
     return content["state"]
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(each) for each in value)
+    return value

@@ -19,6 +19,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
+from rl100_learner.accelerator import AcceleratorSettings, accelerated, moved, place
 from rl100_learner.algorithms import distillation, online
 from rl100_learner.algorithms.distillation import DistillationConfig, DistillationState
 from rl100_learner.algorithms.online import OnlineConfig, OnlineState
@@ -27,7 +28,6 @@ from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
-from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
@@ -39,7 +39,7 @@ _STEPS_PER_ROW = 100
 """Steps of the student between two rows of records after the last iteration."""
 
 
-class OnlineSettings(FrozenModel):
+class OnlineSettings(AcceleratorSettings):
     """Everything that decides the weights of the online stage, besides the roll-outs."""
 
     seed: int = 0
@@ -94,9 +94,9 @@ def improve_version(
         return result
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with threads(settings.threads):
+    with threads(settings.threads), accelerated(settings):
         run = _Run(output, parent.name, settings, fingerprint, collect, on_progress)
-        metrics = run.improve(policy)
+        metrics = run.improve(place(policy))
     write_version(
         result,
         policy.requires_grad_(False),
@@ -138,7 +138,8 @@ class _Run:
                 first = ONLINE_SEED + state.iteration * config.episodes
                 seeds = range(first, first + config.episodes)
                 found = self.collect(policy, self.parent, seeds, generator)
-                metrics = online.update(state, found.batch, generator, config)
+                batch = moved(found.batch, policy.device)
+                metrics = online.update(state, batch, generator, config)
                 success = found.successes / max(1, found.episodes)
                 self._remember(found)
                 metrics |= {

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Random numbers that do not depend on where they are used.
 
-They are drawn where their generator is, on the CPU as a rule, and then moved: equal seeds give equal
-noise on every device, and a recorded seed can be replayed on another machine.
+They are drawn where their generator is, on the CPU as a rule, and then moved: equal seeds give
+equal noise on every device, and a recorded seed can be replayed on another machine.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def network_precision(
 ) -> Callable[_Arguments, _Result]:
     """Make the ``forward`` of a network follow :func:`networks_in`.
 
-    Its first argument is a tensor, which says on which device it computes. It returns a tensor or a
-    dataclass of tensors; what is floating in it comes out as float32.
+    Its first argument is a tensor, which says on which device it computes. It returns a tensor or
+    a dataclass of tensors; what is floating in it comes out as float32.
     """
 
     @wraps(forward)
