@@ -79,9 +79,7 @@ class Objective(nn.Module):
         self.denoiser, self.encoder = policy.denoiser, policy.encoder
         self._rest = (policy, config)  # a tuple: neither student nor normaliser learns here
 
-    def forward(
-        self, batch: WindowBatch, generator: torch.Generator, step: int
-    ) -> ImitationLoss:
+    def forward(self, batch: WindowBatch, generator: torch.Generator, step: int) -> ImitationLoss:
         """See the class."""
         policy, config = self._rest
         encoding = policy.encode_window(batch.cloud, batch.proprio, generator)

@@ -79,9 +79,7 @@ class ValueState:
 
 def init(condition_dim: int, config: ValueConfig) -> ValueState:
     """A fresh network on the current device, initialised from torch's global generator."""
-    network = place(
-        ValueNetwork(condition_dim, config.width, config.layers, config.members)
-    )
+    network = place(ValueNetwork(condition_dim, config.width, config.layers, config.members))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )

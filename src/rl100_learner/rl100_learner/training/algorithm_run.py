@@ -29,6 +29,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from rl100_learner.accelerator import choose_device
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import OfflineConfig
@@ -159,8 +160,9 @@ def run_algorithm(
 
     Raises:
         ConfigError: If there is nothing to learn from, a stage is asked for without the one before
-            it, or ``output`` holds another run.
+            it, a GPU is asked for that is not there, or ``output`` holds another run.
     """
+    choose_device(settings.device)  # refuses before the folder is claimed
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, demonstrations, settings)
     run = _Run(demonstrations, task, robot, output, settings, collector, on_progress, stages)
