@@ -38,11 +38,12 @@ class AcceleratorSettings(FrozenModel):
     """Where and how networks compute; runs with the defaults are repeatable bit for bit."""
 
     device: DeviceChoice = "cpu"
-    """Where networks learn. ``auto``: on the GPU if there is one. Policies that act in the
-    simulation while they learn online act there too."""
+    """Where networks learn: ``cpu``, ``cuda``, or ``auto``, which is the GPU if there is one. A
+    policy that acts in the simulation while it learns online acts there too."""
     precision: Precision = "float32"
-    """What networks compute in while they are fitted to targets: imitation, distillation, critics,
-    transition model. Weights, losses, likelihoods and everything else stay float32."""
+    """What networks compute in, ``float32`` or ``bf16``, while they are fitted to targets:
+    imitation, distillation, critics, transition model. Weights, losses, likelihoods and everything
+    else stay float32."""
     compile: bool = False
     """Compile denoiser, student, critics and model with torch.compile: slower to begin, faster per
     step where networks are large. Needs a C++ compiler."""
