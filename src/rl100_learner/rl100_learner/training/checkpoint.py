@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -20,11 +19,36 @@ def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None
     ``state`` holds tensors, numbers, strings and containers of them; tensors are written from the
     CPU, so that a run can go on on a machine with other devices.
     Blocks until the data is on disk; a kill at any moment leaves the old or the new one.
+
+    Raises:
+        StorageError: If it cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, "state": _on_cpu(state)}, buffer)
+    # Straight into the file: a copy in memory would be as large as networks and optimisers.
     with replacing(path) as file:
-        file.write(buffer.getbuffer())
+        watched = _Watched(file)
+        try:
+            torch.save({"fingerprint": fingerprint, "state": _on_cpu(state)}, watched)
+        except RuntimeError as error:
+            # torch's own, about the end of a file that could not be written
+            raise watched.failure or error from None
+
+
+class _Watched:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
