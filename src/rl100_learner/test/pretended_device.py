@@ -115,10 +115,12 @@ class _Making(TorchDispatchMode):
 @contextmanager
 def pretended_device(monkeypatch):
     """``device=cuda`` means the pretended device for as long as the context lasts."""
-    monkeypatch.setattr(
-        "rl100_learner.accelerator.choose_device",
-        lambda choice, _rank=0: torch.device("cpu") if choice == "cpu" else DEVICE,
-    )
+
+    def choose_device(choice, _rank=0):
+        return torch.device("cpu") if choice == "cpu" else DEVICE
+
+    for module in ("accelerator", "training.algorithm_run"):
+        monkeypatch.setattr(f"rl100_learner.{module}.choose_device", choose_device)
     known = ["cpu", DEVICE.type]
     # as the module that the class is from: torch.optim hides the name
     module = sys.modules[torch.optim.Optimizer.__module__]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -26,8 +26,9 @@ def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None
     # Straight into the file: a copy in memory would be as large as networks and optimisers.
     with replacing(path) as file:
         watched = _Watched(file)
+        content = {"fingerprint": fingerprint, "state": _on_cpu(state)}
         try:
-            torch.save({"fingerprint": fingerprint, "state": _on_cpu(state)}, watched)
+            torch.save(content, cast("BinaryIO", watched))  # it calls write and flush only
         except RuntimeError as error:
             # torch's own, about the end of a file that could not be written
             raise watched.failure or error from None
