@@ -65,7 +65,7 @@ class Processes:
             return objective
         # heads whose weight is zero get no gradient; buffers are constants
         return DistributedDataParallel(
-            objective, find_unused_parameters=True, broadcast_buffers=False
+            objective, find_unused_parameters=True, forward_sync_buffers=False
         )
 
     def means(self, row: Mapping[str, float]) -> dict[str, float]:
