@@ -13,14 +13,22 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from statistics import median
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 import typer
 from rich.console import Console
 from rich.table import Table
-from torch import Tensor
 
+from rl100_learner.accelerator import (
+    AcceleratorSettings,
+    DeviceChoice,
+    Precision,
+    accelerated,
+    moved,
+    place,
+    reduced_precision,
+)
 from rl100_learner.algorithms import (
     critics,
     distillation,
@@ -41,27 +49,30 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
 
-Encode = Callable[[Tensor], Tensor]
+PresetName = Literal["small", "paper", "paper_single"]
 _CRITIC_STEPS, _MODEL_STEPS = 20, 20
 
 
 class Problem:
     """Random decisions of a size, and an untrained policy."""
 
-    def __init__(self, points: int, decisions: int) -> None:
+    def __init__(self, points: int, decisions: int, network: PresetName = "small") -> None:
         """Draw everything."""
         torch.manual_seed(0)
         size = ObservationSize(n_obs=2, n_points=points, proprio_dim=3)
-        self.policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2)))
+        config = preset(network, size, ActionSize(n_chunk=8, dim=2))
+        self.policy = place(DiffusionPolicy(config))
+        device = self.policy.device
         self.cloud = torch.rand((decisions, 2, points, 3))
         self.proprio = torch.rand((decisions, 2, 3))
         self.action = torch.rand((decisions, 8, 2)) * 2 - 1
         condition = encode_windows(self.policy, self.cloud, self.proprio)
         every = torch.arange(decisions) % 10
-        self.data = EncodedDecisions(
+        decided = EncodedDecisions(
             condition, self.action, condition.roll(-1, 0), torch.rand(decisions),
             torch.full((decisions,), 0.9), every == 9, every == 0,
         )  # fmt: skip
+        self.data = moved(decided, device)
 
     def encode(self, count: int) -> None:
         """What the plain way does before a step: encode some windows."""
@@ -83,7 +94,8 @@ def offline_stages(problem: Problem) -> dict[str, tuple[int, Callable[[], None],
     steps = phase.proximal.epochs * -(-chains // phase.proximal.minibatch)
 
     def fit_critics() -> None:
-        critics.regress(fitted.q.requires_grad_(True), data, data.rewards, generator, critic)
+        with reduced_precision():
+            critics.regress(fitted.q.requires_grad_(True), data, data.rewards, generator, critic)
 
     def fit_model() -> None:
         transition.fit(data, 0, generator, model)
@@ -105,25 +117,28 @@ def other_stages(problem: Problem) -> dict[str, tuple[int, Callable[[], None]]]:
     imitating = ImitationConfig()
     learner = imitation.init(problem.policy.requires_grad_(True), imitating)
     pick = torch.arange(imitating.windows)
+    device = problem.policy.device
     batch = WindowBatch(
         problem.cloud[pick][:, :, : imitating.points], problem.proprio[pick], problem.action[pick]
     )
+    batch = moved(batch, device)
     student = distillation.init(problem.policy, DistillationConfig())
     rows = problem.data.condition[:256]
     config = OnlineConfig(proximal=replace(OnlineConfig().proximal, epochs=1))
     made = problem.policy.decide(
-        problem.cloud[:400], problem.proprio[:400], sampler="ddim", noise_seed=0,
-        deterministic=False,
+        problem.cloud[:400].to(device), problem.proprio[:400].to(device), sampler="ddim",
+        noise_seed=0, deterministic=False,
     )  # fmt: skip
     decided = DecisionBatch(
         problem.cloud[:400], problem.proprio[:400], problem.cloud[:400], problem.proprio[:400],
         made.latents, made.log_probs, torch.rand(400), torch.full((400,), 0.9),
         torch.arange(400) % 10 == 9,
     )  # fmt: skip
+    decided, advantages = moved(decided, device), torch.randn(400).to(device)
 
     def online_step() -> None:
         state = online.init(problem.policy, config, 0)
-        proximal.improve(state.proximal, decided, torch.randn(400), generator, config.proximal)
+        proximal.improve(state.proximal, decided, advantages, generator, config.proximal)
 
     return {
         "imitation": (1, lambda: imitation.update(learner, batch, generator, imitating) and None),
@@ -136,9 +151,11 @@ def other_stages(problem: Problem) -> dict[str, tuple[int, Callable[[], None]]]:
 
 
 def seconds(call: Callable[[], None]) -> float:
-    """Wall time of a call."""
+    """Wall time of a call, with everything that it left to a GPU."""
     began = time.perf_counter()
     call()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - began
 
 
@@ -146,13 +163,23 @@ def main(
     points: Annotated[int, typer.Option(help="points per cloud")] = 512,
     decisions: Annotated[int, typer.Option(help="decisions of the data")] = 4000,
     repeats: Annotated[int, typer.Option(help="measurements of each, in turns")] = 7,
+    network: Annotated[PresetName, typer.Option(help="sizes of the networks")] = "small",
+    device: Annotated[DeviceChoice, typer.Option(help="where networks learn")] = "cpu",
+    precision: Annotated[Precision, typer.Option(help="of regressions")] = "float32",
+    compiled: Annotated[bool, typer.Option(help="compile the networks")] = False,
 ) -> None:
     """Measure and print."""
     torch.set_num_threads(1)
-    problem = Problem(points, decisions)
-    table = Table(
-        "stage", "cached", "plain", "ratio", title=f"Steps per second, {points} points, one thread"
-    )
+    settings = AcceleratorSettings(device=device, precision=precision, compile=compiled)
+    with accelerated(settings) as accelerator:
+        how = f"{accelerator.device.type}, {precision}{', compiled' if compiled else ''}"
+        measure(Problem(points, decisions, network), repeats, f"{points} points, {network}, {how}")
+
+
+def measure(problem: Problem, repeats: int, how: str) -> None:
+    """Measure every stage and print a table."""
+    decisions = len(problem.data)
+    table = Table("stage", "cached", "plain", "ratio", title=f"Steps per second, {how}")
     total = {"cached": 0.0, "plain": 0.0}
     default = {
         "critics": CriticConfig().steps,

@@ -90,6 +90,10 @@ _SETTINGS_OF = {
         "rl100_sim.tasks.push_t",
         ("PushTParameters",),
     ),
+    "Training: where and how networks compute": (
+        "rl100_learner.accelerator",
+        ("AcceleratorSettings",),
+    ),
     "Training: imitation": ("rl100_learner.training.settings", ("TrainSettings",)),
     "Training: all stages; the keys above, and": (
         "rl100_learner.training.algorithm_run",

@@ -265,17 +265,20 @@ def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
 def decider(
     policy: DiffusionPolicy, sampler: Sampler, generator: torch.Generator, *, deterministic: bool
 ) -> Decide[Chain]:
-    """Decisions of a policy for all environments at once, with the chains that they came from."""
+    """Decisions of a policy for all environments at once, with the chains that they came from.
+
+    It decides on whatever device it is on.
+    """
 
     def decide(windows: Windows) -> tuple[NDArray[np.float64], list[Chain]]:
         made = policy.decide(
-            torch.from_numpy(windows.visual),
-            torch.from_numpy(windows.proprio),
+            torch.from_numpy(windows.visual).to(policy.device),
+            torch.from_numpy(windows.proprio).to(policy.device),
             sampler=sampler,
             noise_seed=generator,
             deterministic=deterministic,
         )
-        chains = zip(made.latents.numpy(), made.log_probs.numpy(), strict=True)
-        return made.actions.numpy().astype(np.float64), list(chains)
+        chains = zip(made.latents.cpu().numpy(), made.log_probs.cpu().numpy(), strict=True)
+        return made.actions.cpu().numpy().astype(np.float64), list(chains)
 
     return decide

@@ -64,7 +64,7 @@ def test_what_was_better_becomes_likelier_and_what_was_worse_less_likely(policy)
     batch = decisions(policy)
     good = batch.latents[:, -1, :, 0].mean(dim=1) > 0  # chains that end with a push to one side
     advantages = torch.where(good, 1.0, -1.0)
-    config = ProximalConfig(lr=1e-3, epochs=8, minibatch=32, kl_stop=10.0)
+    config = ProximalConfig(lr=1e-3, epochs=8, minibatch=32, kl_stop=1e6)
     fresh = decisions(policy, seed=7).latents[:, -1, :, 0].mean()
     metrics = proximal.improve(
         proximal.init(policy, config), batch, advantages, generator(), config
@@ -95,13 +95,37 @@ def test_only_what_is_asked_for_learns(policy):
     assert changed() == {"denoiser", "encoder"}
 
 
-def test_an_epoch_that_moved_too_far_is_the_last(policy):
+@pytest.mark.parametrize(("lr", "shares"), [(1e-2, (1.0, 1 / 3)), (1e-6, (1.0, 1.0))])
+def test_rates_shrink_after_a_step_that_went_too_far_and_no_others(policy, lr, shares):
+    config = ProximalConfig(lr=lr, epochs=4, minibatch=32, kl_stop=10.0, kl_target=0.01)
+    state = proximal.init(policy, config)
+    told = [
+        proximal.improve(state, decisions(policy, seed), torch.randn(D), generator(), config)
+        for seed in range(2)
+    ]
+    assert [each["lr_share"] for each in told] == pytest.approx(shares)
+    assert (told[0]["shift"] > 0.09) == (lr == 1e-2)
+
+
+def test_rates_grow_again_to_what_they_may_be(policy):
+    config = ProximalConfig(lr=1e-6, epochs=1, minibatch=32, kl_target=0.01)
+    state = proximal.init(policy, config)
+    proximal.slow_down(state, 0.5)
+    state.optimizer.param_groups[0]["lr"] = 1e-7
+    shares = [
+        proximal.improve(state, decisions(policy), torch.randn(D), generator(), config)["lr_share"]
+        for _ in range(6)
+    ]
+    assert shares == pytest.approx([0.1, 0.15, 0.225, 0.3375, 0.5, 0.5])
+
+
+def test_a_minibatch_that_moved_too_far_is_the_last(policy):
     config = ProximalConfig(lr=3e-2, epochs=10, minibatch=16, kl_stop=0.01)
     metrics = proximal.improve(
         proximal.init(policy, config), decisions(policy), torch.randn(D), generator(), config
     )
     assert metrics["epochs"] < 10
-    assert metrics["kl"] > 0.01
+    assert metrics["shift"] > 0.005
 
 
 def test_equal_advantages_move_nothing(policy):

@@ -193,6 +193,7 @@ def test_ratio_statistics_of_equal_policies_are_those_of_ratio_one():
     found = ratio_statistics(log_probs, log_probs, 0.2)
     assert (found.kl, found.clipped, found.low, found.high) == (0.0, 0.0, 1.0, 1.0)
     moved = ratio_statistics(log_probs + 0.5, log_probs, 0.2)
+    assert moved.shift == pytest.approx(0.125)
     assert moved.kl == pytest.approx(math.exp(0.5) - 1.5, rel=1e-4)
     assert moved.clipped == 1.0
 

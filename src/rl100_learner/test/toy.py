@@ -149,10 +149,11 @@ class ReachCollector:
         while len(actions) < self.STEPS and not reached:
             window = self._window(frames)
             made = policy.decide(
-                *window, sampler="ddim", noise_seed=generator, deterministic=not stochastic
-            )
+                *(part.to(policy.device) for part in window),
+                sampler="ddim", noise_seed=generator, deterministic=not stochastic,
+            )  # fmt: skip
             before = len(actions)
-            for action in made.actions[0].numpy():
+            for action in made.actions[0].cpu().numpy():
                 tool[:2] += np.clip(action, -0.25, 0.25) * PERIOD_S
                 actions.append(action)
                 frames.append(frame())
@@ -163,7 +164,7 @@ class ReachCollector:
             won = torch.tensor([reached])
             over = torch.tensor([reached or len(actions) == self.STEPS])
             parts.append(
-                (*window, *self._window(frames), made.latents, made.log_probs,
+                (*window, *self._window(frames), made.latents.cpu(), made.log_probs.cpu(),
                  won * 0.9 ** (lasted - 1.0), bootstrap_discount(lasted, won, 0.9), over)
             )  # fmt: skip
         clouds, proprio = (np.stack(each) for each in zip(*frames, strict=True))

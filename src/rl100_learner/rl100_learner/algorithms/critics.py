@@ -25,6 +25,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from rl100_learner.accelerator import place, reduced_precision
 from rl100_learner.algorithms import value
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.value import ValueConfig
@@ -79,6 +80,7 @@ class Critics:
         return q.mean(dim=0) - pessimism * q.std(dim=0, unbiased=False)
 
 
+@reduced_precision()
 def fit(
     data: EncodedDecisions,
     own: EncodedDecisions,
@@ -102,7 +104,7 @@ def fit(
     condition_dim, chunk = data.condition.shape[1], data.action[0].numel()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global generator
-        q = init(condition_dim, chunk, config)
+        q = place(init(condition_dim, chunk, config))
         v = value.init(condition_dim, config.returns)
     if config.value == "returns":
         told = value.update(v, value.buffer_of(own), generator, config.returns)

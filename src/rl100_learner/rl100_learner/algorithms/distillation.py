@@ -9,17 +9,20 @@ Encoder and denoiser stay as they are; only the student learns.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any
 
 import torch
 from pydantic import Field, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
+from rl100_learner.accelerator import reduced_precision
 from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
 from rl100_learner.objectives.consistency import consistency_distillation_loss
 from rl100_policy.core.denoiser import Denoiser
+from rl100_policy.core.noise import normal
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import sample_chain
 
@@ -37,6 +40,24 @@ class DistillationConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
+class Objective(nn.Module):
+    """The loss as a module of the student, so that processes can share its gradient.
+
+    ``objective(x_start [B, n_c, d_a], condition [B, d_c], teacher [B, n_c, d_a]) -> scalar``
+    """
+
+    def __init__(self, policy: DiffusionPolicy) -> None:
+        """Of the student that ``policy`` has already."""
+        super().__init__()
+        self.student = policy.student
+        self._policy = (policy,)  # a tuple: nothing else of it learns here
+
+    def forward(self, x_start: Tensor, condition: Tensor, teacher: Tensor) -> Tensor:
+        """See the class."""
+        chunk = self._policy[0].one_step(x_start, condition)
+        return consistency_distillation_loss(chunk, teacher)
+
+
 @dataclass
 class DistillationState:
     """What changes while distilling."""
@@ -44,18 +65,31 @@ class DistillationState:
     policy: DiffusionPolicy
     averaged: Denoiser
     optimizer: OptimizerPair
+    objective: nn.Module
+    """An :class:`Objective`, as ``share`` returned it."""
     step: int = 0
 
 
-def init(policy: DiffusionPolicy, config: DistillationConfig) -> DistillationState:
-    """Start from ``policy``; its student is changed in place, and nothing else of it."""
+def init(
+    policy: DiffusionPolicy,
+    config: DistillationConfig,
+    share: Callable[[nn.Module], nn.Module] | None = None,
+) -> DistillationState:
+    """Start.
+
+    Args:
+        policy: Its student is changed in place, and nothing else of it.
+        config: Settings.
+        share: Makes the objective average its gradient over processes.
+    """
     averaged = copy.deepcopy(policy.student).requires_grad_(False)
     policy.student.requires_grad_(True)
-    return DistillationState(
-        policy, averaged, OptimizerPair(config.optimizer, (policy.student,), config.steps)
-    )
+    optimizer = OptimizerPair(config.optimizer, (policy.student,), config.steps)
+    objective: nn.Module = Objective(policy)
+    return DistillationState(policy, averaged, optimizer, share(objective) if share else objective)
 
 
+@reduced_precision()
 def update(
     state: DistillationState,
     condition: Tensor,
@@ -69,11 +103,11 @@ def update(
     """
     policy, size = state.policy, state.policy.config.action
     shape = (len(condition), size.n_chunk, size.dim)
-    x_start = torch.randn(shape, generator=generator, device=condition.device)
+    x_start = normal(shape, generator, condition.device)
     with torch.no_grad():
         denoise = partial(policy.epsilon, condition=condition)
         chain = sample_chain(denoise, policy.schedule, x_start, generator=None, deterministic=True)
-    loss = consistency_distillation_loss(policy.one_step(x_start, condition), chain.latents[:, -1])
+    loss: Tensor = state.objective(x_start, condition, chain.latents[:, -1])
     state.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     lr_share = state.optimizer.step(state.step)

@@ -10,17 +10,20 @@ window is used with several (t, eps) draws, because on a CPU the encoder is the 
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
-from torch import Tensor
+from torch import Tensor, nn
 
-from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
+from rl100_learner.accelerator import reduced_precision
+from rl100_learner.algorithms.auxiliary import AuxiliaryLoss, AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import WindowBatch
 from rl100_learner.algorithms.optimizers import OptimizerConfig, OptimizerPair
 from rl100_learner.objectives.diffusion import add_noise, diffusion_loss
+from rl100_policy.core.noise import integers, normal
 from rl100_policy.core.policy import DiffusionPolicy
 
 
@@ -49,6 +52,50 @@ class ImitationConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
 
 
+@dataclass(frozen=True)
+class ImitationLoss:
+    """What is minimised; scalars with gradients.
+
+    Attributes:
+        total: Sum of both.
+        diffusion: Denoising.
+        auxiliary: Reconstruction and bottleneck.
+    """
+
+    total: Tensor
+    diffusion: Tensor
+    auxiliary: AuxiliaryLoss
+
+
+class Objective(nn.Module):
+    """The loss as a module of the networks that learn, so that processes can share its gradient.
+
+    ``objective(batch, generator, step) -> ImitationLoss``; ``step`` is 0-based.
+    """
+
+    def __init__(self, policy: DiffusionPolicy, config: ImitationConfig) -> None:
+        """Of the networks that ``policy`` has already."""
+        super().__init__()
+        self.denoiser, self.encoder = policy.denoiser, policy.encoder
+        self._rest = (policy, config)  # a tuple: neither student nor normaliser learns here
+
+    def forward(self, batch: WindowBatch, generator: torch.Generator, step: int) -> ImitationLoss:
+        """See the class."""
+        policy, config = self._rest
+        encoding = policy.encode_window(batch.visual, batch.proprio, generator)
+        denoising = denoising_loss(
+            policy,
+            encoding.condition.repeat(config.draws, 1),
+            policy.normalizer.action(batch.actions).repeat(config.draws, 1, 1),
+            generator,
+        )
+        weights = auxiliary_weights(config, step)
+        auxiliary = auxiliary_loss(
+            policy, encoding, batch.visual, batch.proprio, weights, config.chamfer_points
+        )
+        return ImitationLoss(denoising + auxiliary.total, denoising, auxiliary)
+
+
 @dataclass
 class ImitationState:
     """What changes while learning."""
@@ -56,16 +103,30 @@ class ImitationState:
     policy: DiffusionPolicy
     averaged: DiffusionPolicy
     optimizer: OptimizerPair
+    objective: nn.Module
+    """An :class:`Objective`, as ``share`` returned it."""
     step: int = 0
 
 
-def init(policy: DiffusionPolicy, config: ImitationConfig) -> ImitationState:
-    """Start from ``policy``, whose normaliser is fitted; it is changed in place."""
+def init(
+    policy: DiffusionPolicy,
+    config: ImitationConfig,
+    share: Callable[[nn.Module], nn.Module] | None = None,
+) -> ImitationState:
+    """Start.
+
+    Args:
+        policy: Its normaliser is fitted; changed in place.
+        config: Settings.
+        share: Makes the objective average its gradient over processes.
+    """
     averaged = copy.deepcopy(policy).requires_grad_(False)
     optimizer = OptimizerPair(config.optimizer, (policy.denoiser, policy.encoder), config.steps)
-    return ImitationState(policy, averaged, optimizer)
+    objective: nn.Module = Objective(policy, config)
+    return ImitationState(policy, averaged, optimizer, share(objective) if share else objective)
 
 
+@reduced_precision()
 def update(
     state: ImitationState, batch: WindowBatch, generator: torch.Generator, config: ImitationConfig
 ) -> dict[str, float]:
@@ -76,28 +137,16 @@ def update(
         ``loss_proprio`` (squared normalised units), ``loss_bottleneck`` (nat), ``lr_share``. The
         terms are without their weights, and 0 without a head or a weight.
     """
-    policy = state.policy
-    encoding = policy.encode_window(batch.visual, batch.proprio, generator)
-    denoising = denoising_loss(
-        policy,
-        encoding.condition.repeat(config.draws, 1),
-        policy.normalizer.action(batch.actions).repeat(config.draws, 1, 1),
-        generator,
-    )
-    weights = auxiliary_weights(config, state.step)
-    auxiliary = auxiliary_loss(
-        policy, encoding, batch.visual, batch.proprio, weights, config.chamfer_points
-    )
-    loss = denoising + auxiliary.total
+    loss: ImitationLoss = state.objective(batch, generator, state.step)
     state.optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
+    loss.total.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     lr_share = state.optimizer.step(state.step)
     _average(state.averaged, state.policy, config.ema)
     state.step += 1
     return {
-        "loss": float(loss.detach()),
-        "loss_diffusion": float(denoising.detach()),
-        **auxiliary.metrics(),
+        "loss": float(loss.total.detach()),
+        "loss_diffusion": float(loss.diffusion.detach()),
+        **loss.auxiliary.metrics(),
         "lr_share": lr_share,
     }
 
@@ -123,8 +172,8 @@ def denoising_loss(
         generator: Draws t, then eps.
     """
     n_train = policy.config.diffusion.n_train
-    timestep = torch.randint(n_train, (len(clean),), generator=generator, device=clean.device)
-    noise = torch.randn(clean.shape, generator=generator, device=clean.device)
+    timestep = integers(n_train, (len(clean),), generator, clean.device)
+    noise = normal(clean.shape, generator, clean.device)
     abar = policy.alpha_bars[timestep]
     output = policy.denoiser(add_noise(clean, noise, abar), timestep, condition)
     return diffusion_loss(output, clean, noise, abar, policy.config.diffusion.prediction)

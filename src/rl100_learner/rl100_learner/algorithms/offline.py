@@ -236,7 +236,7 @@ def _regress(
     losses = []
     for _ in range(config.proximal.epochs * math.ceil(chains / config.proximal.minibatch)):
         count = config.proximal.minibatch * len(state.policy.schedule.timesteps)
-        rows = torch.multinomial(weights, count, replacement=True, generator=generator)
+        rows = torch.multinomial(weights.cpu(), count, replacement=True, generator=generator)
         loss = denoising_loss(state.policy, data.condition[rows], data.action[rows], generator)
         proximal.step(state, loss, config.proximal)
         losses.append(float(loss.detach()))

@@ -24,6 +24,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from rl100_learner.accelerator import moved, place
 from rl100_learner.algorithms import critics, proximal, value
 from rl100_learner.algorithms.batches import ChainBatch, DecisionBatch, EncodedDecisions
 from rl100_learner.algorithms.critics import QConfig
@@ -117,7 +118,7 @@ def init(policy: DiffusionPolicy, config: OnlineConfig, seed: int) -> OnlineStat
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global generator
         v = value.init(policy.condition_dim, config.value)
-        q = critics.init(policy.condition_dim, size.n_chunk * size.dim, config.replay)
+        q = place(critics.init(policy.condition_dim, size.n_chunk * size.dim, config.replay))
     proximate = proximal.init(policy, config.proximal)
     return OnlineState(proximate, v, q, features, deque(maxlen=config.replay.buffers))
 
@@ -251,10 +252,8 @@ def forget_steps(state: OnlineState, earlier: dict[str, Tensor], seen: Seen | No
         seen: What was played by the policy that is given up.
     """
     state.policy.load_state_dict(earlier, strict=False)
-    optimizer = state.proximal.optimizer
-    optimizer.state.clear()  # moments of the steps that are given up
-    for group in optimizer.param_groups:
-        group["lr"] *= 0.5
+    state.proximal.optimizer.state.clear()  # moments of the steps that are given up
+    proximal.slow_down(state.proximal, 0.5)
     if seen is not None:
         state.replay.append(seen.decisions)
     state.iteration += 1
@@ -284,7 +283,8 @@ def load_state_dict(state: OnlineState, saved: dict[str, Any]) -> None:
     state.value.network.load_state_dict(saved["value"])
     state.value.optimizer.load_state_dict(saved["value_optimizer"])
     state.value.buffers.clear()
-    state.value.buffers.extend(ValueBuffer(**each) for each in saved["buffers"])
+    device = state.policy.device
+    state.value.buffers.extend(moved(ValueBuffer(**each), device) for each in saved["buffers"])
     state.q.load_state_dict(saved["q"])
     state.replay.clear()
-    state.replay.extend(EncodedDecisions(**each) for each in saved["replay"])
+    state.replay.extend(moved(EncodedDecisions(**each), device) for each in saved["replay"])

@@ -11,9 +11,11 @@ change the ratios without anything having been learned.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
@@ -23,6 +25,7 @@ from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import ChainBatch, DecisionBatch
 from rl100_learner.algorithms.imitation import ImitationConfig, auxiliary_weights
 from rl100_learner.objectives.proximal import clipped_surrogate, ratio_statistics, standardise
+from rl100_policy.core.noise import normal
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import Chain, sample_chain, transition_log_prob
 
@@ -30,7 +33,7 @@ ConditionOf = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Of some decisions, given their rows [R] int64: conditions [R, d_c], and a scalar to be added to
 the loss because of them."""
 
-_MEANS = ("loss", "auxiliary", "kl", "clipped")
+_MEANS = ("loss", "auxiliary", "kl", "shift", "clipped")
 """Metrics of which the mean over an epoch is told."""
 _ROWS_PER_PASS, _IMAGE_ROWS_PER_PASS = 512, 32
 """Observation windows encoded at a time where no gradient is needed; bounds memory."""
@@ -61,7 +64,10 @@ class ProximalConfig:
     chamfer_points: PositiveInt = 48
     """Points of a cloud that the reconstruction is compared with."""
     kl_stop: PositiveFloat = 0.2
-    """An epoch that ends with a larger mean KL of a transition is the last one [nat]."""
+    """A minibatch whose transitions have shifted further is the last one [nat]."""
+    kl_target: NonNegativeFloat = 0.05
+    """After an improvement that shifted transitions further the rates shrink, and they grow again,
+    at most to what they were, after a smaller one [nat]; 0: they stay as they are."""
 
 
 @dataclass
@@ -75,14 +81,24 @@ class ProximalState:
 def init(policy: DiffusionPolicy, config: ProximalConfig) -> ProximalState:
     """Start from ``policy``, which is changed in place: its denoiser, and its encoder if asked."""
     policy.requires_grad_(False)
-    groups = [{"params": list(policy.denoiser.parameters()), "lr": config.lr}]
+    groups = [_group(list(policy.denoiser.parameters()), config.lr)]
     if config.encoder_lr > 0:
-        encoder = policy.encoder.feature_parameters()
-        groups.append({"params": encoder, "lr": config.encoder_lr})
+        groups.append(_group(policy.encoder.feature_parameters(), config.encoder_lr))
     for group in groups:
-        for parameter in group["params"]:  # type: ignore[attr-defined]
+        for parameter in group["params"]:
             parameter.requires_grad_(True)
     return ProximalState(policy, torch.optim.AdamW(groups, weight_decay=0.0, fused=True))
+
+
+def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
+    return {"params": parameters, "lr": rate, "largest_lr": rate}
+
+
+def slow_down(state: ProximalState, share: float) -> None:
+    """Go on with a share of the rates, which will not grow beyond that again."""
+    for group in state.optimizer.param_groups:
+        group["largest_lr"] *= share
+        group["lr"] = min(group["lr"], group["largest_lr"])
 
 
 def improve(
@@ -135,34 +151,53 @@ def improve_chains(
         config: Settings.
 
     Returns:
-        ``loss`` and ``auxiliary`` (what was added to it), ``kl`` (mean of the last epoch, nat),
-        ``clipped`` (share of the last epoch),
-        ``ratio_error`` (largest |ratio - 1| of the first minibatch, before any step), ``epochs``.
+        ``loss`` and ``auxiliary`` (what was added to it), ``kl`` and ``shift`` (mean of the last
+        epoch, nat), ``clipped`` (share of the last epoch), ``ratio_error`` (largest |ratio - 1| of the first minibatch, before any step), ``epochs``
+        (the last one may be cut), ``lr_share`` (of the rates, for this improvement).
     """
     standard = standardise(advantages, config.advantage_limit)
     metrics: dict[str, float] = {}
+    rates = state.optimizer.param_groups[0]
+    share = rates["lr"] / config.lr
     for epoch in range(config.epochs):
         order = torch.randperm(len(standard), generator=generator)
-        found = [
-            _step(
-                state, *condition_of(rows), latents[rows], log_probs[rows], standard[rows], config
-            )
-            for rows in torch.split(order, config.minibatch)
-        ]
+        found: list[dict[str, float]] = []
+        for rows in torch.split(order, config.minibatch):
+            condition, auxiliary = condition_of(rows)
+            chains = latents[rows], log_probs[rows], standard[rows]
+            found.append(_step(state, condition, auxiliary, *chains, config))
+            if found[-1]["shift"] > config.kl_stop:
+                break
         metrics = {
             "ratio_error": metrics.get("ratio_error", found[0]["ratio_error"]),
             "epochs": float(epoch + 1),
+            "lr_share": share,
         } | {key: sum(each[key] for each in found) / len(found) for key in _MEANS}
-        if metrics["kl"] > config.kl_stop:
+        if found[-1]["shift"] > config.kl_stop:
             break
+    _adapt(state, metrics["shift"], config.kl_target)
     return metrics
+
+
+_LEAST_SHARE, _SHRINK, _GROW = 0.03, 1.0 / 3.0, 1.5
+"""Of the largest rate; and the most that a rate changes by after one improvement."""
+
+
+def _adapt(state: ProximalState, shift: float, target: float) -> None:
+    """Rates for the next improvement: the shift grows with the square of the rate."""
+    if target == 0.0:
+        return
+    factor = min(max(math.sqrt(target / max(shift, 1e-12)), _SHRINK), _GROW)
+    for group in state.optimizer.param_groups:
+        largest = group["largest_lr"]
+        group["lr"] = min(max(group["lr"] * factor, _LEAST_SHARE * largest), largest)
 
 
 @torch.no_grad()
 def draw_chains(policy: DiffusionPolicy, condition: Tensor, generator: torch.Generator) -> Chain:
     """Decisions of the policy as it is now, every transition drawn. Conditions [D, d_c]."""
     size = policy.config.action
-    noise = torch.randn((len(condition), size.n_chunk, size.dim), generator=generator)
+    noise = normal((len(condition), size.n_chunk, size.dim), generator, condition.device)
     return sample_chain(
         partial(policy.epsilon, condition=condition),
         policy.schedule,
@@ -180,10 +215,13 @@ def encode_all(policy: DiffusionPolicy, batch: ChainBatch | DecisionBatch) -> Te
 
 @torch.no_grad()
 def encode_windows(policy: DiffusionPolicy, visual: Tensor, proprio: Tensor) -> Tensor:
-    """Conditions of many windows, a bounded number at a time. Arguments as ``policy.encode``."""
+    """Conditions of many windows on the policy's device, a bounded number at a time.
+
+    Arguments as ``policy.encode``, on any device.
+    """
     rows = _IMAGE_ROWS_PER_PASS if visual.dtype == torch.uint8 else _ROWS_PER_PASS
     parts = zip(torch.split(visual, rows), torch.split(proprio, rows), strict=True)
-    return torch.cat([policy.encode(*part) for part in parts])
+    return torch.cat([policy.encode(*(each.to(policy.device) for each in part)) for part in parts])
 
 
 def _step(
@@ -212,6 +250,7 @@ def _step(
         "loss": float(loss.detach()),
         "auxiliary": float(auxiliary.detach()),
         "kl": moved.kl,
+        "shift": moved.shift,
         "clipped": moved.clipped,
         "ratio_error": error,
     }

@@ -16,10 +16,12 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from rl100_learner.accelerator import place, reduced_precision
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.networks.critics import TransitionNetwork
 from rl100_learner.objectives.transition import ensemble_nll
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.noise import normal
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,14 @@ class TransitionModel:
         """A draw of what is seen next. [B, d_c], [B, n_c, d_a] -> [B, d_c]."""
         mean, log_variance = self.network(condition, action)
         pick = self.elites[torch.randint(len(self.elites), (len(condition),), generator=generator)]
-        row = torch.arange(len(condition))
-        noise = torch.randn(condition.shape, generator=generator)
+        row = torch.arange(len(condition), device=condition.device)
+        noise = normal(condition.shape, generator, condition.device)
         change = mean[pick, row] + torch.exp(0.5 * log_variance[pick, row]) * noise
         following = condition + change * self.network.scale
         return torch.maximum(torch.minimum(following, self.network.high), self.network.low)
 
 
+@reduced_precision()
 def fit(
     data: EncodedDecisions, seed: int, generator: torch.Generator, config: TransitionConfig
 ) -> tuple[TransitionModel, dict[str, float]]:
@@ -85,8 +88,10 @@ def fit(
     change = data.next_condition - data.condition
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # layers initialise themselves from the global generator
-        network = TransitionNetwork(
-            data.condition.shape[1], data.action[0].numel(), config.widths, config.members
+        network = place(
+            TransitionNetwork(
+                data.condition.shape[1], data.action[0].numel(), config.widths, config.members
+            )
         )
     network.scale.copy_(change.std(dim=0, unbiased=False).clamp_min(1e-3))
     seen = torch.cat((data.condition, data.next_condition))

@@ -17,6 +17,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from rl100_learner.accelerator import place
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.networks.critics import ValueNetwork
 from rl100_learner.objectives.returns import generalised_advantage
@@ -89,8 +90,8 @@ class ValueState:
 
 
 def init(condition_dim: int, config: ValueConfig) -> ValueState:
-    """A fresh network, initialised from torch's global generator."""
-    network = ValueNetwork(condition_dim, config.width, config.layers, config.members)
+    """A fresh network on the current device, initialised from torch's global generator."""
+    network = place(ValueNetwork(condition_dim, config.width, config.layers, config.members))
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
     )

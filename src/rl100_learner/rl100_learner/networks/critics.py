@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rl100_learner.objectives.transition import soft_clamp
+from rl100_policy.core.precision import network_precision
 
 
 class _EnsembleLinear(nn.Module):
@@ -60,6 +61,7 @@ class EnsembleMlp(nn.Module):
         last = widths[-1] if widths else inputs
         self.net = nn.Sequential(*layers, _EnsembleLinear(members, last, outputs))
 
+    @network_precision
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         stacked = x.unsqueeze(0).expand(self.members, -1, -1) if x.dim() == 2 else x

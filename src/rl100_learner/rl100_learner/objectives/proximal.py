@@ -58,6 +58,9 @@ class RatioStatistics:
 
     kl: float
     """KL(pi_i | pi) of one transition, mean, nat: mean(rho - 1 - log rho) >= 0."""
+    shift: float
+    """mean (log rho)^2 / 2, nat: the KL of a small shift of a Gaussian, without the exponential
+    tail that lets a few rows decide the mean above."""
     clipped: float
     """Share of rows outside the clip range."""
     low: float
@@ -70,9 +73,10 @@ def ratio_statistics(log_probs: Tensor, old_log_probs: Tensor, clip: float) -> R
     """Statistics of the ratios of a minibatch; arguments as in :func:`clipped_surrogate`."""
     log_ratio = (log_probs - old_log_probs).detach()
     ratio = log_ratio.exp()
-    quantiles = torch.quantile(ratio, torch.tensor([0.05, 0.95], dtype=ratio.dtype))
+    quantiles = torch.quantile(ratio, ratio.new_tensor([0.05, 0.95]))
     return RatioStatistics(
         kl=float((ratio - 1.0 - log_ratio).mean()),
+        shift=float(0.5 * (log_ratio**2).mean()),
         clipped=float(((ratio - 1.0).abs() > clip).float().mean()),
         low=float(quantiles[0]),
         high=float(quantiles[1]),

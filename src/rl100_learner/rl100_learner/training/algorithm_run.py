@@ -30,6 +30,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
+from rl100_learner.accelerator import choose_device
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import OfflineConfig
@@ -91,6 +92,7 @@ class AlgorithmSettings(TrainSettings):
     def offline_settings(self) -> OfflineSettings:
         """What an offline stage takes of them."""
         return OfflineSettings(
+            **self.acceleration,
             seed=self.seed,
             threads=self.threads,
             gamma=self.gamma,
@@ -104,6 +106,7 @@ class AlgorithmSettings(TrainSettings):
     def online_settings(self) -> OnlineSettings:
         """What the online stage takes of them."""
         return OnlineSettings(
+            **self.acceleration,
             seed=self.seed,
             threads=self.threads,
             online=self.online,
@@ -159,12 +162,22 @@ def run_algorithm(
 
     Raises:
         ConfigError: If there is nothing to learn from, a stage is asked for without the one before
-            it, or ``output`` holds another run.
+            it, a GPU is asked for that is not there, or ``output`` holds another run.
     """
+    choose_device(settings.device)  # refuses before the folder is claimed
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, demonstrations, settings)
     run = _Run(demonstrations, task, robot, output, settings, collector, on_progress, stages)
     return run.go()
+
+
+def imitation_stage(output: Path, task: AnyTask) -> tuple[Path, str]:
+    """Folder of the imitation stage of the run in ``output``, and the name of its version."""
+    return output / "imitation", _version_name(output, task, "imitation")
+
+
+def _version_name(output: Path, task: AnyTask, stage: str) -> str:
+    return f"{task.name}_{output.resolve().name}_{stage}"
 
 
 def read_stages(output: Path) -> list[StageRecord]:
@@ -250,9 +263,10 @@ class _Run:
         return self.output / self.records[-1].version
 
     def _imitate(self) -> StageRecord:
+        folder, name = imitation_stage(self.output, self.task)
         version = train_imitation(
-            self.demonstrations, self.task, self.robot, self.output / "imitation",
-            self.settings.imitation_settings, self._teller("imitation"), self._name("imitation"),
+            self.demonstrations, self.task, self.robot, folder, self.settings.imitation_settings,
+            self._teller("imitation"), name,
         )  # fmt: skip
         return self._record("imitation", version, self.demonstrations)
 
@@ -349,7 +363,7 @@ class _Run:
 
     def _name(self, stage: str) -> str:
         """Of a version: no two runs of a task share one."""
-        return f"{self.task.name}_{self.output.resolve().name}_{stage}"
+        return _version_name(self.output, self.task, stage)
 
     def _teller(self, name: str) -> Callable[[Progress], None]:
         return lambda progress: self.on_progress(name, progress)

@@ -132,7 +132,8 @@ class BagCollector:
         if folder.exists():  # of a run that was killed
             written, _ = load_version(folder)
             mine = policy.state_dict()
-            if any(not torch.equal(mine[key], each) for key, each in written.state_dict().items()):
+            stored = written.state_dict().items()
+            if any(not torch.equal(mine[key].cpu(), each) for key, each in stored):
                 raise ConfigError(
                     f"{folder} holds another policy than this run has come to; its bags cannot be "
                     "used: move the folder away and collect again"

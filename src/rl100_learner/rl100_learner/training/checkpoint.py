@@ -3,10 +3,9 @@
 
 from __future__ import annotations
 
-import io
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -17,13 +16,40 @@ from rl100_policy.core.errors import ConfigError
 def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Replace the checkpoint atomically.
 
-    ``state`` holds tensors, numbers, strings and containers of them.
+    ``state`` holds tensors, numbers, strings and containers of them; tensors are written from the
+    CPU, so that a run can go on on a machine with other devices.
     Blocks until the data is on disk; a kill at any moment leaves the old or the new one.
+
+    Raises:
+        StorageError: If it cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save({"fingerprint": fingerprint, "state": state}, buffer)
+    # Straight into the file: a copy in memory would be as large as networks and optimisers.
     with replacing(path) as file:
-        file.write(buffer.getbuffer())
+        watched = _Watched(file)
+        content = {"fingerprint": fingerprint, "state": _on_cpu(state)}
+        try:
+            torch.save(content, cast("BinaryIO", watched))  # it calls write and flush only
+        except RuntimeError as error:
+            # torch's own, about the end of a file that could not be written
+            raise watched.failure or error from None
+
+
+class _Watched:
+    """A file that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
@@ -48,3 +74,13 @@ def load_checkpoint(path: Path, fingerprint: str) -> dict[str, Any] | None:
             "output folder, or delete it to start again"
         )
     return content["state"]
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_on_cpu(each) for each in value)
+    return value

@@ -55,7 +55,7 @@ class Collector(Protocol):
         """Decisions of a policy, one episode per seed, every transition drawn.
 
         Args:
-            policy: As it is now.
+            policy: As it is now, on any device; the batch that comes back is on the CPU.
             parent: Name of the version that online learning began with.
             seeds: Of the start states.
             generator: Of the transitions, where the policy acts in this process.

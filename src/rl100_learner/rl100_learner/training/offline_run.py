@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from rl100_learner.accelerator import AcceleratorSettings, accelerated, place
 from rl100_learner.algorithms import critics, distillation, offline, transition
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import CriticConfig, Critics
@@ -33,7 +34,6 @@ from rl100_learner.files import replacing
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
 from rl100_learner.training.transitions import encode_decisions
-from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
@@ -51,7 +51,7 @@ def _distillation() -> DistillationConfig:
     return DistillationConfig(steps=400)
 
 
-class OfflineSettings(FrozenModel):
+class OfflineSettings(AcceleratorSettings):
     """Everything that decides the weights of the offline stage, besides the episodes."""
 
     seed: int = 0
@@ -126,10 +126,10 @@ def improve_offline(
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
-    with threads(settings.threads), Records(output, 0) as records:
+    with threads(settings.threads), accelerated(settings), Records(output, 0) as records:
         name = name or f"{parent.task.name}_{output.resolve().name}"
         run = _Run(output, name, settings, parent, bags, fingerprint, records, on_progress, watch)
-        found = run.improve(policy, data, own)
+        found = run.improve(place(policy), data, own)
     rows = [
         {"version": each.version.name, "iteration": each.iteration, "j": each.j,
          "j_snapshot": each.j_snapshot}
@@ -302,7 +302,7 @@ class _Run:
         self, policy: DiffusionPolicy, index: int, conditions: Tensor, generator: torch.Generator
     ) -> None:
         config = self.settings.distillation
-        state = distillation.init(policy, config)
+        state = distillation.init(place(policy), config)
         began = time.perf_counter()
         stage = f"distillation of iterate {index}"
         while state.step < config.steps:

@@ -21,6 +21,7 @@ import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
+from rl100_learner.accelerator import AcceleratorSettings, accelerated, moved, place
 from rl100_learner.algorithms import distillation, online
 from rl100_learner.algorithms.distillation import DistillationConfig, DistillationState
 from rl100_learner.algorithms.online import OnlineConfig, OnlineState, Seen
@@ -33,7 +34,6 @@ from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.transitions import encode_decisions
 from rl100_learner.training.windows import build_windows
-from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
@@ -45,7 +45,7 @@ _STEPS_PER_ROW = 100
 """Steps of the student between two rows of records after the last iteration."""
 
 
-class OnlineSettings(FrozenModel):
+class OnlineSettings(AcceleratorSettings):
     """Everything that decides the weights of the online stage, besides the roll-outs."""
 
     seed: int = 0
@@ -119,9 +119,9 @@ def improve_version(
         return result
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    with threads(settings.threads):
+    with threads(settings.threads), accelerated(settings):
         run = _Run(output, parent.name, settings, fingerprint, collect, on_progress)
-        metrics = run.improve(policy, data, own)
+        metrics = run.improve(place(policy), data, own)
     write_version(
         result,
         policy.requires_grad_(False),
@@ -224,7 +224,8 @@ class _Run:
         windows = build_windows(found.recorded, state.features.config)
         some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
         decisions = encode_decisions(state.features, found.recorded, config.gamma)
-        return Seen(decisions, some.visual, some.proprio)
+        device = state.policy.device
+        return Seen(decisions, some.visual.to(device), some.proprio.to(device))
 
     def _learn(
         self,
@@ -244,7 +245,8 @@ class _Run:
             return {}
         if best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
-        return online.update(state, found.batch, seen, generator, self.settings.online)
+        batch = moved(found.batch, state.policy.device)
+        return online.update(state, batch, seen, generator, self.settings.online)
 
     def _distil(
         self, student: DistillationState, share: float, generator: torch.Generator

@@ -12,16 +12,18 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from rl100_learner.accelerator import accelerated, moved, place
 from rl100_learner.algorithms import distillation, imitation
 from rl100_learner.data.episode import Episode
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.processes import ALONE, Processes, local_rank, require_connected
 from rl100_learner.training.records import Records
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import WindowSet, build_windows, encode_frames
@@ -88,6 +90,7 @@ def train_imitation(
     settings: TrainSettings,
     on_progress: OnProgress,
     name: str = "",
+    processes: Processes = ALONE,
 ) -> Path:
     """Learn a policy version from demonstrations.
 
@@ -100,13 +103,17 @@ def train_imitation(
         on_progress: Called after every ``log_every`` steps on this thread; an exception from it
             ends the run, which can be resumed.
         name: Of the version; ``<task>_<name of output>`` if empty.
+        processes: Those that learn together. Each calls this with the same arguments; the first
+            one writes and tells.
 
     Returns:
         Folder of the policy version, in ``output``.
 
     Raises:
-        ConfigError: If there is nothing to learn from, or ``output`` holds another run.
+        ConfigError: If there is nothing to learn from, ``output`` holds another run, a GPU or a
+            compiler that is asked for is not there, or the processes cannot share a minibatch.
     """
+    require_connected(processes)
     used = [e for e in episodes if settings.episodes == "all" or e.outcome == "success"]
     bags = tuple(BagReference(id=e.id, sha256=e.digest) for e in used)
     fingerprint = _fingerprint(task, robot, settings, bags)
@@ -116,11 +123,17 @@ def train_imitation(
         return version
     config = policy_config_for(task, robot, settings)
     windows = build_windows(used, config)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RESOLVED).write_text(_resolved(task, robot, settings, config), encoding="utf-8")
-    with threads(settings.threads):
-        run = _Run(output, settings, fingerprint, windows, config, on_progress)
+    processes.wait()  # before the first one writes, all others have looked
+    with threads(settings.threads), accelerated(settings, local_rank()):
+        if processes.leads:
+            output.mkdir(parents=True, exist_ok=True)
+            told = _resolved(task, robot, settings, config)
+            (output / RESOLVED).write_text(told, encoding="utf-8")
+        run = _Run(output, settings, fingerprint, windows, config, on_progress, processes)
         policy, metrics = run.train()
+    if not processes.leads:
+        processes.wait()
+        return version
     training = {"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")}
     metrics |= {"episodes": float(len(used)), "windows": float(len(windows))}
     write_version(
@@ -134,6 +147,7 @@ def train_imitation(
         training=training,
     )
     (output / CHECKPOINT).unlink(missing_ok=True)
+    processes.wait()
     return version
 
 
@@ -145,13 +159,16 @@ class _Run:
     windows: WindowSet
     config: PolicyConfig
     on_progress: OnProgress
+    processes: Processes
     seconds: float = 0.0
     metrics: dict[str, float] = field(default_factory=dict)
 
     def train(self) -> tuple[DiffusionPolicy, dict[str, float]]:
-        saved = load_checkpoint(self.output / CHECKPOINT, self.fingerprint)
-        policy = _fresh_policy(self.config, self.windows, self.settings.seed)
-        generator = torch.Generator().manual_seed(self.settings.seed)
+        processes = self.processes
+        saved = load_checkpoint(self.output / CHECKPOINT, self._shared_fingerprint())
+        processes.wait()  # before the first one writes, all others have read
+        policy = place(_fresh_policy(self.config, self.windows, self.settings.seed))
+        generator = torch.Generator().manual_seed(processes.seed(self.settings.seed))
         done = 0
         if saved is not None:
             done, self.seconds, self.metrics = (
@@ -159,8 +176,8 @@ class _Run:
                 saved["seconds"],
                 saved["metrics"],
             )
-            generator.set_state(saved["generator"])
-        with Records(self.output, done) as records:
+            generator.set_state(saved["generators"][processes.rank])
+        with Records(self.output, done) if processes.leads else nullcontext() as records:
             policy = self._imitate(policy, generator, records, saved)
             policy = self._distil(policy, generator, records, saved)
         return policy, self.metrics | {"seconds": self.seconds}
@@ -169,13 +186,14 @@ class _Run:
         self,
         policy: DiffusionPolicy,
         generator: torch.Generator,
-        records: Records,
+        records: Records | None,
         saved: dict[str, Any] | None,
     ) -> DiffusionPolicy:
         config = self.settings.imitation
+        windows = self.processes.share(config.windows, "imitation.windows")
         if saved is not None and saved["stage"] != "imitation":
             return policy
-        state = imitation.init(policy, config)
+        state = imitation.init(policy, config, self.processes.parallel)
         if saved is not None:
             state.policy.load_state_dict(saved["policy"])
             state.averaged.load_state_dict(saved["averaged"])
@@ -183,8 +201,8 @@ class _Run:
             state.step = saved["step"]
 
         def one() -> dict[str, float]:
-            batch = self.windows.sample(config.windows, config.points, generator)
-            return imitation.update(state, batch, generator, config)
+            batch = self.windows.sample(windows, config.points, generator)
+            return imitation.update(state, moved(batch, policy.device), generator, config)
 
         self._loop("imitation", state, config.steps, 0, one, generator, records)
         return state.averaged
@@ -193,14 +211,15 @@ class _Run:
         self,
         policy: DiffusionPolicy,
         generator: torch.Generator,
-        records: Records,
+        records: Records | None,
         saved: dict[str, Any] | None,
     ) -> DiffusionPolicy:
         config = self.settings.distillation
+        windows = self.processes.share(config.windows, "distillation.windows")
         resumed = saved if saved is not None and saved["stage"] == "distillation" else None
         if resumed is not None:
             policy.load_state_dict(resumed["policy"])
-        state = distillation.init(policy, config)
+        state = distillation.init(place(policy), config, self.processes.parallel)
         if resumed is not None:
             state.averaged.load_state_dict(resumed["averaged"])
             state.optimizer.load_state_dict(resumed["optimizer"])
@@ -212,7 +231,7 @@ class _Run:
         )
 
         def one() -> dict[str, float]:
-            condition = self.windows.sample_features(features, config.windows, generator)
+            condition = self.windows.sample_features(features, windows, generator)
             return distillation.update(state, condition, generator, config)
 
         self._loop(
@@ -235,7 +254,7 @@ class _Run:
         steps_before: int,
         one: Callable[[], dict[str, float]],
         generator: torch.Generator,
-        records: Records,
+        records: Records | None,
     ) -> None:
         means = _RunningMeans()
         saved_at = time.perf_counter()
@@ -245,14 +264,16 @@ class _Run:
             self.seconds += time.perf_counter() - began
             if state.step % self.settings.log_every and state.step < steps:
                 continue
-            row = means.take()
+            row = self.processes.means(means.take())
             self.metrics[f"{stage}_loss"] = row["loss"]
-            records.write(stage, state.step, steps_before + state.step, self.seconds, row)
+            if records is not None:
+                records.write(stage, state.step, steps_before + state.step, self.seconds, row)
             due = time.perf_counter() - saved_at >= self.settings.checkpoint_seconds
-            if due or state.step == steps:
+            if self.processes.decide(yes=due or state.step == steps):
                 self._save(stage, state, steps_before + state.step, generator)
                 saved_at = time.perf_counter()
-            self.on_progress(Progress(stage, state.step, steps, row["loss"], self.seconds))
+            if records is not None:
+                self.on_progress(Progress(stage, state.step, steps, row["loss"], self.seconds))
 
     def _save(
         self,
@@ -261,18 +282,26 @@ class _Run:
         global_step: int,
         generator: torch.Generator,
     ) -> None:
+        generators = self.processes.gather(generator.get_state())
+        if not self.processes.leads:
+            return
         content = {
             "stage": stage,
             "step": state.step,
             "global_step": global_step,
             "seconds": self.seconds,
             "metrics": self.metrics,
-            "generator": generator.get_state(),
+            "generators": generators,
             "policy": state.policy.state_dict(),
             "averaged": state.averaged.state_dict(),
             "optimizer": state.optimizer.state_dict(),
         }
-        save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
+        save_checkpoint(self.output / CHECKPOINT, self._shared_fingerprint(), content)
+
+    def _shared_fingerprint(self) -> str:
+        """Of the run as these processes do it: another number of them draws other minibatches."""
+        count = self.processes.count
+        return self.fingerprint if count == 1 else f"{self.fingerprint} by {count} processes"
 
 
 class _RunningMeans:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import yaml
 from pydantic import Field, ValidationError
 
+from rl100_learner.accelerator import AcceleratorSettings
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_policy.core.config import FrozenModel, validation_problems
@@ -17,10 +18,11 @@ from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_config import DiffusionChoice, NetworkChoice
 
 
-class TrainSettings(FrozenModel):
+class TrainSettings(AcceleratorSettings):
     """Everything that decides the weights, besides the episodes; durations are in steps.
 
-    Equal settings, episodes, machine type and thread count give equal weights.
+    Equal settings, episodes, machine type and thread count give equal weights, with the defaults
+    of :class:`AcceleratorSettings` bit for bit.
     """
 
     seed: int = 0

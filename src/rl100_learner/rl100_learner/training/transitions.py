@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from rl100_learner.accelerator import moved
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.data.episode import Episode
 from rl100_learner.objectives.returns import bootstrap_discount
@@ -22,7 +23,7 @@ from rl100_policy.core.policy import DiffusionPolicy
 def encode_decisions(
     policy: DiffusionPolicy, episodes: Sequence[Episode], gamma: float
 ) -> EncodedDecisions:
-    """All decisions of some episodes, in the features of the policy's encoder.
+    """All decisions of some episodes, in the features of the policy's encoder, on its device.
 
     The reward is one for the control period in which a success ended the episode, otherwise zero.
     A success ends the task; an episode that ended otherwise is cut off, and so is what follows.
@@ -61,8 +62,9 @@ def encode_decisions(
     won = ends & torch.from_numpy(
         np.repeat([episode.outcome == "success" for episode in episodes], list(map(len, episodes)))
     )
-    actions = policy.normalizer.action(windows.actions[windows.action_rows[row]])
-    return EncodedDecisions(
+    executed = windows.actions[windows.action_rows[row]].to(policy.device)
+    actions = policy.normalizer.action(executed)
+    decisions = EncodedDecisions(
         condition=features[windows.frame_rows[row]].flatten(1),
         action=actions.clamp(-1.0, 1.0),
         next_condition=features[torch.from_numpy(np.concatenate(following))].flatten(1),
@@ -71,3 +73,4 @@ def encode_decisions(
         ends=ends,
         starts=torch.from_numpy(np.concatenate(first)),
     )
+    return moved(decisions, policy.device)

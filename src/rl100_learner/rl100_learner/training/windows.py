@@ -92,8 +92,8 @@ def encode_frames(
         rows = torch.arange(len(windows.visual)).split(per_pass)
         parts = (
             policy.encode(
-                look(windows.visual, r, count, generator).unsqueeze(1),
-                windows.proprio[r].unsqueeze(1),
+                look(windows.visual, r, count, generator).unsqueeze(1).to(policy.device),
+                windows.proprio[r].unsqueeze(1).to(policy.device),
             )
             for r in rows
         )

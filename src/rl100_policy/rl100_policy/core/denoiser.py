@@ -23,6 +23,7 @@ from rl100_policy.core.policy_config import (
     SkipNetConfig,
     UNet1dConfig,
 )
+from rl100_policy.core.precision import network_precision
 
 
 def sinusoidal_features(timestep: Tensor, dim: int, max_period: float = 10_000.0) -> Tensor:
@@ -69,6 +70,7 @@ class ResidualMlp(nn.Module):
         table = sinusoidal_features(torch.arange(n_train), config.time_features)
         self.register_buffer("time_table", table, persistent=False)
 
+    @network_precision
     def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """See the module docstring."""
         h = self.input(torch.cat((x.flatten(1), self.time_table[timestep], condition), dim=-1))
@@ -136,6 +138,7 @@ class UNet1d(nn.Module):
             _ConvBlock(first, first, config.kernel, config.groups), nn.Conv1d(first, action.dim, 1)
         )
 
+    @network_precision
     def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """See the module docstring."""
         film = torch.cat(
@@ -190,6 +193,7 @@ class SkipNet(nn.Module):
         self.blocks = nn.Sequential(*(_WideBlock(config.hidden) for _ in range(config.depth)))
         self.output = nn.Linear(config.hidden, flat)
 
+    @network_precision
     def forward(self, x: Tensor, timestep: Tensor, condition: Tensor) -> Tensor:
         """See the module docstring."""
         time = self.time(sinusoidal_features(timestep, self.time_features))

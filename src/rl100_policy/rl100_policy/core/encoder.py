@@ -23,8 +23,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from rl100_policy.core.noise import normal
 from rl100_policy.core.normalizer import PolicyNormalizer
 from rl100_policy.core.policy_config import EncoderConfig
+from rl100_policy.core.precision import network_precision
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ class Features:
 def sample_latent(posterior: Posterior, generator: torch.Generator) -> Tensor:
     """A draw of every latent, [C, F]; gradients flow to mean and log-variance."""
     mean, log_variance = posterior.mean, posterior.log_variance
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype, device=mean.device)
+    noise = normal(mean.shape, generator, mean.device)
     return mean + torch.exp(0.5 * log_variance) * noise
 
 
@@ -166,6 +168,7 @@ class Encoder(nn.Module, ABC):
         decoded: Tensor = self.bottleneck.proprio_decoder(features.proprio)
         return decoded
 
+    @network_precision
     def forward(
         self,
         visual: Tensor,

@@ -14,6 +14,7 @@ from rl100_policy.core.denoiser import build_denoiser
 from rl100_policy.core.encoder import Encoder, Features
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.image_encoder import ImageEncoder
+from rl100_policy.core.noise import normal
 from rl100_policy.core.normalizer import PolicyNormalizer
 from rl100_policy.core.point_encoder import PointEncoder
 from rl100_policy.core.policy_config import (
@@ -220,11 +221,9 @@ class DiffusionPolicy(nn.Module):
         """As :meth:`decide`, from condition vectors [B, d_c]."""
         generator = noise_seed
         if isinstance(generator, int):
-            generator = torch.Generator(self.device).manual_seed(generator)
+            generator = torch.Generator().manual_seed(generator)
         size = self.config.action
-        x_start = torch.randn(
-            (len(condition), size.n_chunk, size.dim), generator=generator, device=self.device
-        )
+        x_start = normal((len(condition), size.n_chunk, size.dim), generator, self.device)
         timesteps: tuple[int, ...]
         sigmas: tuple[float, ...]
         if sampler == "one_step":

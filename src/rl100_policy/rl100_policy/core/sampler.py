@@ -23,6 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rl100_policy.core.noise import normal
 from rl100_policy.core.policy_config import DiffusionConfig
 
 Denoise = Callable[[Tensor, Tensor], Tensor]
@@ -186,9 +187,7 @@ def sample_chain(
         mean = transition_mean(step, schedule.clamp, x, denoise(x, timestep))
         x = mean
         if not deterministic:
-            noise = torch.randn(
-                mean.shape, generator=generator, device=mean.device, dtype=mean.dtype
-            )
+            noise = normal(mean.shape, generator, mean.device, mean.dtype)
             x = mean + step.sigma * noise
             log_probs.append(gaussian_log_prob(x, mean, step.sigma))
         latents.append(x)
