@@ -30,6 +30,7 @@ OBSERVED = {"image": ("panda_rgb", "push_t_rgb"), "state": ("panda", "push_t_sta
 BRIEF = (
     "imitation.steps=12", "imitation.windows=16", "distillation.steps=8",
     "online.iterations=1", "online.episodes=1", "online_distillation.steps=4",
+    "online.replay.first_steps=4", "online.replay.steps=4", "online.replay.states=16",
 )  # fmt: skip
 
 

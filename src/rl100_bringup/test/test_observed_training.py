@@ -12,7 +12,7 @@ from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
-from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
 from rl100_policy.core.config import TaskConfig, load_robot, load_task
@@ -34,7 +34,9 @@ SETTINGS = AlgorithmSettings(
     transition=TransitionConfig(steps=4, widths=(16,)),
     offline=OfflineConfig(iterations=1, states=8, gate=GateConfig(enabled=False)),
     candidate_distillation=BRIEF,
-    online=OnlineConfig(iterations=1, episodes=4),
+    online=OnlineConfig(
+        iterations=1, episodes=4, replay=ReplayConfig(states=8, first_steps=4, steps=2, width=8)
+    ),
     online_distillation=BRIEF,
 )
 

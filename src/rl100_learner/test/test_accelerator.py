@@ -13,7 +13,7 @@ from rl100_learner.accelerator import AcceleratorSettings, accelerated, choose_d
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
-from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.training.algorithm_run import ALL_STAGES, AlgorithmSettings, run_algorithm
@@ -35,7 +35,12 @@ SETTINGS = AlgorithmSettings(
     transition=TransitionConfig(steps=8, widths=(16,)),
     offline=OfflineConfig(iterations=2, states=8, gate=GateConfig(enabled=False, starts=16)),
     candidate_distillation=DistillationConfig(steps=2, windows=8),
-    online=OnlineConfig(iterations=2, episodes=4, value=ValueConfig(width=8)),
+    online=OnlineConfig(
+        iterations=2,
+        episodes=4,
+        value=ValueConfig(width=8),
+        replay=ReplayConfig(states=8, first_steps=4, steps=2, width=8),
+    ),
     online_distillation=DistillationConfig(steps=4, windows=8),
 ).model_copy(update={"n_chunk": 4})
 

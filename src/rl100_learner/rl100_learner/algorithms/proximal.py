@@ -152,8 +152,9 @@ def improve_chains(
 
     Returns:
         ``loss`` and ``auxiliary`` (what was added to it), ``kl`` and ``shift`` (mean of the last
-        epoch, nat), ``clipped`` (share of the last epoch), ``ratio_error`` (largest |ratio - 1| of the first minibatch, before any step), ``epochs``
-        (the last one may be cut), ``lr_share`` (of the rates, for this improvement).
+        epoch, nat), ``clipped`` (share of the last epoch), ``ratio_error`` (largest |ratio - 1| of
+        the first minibatch, before any step), ``epochs`` (the last one may be cut), ``lr_share``
+        (of the rates, for this improvement).
     """
     standard = standardise(advantages, config.advantage_limit)
     metrics: dict[str, float] = {}
