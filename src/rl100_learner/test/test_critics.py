@@ -212,6 +212,7 @@ def test_the_phase_improves_what_the_critics_ask_for(policy, parts, baseline):
     assert len(found) == 6
     assert found[-1].metrics["q"] > found[0].metrics["q"] + 0.05
     assert found[-1].metrics["j"] > found[0].metrics["j_snapshot"]
+    assert 0.0 < found[0].metrics["distance"] < found[-1].metrics["distance"]
     assert all(each.metrics["ratio_error"] < 1e-3 for each in found)
 
 

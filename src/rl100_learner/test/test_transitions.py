@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Episodes as decisions for offline learning, and as a file."""
 
+import copy
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -117,3 +120,17 @@ def test_a_damaged_file_of_episodes_says_what_to_do(tmp_path):
 def test_nothing_to_store_is_refused(tmp_path):
     with pytest.raises(BagError, match="collect at least one"):
         save_episodes(tmp_path / "episodes.npz", [])
+
+
+def test_an_episode_of_another_unit_is_refused_by_name(policy):
+    known = make_episode(0)
+    fitted = copy.deepcopy(policy)
+    actions = torch.from_numpy(np.array([[-0.25, -0.25], [0.25, 0.25]], dtype=np.float32))
+    fitted.normalizer.fit(
+        actions=actions, proprio=torch.rand((8, 3)), clouds=torch.rand((8, 4, 3))
+    )
+    millimetres = replace(known, id="other", actions=1000 * known.actions)
+    with pytest.raises(ConfigError, match=r"other: .*another action space or unit"):
+        encode_decisions(fitted, [known, millimetres], GAMMA)
+    slightly = replace(known, actions=1.2 * known.actions)
+    assert len(encode_decisions(fitted, [known, slightly], GAMMA)) == 2 * len(known)

@@ -31,7 +31,11 @@ from rl100_learner.algorithms.imitation import denoising_loss
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.transition import TransitionModel
 from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
-from rl100_learner.objectives.iql import regression_weights, sampled_advantage
+from rl100_learner.objectives.iql import (
+    offline_advantage,
+    regression_weights,
+    sampled_advantage,
+)
 from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
 
@@ -72,7 +76,8 @@ class OfflineConfig:
     draws: PositiveInt = 4
     """M, chains drawn per state; at least 2 for the baseline ``draws``."""
     baseline: Literal["draws", "value"] = "draws"
-    """What Q is compared with: the mean over the policy's own draws, or V as in the paper."""
+    """What Q is compared with: the mean over the policy's own draws, or V, which as in the paper
+    is taken from the least Q of the ensemble."""
     pessimism: NonNegativeFloat = 0.0
     """Standard deviations of the Q ensemble that are taken off its mean."""
     own_states: bool = True
@@ -142,10 +147,12 @@ def phase(
         After every iteration: what ``proximal.improve_chains`` tells, of the regression ``loss``;
         ``q`` (mean worth of the policy's draws before the iteration, of the data's actions for the
         regression), ``q_spread`` (standard deviation of the advantage),
-        ``j`` and ``j_snapshot`` (AM-Q, unit of the return), ``accepted``.
+        ``j`` and ``j_snapshot`` (AM-Q, unit of the return), ``accepted``, ``distance`` (symmetric
+        KL of a transition to the policy that the phase began with, nat).
     """
     generator = torch.Generator().manual_seed(seed)
     state = proximal.init(policy, config.proximal)
+    began = copy.deepcopy(policy).requires_grad_(False)
     incumbent = estimate(policy, judge, config)
     accepts = rejects = 0
     for _ in range(config.iterations):
@@ -160,6 +167,7 @@ def phase(
         metrics |= {
             "j": candidate,
             "j_snapshot": incumbent,
+            "distance": _distance(policy, began, judge, config),
             "accepted": float(decision.accepted),
         }
         yield Iteration(copy.deepcopy(policy).requires_grad_(False), decision, metrics)
@@ -189,6 +197,13 @@ def estimate(policy: DiffusionPolicy, judge: Judge, config: OfflineConfig) -> fl
     return float(am_q_estimate(torch.stack(worth)))
 
 
+def _distance(
+    policy: DiffusionPolicy, began: DiffusionPolicy, judge: Judge, config: OfflineConfig
+) -> float:
+    generator = torch.Generator().manual_seed(judge.seed)
+    return proximal.distance(policy, began, judge.starts[: config.gate.starts], generator)
+
+
 def iterate(
     state: proximal.ProximalState,
     critics: Critics,
@@ -208,7 +223,8 @@ def iterate(
         if config.baseline == "draws":
             advantages = sampled_advantage(worth.view(-1, draws)).flatten()
         else:
-            advantages = worth - critics.v(condition)
+            q = critics.q(condition, chain.latents[:, -1].clamp(-1.0, 1.0))
+            advantages = offline_advantage(q, critics.v(condition))
     metrics = proximal.improve_chains(
         state,
         lambda rows: (condition[rows], condition.new_zeros(())),

@@ -24,10 +24,15 @@ from torch import Tensor, nn
 from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import ChainBatch, DecisionBatch
 from rl100_learner.algorithms.imitation import ImitationConfig, auxiliary_weights
-from rl100_learner.objectives.proximal import clipped_surrogate, ratio_statistics, standardise
+from rl100_learner.objectives.proximal import (
+    clipped_surrogate,
+    ratio_statistics,
+    standardise,
+    symmetric_gaussian_kl,
+)
 from rl100_policy.core.noise import normal
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.sampler import Chain, sample_chain, transition_log_prob
+from rl100_policy.core.sampler import Chain, sample_chain, transition_log_prob, transition_mean
 
 ConditionOf = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Of some decisions, given their rows [R] int64: conditions [R, d_c], and a scalar to be added to
@@ -206,6 +211,28 @@ def draw_chains(policy: DiffusionPolicy, condition: Tensor, generator: torch.Gen
         generator=generator,
         deterministic=False,
     )
+
+
+@torch.no_grad()
+def distance(
+    policy: DiffusionPolicy, other: DiffusionPolicy, condition: Tensor, generator: torch.Generator
+) -> float:
+    """Symmetric KL between two policies with one encoder [nat].
+
+    Of a transition; mean over the K of them, along chains that ``other`` draws at ``condition``
+    [D, d_c].
+    """
+    chain, schedule = draw_chains(other, condition, generator), policy.schedule
+    divergences = []
+    for index, (step, t) in enumerate(zip(schedule.steps, schedule.timesteps, strict=True)):
+        x = chain.latents[:, index]
+        timestep = torch.full((len(x),), t, dtype=torch.int64, device=x.device)
+        mean, other_mean = (
+            transition_mean(step, schedule.clamp, x, each.epsilon(x, timestep, condition))
+            for each in (policy, other)
+        )
+        divergences.append(symmetric_gaussian_kl(mean, other_mean, step.sigma).mean())
+    return float(torch.stack(divergences).mean())
 
 
 @torch.no_grad()

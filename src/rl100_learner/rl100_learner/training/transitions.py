@@ -17,6 +17,7 @@ from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.data.episode import Episode
 from rl100_learner.objectives.returns import bootstrap_discount
 from rl100_learner.training.windows import build_windows, encode_frames
+from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 
 
@@ -34,9 +35,12 @@ def encode_decisions(
         gamma: Discount of one control period.
 
     Raises:
-        ConfigError: If there are no episodes, or one does not fit the policy.
+        ConfigError: If there are no episodes, or one does not fit the policy: it was seen
+            otherwise, has other dimensions, or many of its actions are far outside the range that
+            the policy's normaliser knows, and would be taken for those at its edge.
     """
     windows = build_windows(episodes, policy.config)
+    _require_known_range(policy, episodes)
     every_point = policy.config.observation.n_points
     generator = torch.Generator().manual_seed(0)  # orders points, which the encoder does not see
     features = encode_frames(policy, windows, every_point, 1, generator)[0]
@@ -74,3 +78,21 @@ def encode_decisions(
         starts=torch.from_numpy(np.concatenate(first)),
     )
     return moved(decisions, policy.device)
+
+
+_FAR, _MANY = 1.5, 0.2
+"""Times the normaliser's range; share of the periods of an episode."""
+
+
+def _require_known_range(policy: DiffusionPolicy, episodes: Sequence[Episode]) -> None:
+    for episode in episodes:
+        actions = torch.from_numpy(episode.actions).to(policy.device)
+        scaled = policy.normalizer.action(actions).abs()
+        share = float((scaled > _FAR).any(dim=1).float().mean())
+        if share > _MANY:
+            raise ConfigError(
+                f"episode {episode.id}: {100 * share:.0f} % of its actions are beyond {_FAR} "
+                "times the range that the policy has learned from (up to "
+                f"{float(scaled.max()):.1f} times); they are of another action space or unit, or "
+                "the policy needs imitation on them first: leave the episode out, or train anew"
+            )
