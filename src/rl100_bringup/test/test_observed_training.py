@@ -60,7 +60,10 @@ def test_every_stage_runs_on_what_the_task_observes(tmp_path, name):
             episodes, task, ROBOT, tmp_path / "run", SETTINGS, acting, lambda *at: told.append(at)
         )
     assert [record.name for record in records] == ["imitation", "round 1", "online"]
-    first, last = (load_version(tmp_path / "run" / records[at].version)[0] for at in (0, -1))
+    (learned,) = (tmp_path / "run" / "online").glob("push_t_*")
+    first, last = (
+        load_version(each)[0] for each in (tmp_path / "run" / records[0].version, learned)
+    )
     assert last.config.encoder.kind == task.observation.kind
     pairs = zip(first.parameters(), last.parameters(), strict=True)
     assert not all(torch.equal(*pair) for pair in pairs)
