@@ -17,7 +17,8 @@ from rich.console import Console
 from rl100_bringup.report import Report, latency, tables
 from rl100_policy.core.observation import Frame
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import preset
 from rl100_policy.core.runner import PolicyRunner
 
 

@@ -47,7 +47,8 @@ from rl100_learner.algorithms.online import OnlineConfig
 from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import preset
 
 PresetName = Literal["small", "paper", "paper_single"]
 _CRITIC_STEPS, _MODEL_STEPS = 20, 20

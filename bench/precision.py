@@ -20,9 +20,10 @@ from torch import Tensor
 
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_policy.core.policy import Decision, DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import load_version
 from rl100_policy.core.precision import networks_in
+from rl100_policy.core.presets import preset
 from rl100_policy.core.sampler import transition_log_prob
 
 _DECISIONS = 2000

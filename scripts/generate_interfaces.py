@@ -100,7 +100,7 @@ _SETTINGS_OF = {
         ("AlgorithmSettings",),
     ),
     "Training: `diffusion.*` and `network.*`": (
-        "rl100_policy.core.policy_config",
+        "rl100_policy.core.presets",
         ("DiffusionChoice", "NetworkChoice"),
     ),
     "Training: `imitation.*`": ("rl100_learner.algorithms.imitation", ("ImitationConfig",)),
@@ -114,7 +114,7 @@ _SETTINGS_OF = {
     ),
     "Offline reinforcement learning: `critics.*`": (
         "rl100_learner.algorithms.critics",
-        ("CriticConfig",),
+        ("CriticConfig", "QConfig"),
     ),
     "Offline reinforcement learning: `transition.*`": (
         "rl100_learner.algorithms.transition",
@@ -128,9 +128,9 @@ _SETTINGS_OF = {
         "rl100_learner.training.online_run",
         ("OnlineSettings",),
     ),
-    "Online reinforcement learning: `online.*`": (
+    "Online reinforcement learning: `online.*` and `online.replay.*`": (
         "rl100_learner.algorithms.online",
-        ("OnlineConfig",),
+        ("OnlineConfig", "ReplayConfig"),
     ),
     "Reinforcement learning: `online.proximal.*` and `offline.proximal.*`": (
         "rl100_learner.algorithms.proximal",
@@ -351,13 +351,23 @@ def declared(source: str, class_name: str) -> Iterator[tuple[str, str, str, str]
         yield f"`{name}`", f"`{kind_of}`", default, doc
 
 
+def bases(source: str, class_name: str) -> list[str]:
+    """Classes of settings whose keys a class has too."""
+    nodes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
+    (kind,) = [node for node in nodes if node.name == class_name]
+    names = [ast.unparse(base) for base in kind.bases]
+    return [name for name in names if name not in ("FrozenModel", "BaseModel")]
+
+
 def settings_section(module: str, names: Sequence[str]) -> str:
     """Tables of some classes of a module."""
     path = SOURCE / module.partition(".")[0] / f"{module.replace('.', '/')}.py"
     source = path.read_text(encoding="utf-8")
     parts = []
     for name in names:
-        parts += [f"### {name}\n", f"`{module}.{name}`\n"]
+        inherited = ", ".join(f"`{base}`" for base in bases(source, name))
+        more = f", with the keys of {inherited}" if inherited else ""
+        parts += [f"### {name}\n", f"`{module}.{name}`{more}\n"]
         parts.append(table(["key", "type", "default", ""], declared(source, name)))
     return "\n".join(parts)
 

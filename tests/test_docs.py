@@ -188,7 +188,8 @@ def test_verbs_that_are_named_exist():
 
 @pytest.mark.parametrize(("name", "n_chunk"), [("small", 8), ("paper", 8), ("paper_single", 1)])
 def test_the_deviations_on_the_sampler_page_are_those_of_the_presets(name, n_chunk):
-    from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+    from rl100_policy.core.policy_config import ActionSize, ObservationSize
+    from rl100_policy.core.presets import preset
     from rl100_policy.core.sampler import cosine_alpha_bars, make_schedule
 
     config = preset(name, ObservationSize(), ActionSize(n_chunk=n_chunk)).diffusion

@@ -24,8 +24,9 @@ from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, preset
+from rl100_policy.core.policy_config import ActionSize
 from rl100_policy.core.policy_version import write_version
+from rl100_policy.core.presets import preset
 from rl100_policy.core.runner import decision_seed
 from rl100_policy.core.sight import observation_size, sight_camera
 from rl100_policy.nodes.cloud import CloudNode

@@ -13,8 +13,9 @@ from rl100_bringup.collecting import rollout_batch
 from rl100_bringup.graph import config_path
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import read_manifest, write_version
+from rl100_policy.core.presets import preset
 from rl100_sim.rollouts import Rollout
 
 ROBOT = load_robot(config_path("robots", "panda"))

@@ -13,8 +13,9 @@ from rl100_learner.training.bag_collector import BagCollector, Wanted
 from rl100_policy.bags.judgement import JudgementKind
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import read_manifest, write_version
+from rl100_policy.core.presets import preset
 
 SEEDS = range(100, 103)
 

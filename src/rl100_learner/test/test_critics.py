@@ -19,7 +19,8 @@ from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.networks.critics import EnsembleMlp, QNetwork, TransitionNetwork
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import preset
 
 CHUNK, DIM, STATE = 2, 1, 3
 

@@ -22,8 +22,9 @@ from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import CHECKPOINT
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import WEIGHTS, load_version, read_manifest, write_version
+from rl100_policy.core.presets import preset
 
 SETTINGS = OnlineSettings(
     online=OnlineConfig(

@@ -13,7 +13,8 @@ from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueBuffer, ValueConfig
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import preset
 
 D, N_OBS, N_POINTS, N_CHUNK = 96, 2, 24, 4
 

@@ -13,7 +13,8 @@ from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.training.transitions import encode_decisions
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import preset
 
 GAMMA, N_CHUNK = 0.9, 4
 

@@ -25,8 +25,8 @@ from rl100_policy.core.policy_config import (
     ResNet18Config,
     StateEncoderConfig,
     VitConfig,
-    paper,
 )
+from rl100_policy.core.presets import paper
 
 D_Q, FRAMES = 4, 5
 TINY_VIT = VitConfig(side=32, dim=16, depth=2)

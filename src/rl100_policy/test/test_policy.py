@@ -14,8 +14,8 @@ from rl100_policy.core.policy_config import (
     PolicyConfig,
     ResidualMlpConfig,
     SkipNetConfig,
-    preset,
 )
+from rl100_policy.core.presets import preset
 from rl100_policy.core.sampler import transition_log_prob
 
 TINY = ResidualMlpConfig(width=16, blocks=1)
@@ -202,7 +202,8 @@ def test_malformed_observations_are_refused(policy, cloud, proprio):
 
 
 def test_paper_networks_work_behind_the_same_calls():
-    from rl100_policy.core.policy_config import UNet1dConfig, paper
+    from rl100_policy.core.policy_config import UNet1dConfig
+    from rl100_policy.core.presets import paper
 
     config = paper(ObservationSize(n_points=64), ActionSize(n_chunk=8, dim=2))
     net = UNet1dConfig(channels=(16, 32, 32), groups=4, time_features=16)

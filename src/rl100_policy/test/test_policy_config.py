@@ -15,11 +15,8 @@ from rl100_policy.core.policy_config import (
     StateEncoderConfig,
     UNet1dConfig,
     VitConfig,
-    paper,
-    paper_single,
-    preset,
-    small,
 )
+from rl100_policy.core.presets import paper, paper_single, preset, small
 
 POINTS = ObservationSize(n_obs=3, n_points=512, proprio_dim=10)
 STATE = ObservationSize(n_points=0, proprio_dim=2)

@@ -20,8 +20,9 @@ from rl100_policy.core import messages
 from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, ObservationSize, preset
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import load_version, write_version
+from rl100_policy.core.presets import preset
 from rl100_policy.core.runner import PolicyRunner
 from rl100_policy.nodes.policy import PolicyNode
 from rl100_policy.ros.conversions import cloud_message, joint_state_message, time_message

@@ -35,7 +35,6 @@ from rl100_policy.core.policy_config import (
     StateEncoderConfig,
     UNet1dConfig,
     VitConfig,
-    preset,
 )
 from rl100_policy.core.policy_version import (
     CONFIG,
@@ -48,6 +47,7 @@ from rl100_policy.core.policy_version import (
     read_manifest,
     write_version,
 )
+from rl100_policy.core.presets import preset
 from rl100_policy.core.runner import PolicyRunner
 from rl100_policy.core.sight import observation_size
 

@@ -18,8 +18,9 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.image import fit_image
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize, preset
+from rl100_policy.core.policy_config import ActionSize
 from rl100_policy.core.policy_version import write_version
+from rl100_policy.core.presets import preset
 from rl100_policy.core.sight import observation_size
 from rl100_policy.nodes.cloud import CloudNode
 from rl100_policy.nodes.policy import PolicyNode

@@ -30,14 +30,9 @@ from rl100_learner.training.windows import WindowSet, build_windows, encode_fram
 from rl100_policy.core.config import AnyTask, BenchmarkTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import (
-    ActionSize,
-    ObservationSize,
-    PolicyConfig,
-    choose,
-    preset,
-)
+from rl100_policy.core.policy_config import ActionSize, ObservationSize, PolicyConfig
 from rl100_policy.core.policy_version import BagReference, read_manifest, write_version
+from rl100_policy.core.presets import choose, preset
 from rl100_policy.core.sight import observation_size
 
 CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"

@@ -15,7 +15,7 @@ from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
-from rl100_policy.core.policy_config import DiffusionChoice, NetworkChoice
+from rl100_policy.core.presets import DiffusionChoice, NetworkChoice
 
 
 class TrainSettings(AcceleratorSettings):

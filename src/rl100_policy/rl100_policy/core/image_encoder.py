@@ -23,7 +23,11 @@ from torch.nn import functional
 from rl100_policy.core.encoder import Encoder, build_bottleneck, relu_stack
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.normalizer import PolicyNormalizer
-from rl100_policy.core.policy_config import ImageEncoderConfig, ResNet18Config, VitConfig
+from rl100_policy.core.policy_config import (
+    ImageEncoderConfig,
+    ResNet18Config,
+    VitConfig,
+)
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
