@@ -75,6 +75,7 @@ _STATE = (
     "episodes=all", "rounds=2", "rollouts=150", "trials=50", "imitation.steps=2000",
     "distillation.steps=600", "candidate_distillation.steps=300", "online_distillation.steps=900",
     "critics.steps=2000", "diffusion.sigma_min=0.05", "network.width=128",
+    "offline.iterations=20", "offline.gate.patience=20",
     "online.iterations=10", "online.proximal.lr=2e-4", "online.proximal.encoder_lr=2e-4",
 )  # fmt: skip
 """Of Meta-World with states."""
