@@ -18,9 +18,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
+from rl100_bringup.learning_pictures import gate_figure, loss_figure, success_figure
 from rl100_bringup.report import Report
 from rl100_learner.data.streams import arm_positions
-from rl100_learner.training.records import read_metrics
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
@@ -244,88 +244,6 @@ def path_figure(episode: RecordedEpisode, task: TaskConfig) -> Figure:
     )
     axes.set_title(episode.title, fontsize=9)
     figure.legend(fontsize=8, loc="outside right center", frameon=False)
-    return figure
-
-
-def loss_figure(training: Path) -> Figure:
-    """Loss of each training stage over its optimiser steps.
-
-    Raises:
-        ConfigError: If the folder holds no records of a training.
-    """
-    rows = read_metrics(training)
-    if not rows:
-        raise ConfigError(f"{training} holds no records of a training")
-    stages = list(dict.fromkeys(str(row["stage"]) for row in rows))
-    figure = Figure(figsize=(5.5 * len(stages), 3.8), layout="constrained")
-    for index, stage in enumerate(stages):
-        axes = figure.add_subplot(1, len(stages), index + 1)
-        mine = [row for row in rows if row["stage"] == stage]
-        axes.plot([row["step"] for row in mine], [row["loss"] for row in mine])
-        axes.set(title=stage, xlabel="optimiser step", ylabel="loss", yscale="log")
-        axes.grid(visible=True, which="both", alpha=0.3)
-    return figure
-
-
-def success_figure(report: Report) -> Figure:
-    """Success of teacher and student by stage, with Wilson intervals, and the demonstrator's.
-
-    Raises:
-        ConfigError: If the report holds no success of a policy.
-    """
-    names = list(dict.fromkeys(s.name for s in report.stages if s.policy != "operator"))
-    if not names:
-        raise ConfigError("the report holds no success of a policy")
-    figure = Figure(figsize=(1.6 + 1.5 * len(names), 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    for shift, policy in ((-0.06, "ddim"), (0.06, "one_step")):
-        mine = [s for s in report.stages if s.policy == policy]
-        share = np.array([100 * s.successes / s.trials for s in mine])
-        low = share - [100 * s.wilson_low for s in mine]
-        high = [100 * s.wilson_high for s in mine] - share
-        at = np.array([names.index(s.name) for s in mine]) + shift
-        axes.errorbar(at, share, yerr=(low, high), marker="o", capsize=4, label=policy)
-    for operator in (s for s in report.stages if s.policy == "operator"):
-        axes.axhline(
-            100 * operator.successes / operator.trials, color="grey", ls="--", label="operator"
-        )
-    axes.set(ylabel="success [%], 95 % interval", ylim=(0, 103), xlim=(-0.4, len(names) - 0.6))
-    axes.set_xticks(range(len(names)), names)
-    axes.grid(visible=True, axis="y", alpha=0.3)
-    axes.legend(loc="lower right")
-    return figure
-
-
-def gate_figure(offline: Path) -> Figure:
-    """Estimate J, the gate's bound and its decisions by iteration; true success where watched.
-
-    Raises:
-        ConfigError: If the folder holds no records of an offline phase.
-    """
-    rows = [row for row in read_metrics(offline) if row["stage"] == "offline"]
-    if not rows:
-        raise ConfigError(f"{offline} holds no records of an offline phase")
-    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
-    axes = figure.add_subplot()
-    steps = [row["step"] for row in rows]
-    axes.plot(steps, [row["j"] for row in rows], marker=".", label="J of the iterate")
-    axes.step(
-        steps, [row["j_snapshot"] for row in rows], where="mid", ls="--", label="J of the snapshot"
-    )
-    accepted = [row for row in rows if row["accepted"]]
-    axes.plot(
-        [row["step"] for row in accepted], [row["j"] for row in accepted],
-        ls="", marker="o", ms=9, mfc="none", color="green", label="accepted",
-    )  # fmt: skip
-    axes.set(xlabel="proximal iteration", ylabel="J [return]")
-    if "success" in rows[0]:
-        right = axes.twinx()
-        right.plot(
-            steps, [100 * float(row["success"]) for row in rows], color="black", label="success"
-        )
-        right.set(ylabel="true success [%] (black)")
-    axes.grid(visible=True, alpha=0.3)
-    axes.legend()
     return figure
 
 

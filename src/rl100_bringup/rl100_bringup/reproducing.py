@@ -27,6 +27,7 @@ from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_simulated, simulated_collector
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
+from rl100_bringup.learning_pictures import claim_figure
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -34,7 +35,7 @@ from rl100_bringup.report import (
     simulated_result,
     this_machine,
 )
-from rl100_bringup.summaries import pooled, summarise, summary_table, watched_table
+from rl100_bringup.summaries import by_variant, pooled, summarise, summary_table, watched_table
 from rl100_learner.data.episode import Episode
 from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
 from rl100_learner.training.collecting import Collector
@@ -123,6 +124,9 @@ def reproduce(
         machine=this_machine(),
     )
     report.write(output / name)
+    picture = output / name / "success.png"
+    claim_figure(by_variant(summaries)).savefig(picture, dpi=110)
+    console.print(f"picture: {picture}")
     return report
 
 

@@ -81,6 +81,15 @@ def pooled(summary: Summary) -> StageResult:
     )  # fmt: skip
 
 
+def by_variant(summaries: Sequence[Summary]) -> dict[str, list[StageResult]]:
+    """Results of all seeds by variant, each under the name of its stage."""
+    found: dict[str, list[StageResult]] = {}
+    for each in summaries:
+        result = pooled(each).model_copy(update={"name": each.stage})
+        found.setdefault(each.variant, []).append(result)
+    return found
+
+
 def summary_table(summaries: Sequence[Summary]) -> Table:
     """Success of all seeds, the range of the seeds, length of successes, episodes played."""
     table = Table(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup import demo, driving, pictures
+from rl100_bringup import demo, driving, learning_pictures, pictures
 from rl100_bringup.demo import _verdict
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
@@ -177,7 +177,7 @@ def test_success_by_stage_is_drawn_with_its_intervals():
         stage_result("online", "ddim", trials(10, 10)),
         stage_result("online", "one_step", trials(8, 10)),
     ]
-    (axes,) = pictures.success_figure(Report(command="x", stages=stages)).axes
+    (axes,) = learning_pictures.success_figure(Report(command="x", stages=stages)).axes
     assert [label.get_text() for label in axes.get_xticklabels()] == ["imitation", "online"]
     heights = [container.lines[0].get_ydata().tolist() for container in axes.containers]
     assert heights == [[40, 100], [50, 80]]
@@ -196,7 +196,7 @@ def test_the_gate_is_drawn_from_the_records_of_a_phase(tmp_path):
         {"stage": "offline", "step": 2, "j": 0.5, "j_snapshot": 0.4, "accepted": 1.0},
     ]
     (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    (axes,) = pictures.gate_figure(tmp_path).axes
+    (axes,) = learning_pictures.gate_figure(tmp_path).axes
     estimate, _, accepted = axes.lines
     assert list(estimate.get_ydata()) == [0.4, 0.5]
     assert list(accepted.get_xdata()) == [2]

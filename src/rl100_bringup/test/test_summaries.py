@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of several seeds in one table."""
 
+from rl100_bringup.learning_pictures import claim_figure
 from rl100_bringup.report import Report, StageResult
-from rl100_bringup.summaries import summarise, summary_table, watched_table
+from rl100_bringup.summaries import by_variant, summarise, summary_table, watched_table
 from rl100_learner.training.algorithm_run import StageRecord
 from rl100_learner.training.records import Records
 
@@ -41,6 +42,13 @@ def test_seeds_are_pooled_by_stage_and_episodes_add_up_over_the_stages():
     ]  # fmt: skip
     table = summary_table(list(found.values()))
     assert table.row_count == 4
+    figure = claim_figure(by_variant([*found.values()]))
+    (axes,) = figure.axes
+    assert axes.get_title() == "a"
+    names = [label.get_text() for label in axes.get_xticklabels()]
+    assert names == ["imitation", "round 1", "online"]
+    heights = axes.containers[0].lines[0].get_ydata().tolist()
+    assert heights == [50.0, 70.0, 100.0]
 
 
 def test_watched_iterates_are_pooled_over_seeds(tmp_path):

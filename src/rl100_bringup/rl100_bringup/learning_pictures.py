@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures of learning: loss, success by stage, the estimate and the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from rl100_bringup.report import Report, StageResult
+from rl100_learner.training.records import read_metrics
+from rl100_policy.core.errors import ConfigError
+
+
+def loss_figure(training: Path) -> Figure:
+    """Loss of each training stage over its optimiser steps.
+
+    Raises:
+        ConfigError: If the folder holds no records of a training.
+    """
+    rows = read_metrics(training)
+    if not rows:
+        raise ConfigError(f"{training} holds no records of a training")
+    stages = list(dict.fromkeys(str(row["stage"]) for row in rows))
+    figure = Figure(figsize=(5.5 * len(stages), 3.8), layout="constrained")
+    for index, stage in enumerate(stages):
+        axes = figure.add_subplot(1, len(stages), index + 1)
+        mine = [row for row in rows if row["stage"] == stage]
+        axes.plot([row["step"] for row in mine], [row["loss"] for row in mine])
+        axes.set(title=stage, xlabel="optimiser step", ylabel="loss", yscale="log")
+        axes.grid(visible=True, which="both", alpha=0.3)
+    return figure
+
+
+def success_figure(report: Report) -> Figure:
+    """Success of teacher and student by stage, with Wilson intervals, and the demonstrator's.
+
+    Raises:
+        ConfigError: If the report holds no success of a policy.
+    """
+    figure = Figure(figsize=(1.6 + 1.5 * len(_names(report.stages)), 3.8), layout="constrained")
+    _draw_success(figure.add_subplot(), report.stages)
+    return figure
+
+
+def claim_figure(found: Mapping[str, Sequence[StageResult]]) -> Figure:
+    """As :func:`success_figure`, one panel per variant.
+
+    Raises:
+        ConfigError: If a variant has no success of a policy.
+    """
+    columns = min(len(found), 4)
+    rows = -(-len(found) // columns)
+    figure = Figure(figsize=(5.0 * columns, 3.8 * rows), layout="constrained")
+    for index, (name, stages) in enumerate(found.items(), start=1):
+        axes = figure.add_subplot(rows, columns, index)
+        _draw_success(axes, stages)
+        axes.set_title(name, fontsize=10)
+    return figure
+
+
+def _names(stages: Sequence[StageResult]) -> list[str]:
+    names = list(dict.fromkeys(s.name for s in stages if s.policy != "operator"))
+    if not names:
+        raise ConfigError("the report holds no success of a policy")
+    return names
+
+
+def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
+    names = _names(stages)
+    for shift, policy in ((-0.06, "ddim"), (0.06, "one_step")):
+        mine = [s for s in stages if s.policy == policy]
+        share = np.array([100 * s.successes / s.trials for s in mine])
+        low = share - [100 * s.wilson_low for s in mine]
+        high = [100 * s.wilson_high for s in mine] - share
+        at = np.array([names.index(s.name) for s in mine]) + shift
+        axes.errorbar(at, share, yerr=(low, high), marker="o", capsize=4, label=policy)
+    for operator in (s for s in stages if s.policy == "operator"):
+        axes.axhline(
+            100 * operator.successes / operator.trials, color="grey", ls="--", label="operator"
+        )
+    axes.set(ylabel="success [%], 95 % interval", ylim=(0, 103), xlim=(-0.4, len(names) - 0.6))
+    axes.set_xticks(range(len(names)), [name.replace(" of ", "\nof ") for name in names])
+    axes.grid(visible=True, axis="y", alpha=0.3)
+    axes.legend(loc="lower right")
+
+
+def gate_figure(offline: Path) -> Figure:
+    """Estimate J, the gate's bound and its decisions by iteration; true success where watched.
+
+    Raises:
+        ConfigError: If the folder holds no records of an offline phase.
+    """
+    rows = [row for row in read_metrics(offline) if row["stage"] == "offline"]
+    if not rows:
+        raise ConfigError(f"{offline} holds no records of an offline phase")
+    figure = Figure(figsize=(5.5, 3.8), layout="constrained")
+    axes = figure.add_subplot()
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["j"] for row in rows], marker=".", label="J of the iterate")
+    axes.step(
+        steps, [row["j_snapshot"] for row in rows], where="mid", ls="--", label="J of the snapshot"
+    )
+    accepted = [row for row in rows if row["accepted"]]
+    axes.plot(
+        [row["step"] for row in accepted], [row["j"] for row in accepted],
+        ls="", marker="o", ms=9, mfc="none", color="green", label="accepted",
+    )  # fmt: skip
+    axes.set(xlabel="proximal iteration", ylabel="J [return]")
+    if "success" in rows[0]:
+        right = axes.twinx()
+        right.plot(
+            steps, [100 * float(row["success"]) for row in rows], color="black", label="success"
+        )
+        right.set(ylabel="true success [%] (black)")
+    axes.grid(visible=True, alpha=0.3)
+    axes.legend()
+    return figure
