@@ -31,7 +31,7 @@ from rl100_bringup.report import (
     this_machine,
 )
 from rl100_bringup.session import Trials, own_graph, run_operator
-from rl100_bringup.training import run_training_results, train_from_bags
+from rl100_bringup.training import TrainRequest, run_training_results, train_from_bags
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
@@ -145,9 +145,8 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     )
     with own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
-    trained = train_from_bags(
-        bags, output / "train", driving.robot, driving.task, settings.learning, console
-    )
+    request = TrainRequest(bags, output / "train", driving.robot, driving.task, settings.learning)
+    trained = train_from_bags(request, console)
     evaluated: dict[str, dict[str, Trials]] = {}
     with own_graph(driving, output / "log" / "drive", console) as graph:
         for record in trained.records:

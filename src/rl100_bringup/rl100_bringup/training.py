@@ -17,6 +17,8 @@ from rich.console import Console
 
 from rl100_bringup.collecting import (
     NobodyActs,
+    SimulatedCollector,
+    environment,
     evaluate_simulated,
     simulated_collector,
 )
@@ -36,7 +38,7 @@ from rl100_learner.training.collecting import Collector
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry, read_index
-from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 
 Collect = Literal["simulation", "graph"]
@@ -62,107 +64,115 @@ class Trained:
         return self.output / self.records[-1].version
 
 
-def train_from_bags(
-    bags: Path,
-    output: Path,
-    robot: str,
-    task: str,
-    overrides: Sequence[str],
-    console: Console,
-    *,
-    stages: Sequence[Stage] = ALL_STAGES,
-    collect: Collect = "simulation",
-    processes: int = 2,
-) -> Trained:
-    """Read bags, run the stages.
+@dataclass(frozen=True)
+class TrainRequest:
+    """What a person asks of a run.
 
-    Args:
+    Attributes:
         bags: Folder of episode bags.
         output: Folder of the run; an interrupted run in it is resumed.
         robot: Name or path of the robot description.
         task: Name or path of the task description.
         overrides: Settings as ``key=value``.
-        console: Where progress is shown.
         stages: Which to run; finished ones are not run again.
         collect: Where policies act: in the vectorised simulation, or through a ROS graph with the
             simulated robot.
         processes: Of the vectorised simulation.
+    """
+
+    bags: Path
+    output: Path
+    robot: str
+    task: str
+    overrides: Sequence[str] = ()
+    stages: Sequence[Stage] = ALL_STAGES
+    collect: Collect = "simulation"
+    processes: int = 2
+
+    def settings(self) -> AlgorithmSettings:
+        """Resolved settings; raises ConfigError if one is invalid."""
+        return with_overrides(AlgorithmSettings(), self.overrides)
+
+    def descriptions(self) -> tuple[RobotConfig, TaskConfig]:
+        """Robot and task; raises ConfigError if one is invalid."""
+        return (
+            load_robot(config_path("robots", self.robot)),
+            load_task(config_path("tasks", self.task)),
+        )
+
+
+def train_from_bags(request: TrainRequest, console: Console) -> Trained:
+    """Read bags, run the stages.
+
+    Args:
+        request: What is asked for.
+        console: Where progress is shown.
 
     Raises:
         BagError: If the folder holds no usable episode.
         ConfigError: If a description or setting is invalid, or a stage needs a simulation that the
             task does not have.
     """
-    robot_config = load_robot(config_path("robots", robot))
-    task_config = load_task(config_path("tasks", task))
-    settings = with_overrides(AlgorithmSettings(), overrides)
-    if not stages:
+    robot, task = request.descriptions()
+    settings = request.settings()
+    if not request.stages:
         raise ConfigError(f"expected one or more of the stages {', '.join(ALL_STAGES)}, got none")
     with Bars.shown(console) as bars:
         episodes = load_episodes(
-            bags,
-            task_config,
-            robot_config,
+            request.bags,
+            task,
+            robot,
             lambda done, total: bars.update("read bags", done, total, ""),
             accept_other_setup=settings.accept_other_setup,
         )
         acting: AbstractContextManager[Collector] = nullcontext(NobodyActs())
-        if set(stages) == {"imitation"}:
+        if set(request.stages) == {"imitation"}:
             pass
-        elif collect == "graph":
+        elif request.collect == "graph":
             acting = graph_collector(
-                robot, task, output, settings.online.gamma, bars.on_episodes, console
-            )
-        else:
-            acting = simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma,
-                bars.on_episodes,
+                request.robot, request.task, request.output, settings.online.gamma,
+                bars.on_episodes, console,
             )  # fmt: skip
+        else:
+            acting = _simulated(request, bars)
         with acting as collector:
             records = run_algorithm(
-                episodes, task_config, robot_config, output, settings, collector,
-                bars.on_stage, stages,
+                episodes, task, robot, request.output, settings, collector, bars.on_stage,
+                request.stages,
             )  # fmt: skip
     readable = {episode.id for episode in episodes}
-    entries = [e for e in read_index(bags).entries if e.metadata.episode_id in readable]
-    return Trained(records, entries, output)
+    entries = [e for e in read_index(request.bags).entries if e.metadata.episode_id in readable]
+    return Trained(records, entries, request.output)
+
+
+def _simulated(request: TrainRequest, bars: Bars) -> AbstractContextManager[SimulatedCollector]:
+    robot, task = request.descriptions()
+    settings = request.settings()
+    return simulated_collector(
+        task, robot, settings.n_chunk, request.processes, settings.online.gamma, bars.on_episodes
+    )
 
 
 def train_and_report(
-    bags: Path,
-    output: Path,
-    robot: str,
-    task: str,
-    overrides: Sequence[str],
-    console: Console,
-    *,
-    stages: Sequence[Stage] = ALL_STAGES,
-    collect: Collect = "simulation",
-    processes: int = 2,
-    trials: int = 0,
-    first_seed: int = 0,
+    request: TrainRequest, console: Console, *, trials: int = 0, first_seed: int = 0
 ) -> tuple[Trained, Report]:
-    """As ``train_from_bags``, then ``trials`` episodes of every stage's version, as a report."""
+    """As :func:`train_from_bags`, then ``trials`` episodes of every stage's version, as a report.
+
+    Raises:
+        ConfigError: As there; and, before anything is learned, if trials are asked for of a task
+            without a simulation.
+    """
     begun = time.monotonic()
-    trained = train_from_bags(
-        bags, output, robot, task, overrides, console,
-        stages=stages, collect=collect, processes=processes,
-    )  # fmt: skip
-    settings = with_overrides(AlgorithmSettings(), overrides)
+    if trials:
+        robot, task = request.descriptions()
+        environment(task, robot)
+    trained = train_from_bags(request, console)
     results = []
     if trials:
-        robot_config = load_robot(config_path("robots", robot))
-        task_config = load_task(config_path("tasks", task))
         seeds = range(first_seed, first_seed + trials)
-        with (
-            Bars.shown(console) as bars,
-            simulated_collector(
-                task_config, robot_config, settings.n_chunk, processes, settings.online.gamma,
-                bars.on_episodes,
-            ) as collector,
-        ):  # fmt: skip
+        with Bars.shown(console) as bars, _simulated(request, bars) as collector:
             for record in trained.records:
-                folder = output / record.version
+                folder = request.output / record.version
                 results += evaluate_simulated(collector, folder, record.name, seeds)
     report = Report(
         command="train",

@@ -5,8 +5,8 @@ import pytest
 from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
-from rl100_bringup.graph import GraphArguments
-from rl100_policy.core.errors import Rl100Error
+from rl100_bringup.graph import GraphArguments, config_path
+from rl100_policy.core.errors import ConfigError, Rl100Error
 
 run = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke
 
@@ -58,6 +58,20 @@ def test_what_a_run_would_fail_of_is_refused_before_it_writes_or_starts_anything
     outcome = run(app, arguments)
     assert isinstance(outcome.exception, Rl100Error)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_trials_of_a_task_without_a_simulation_are_refused_before_anything_is_learned(
+    tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    text = config_path("tasks", "push_t").read_text().replace("name: push_t", "name: pour")
+    (tmp_path / "pour.yaml").write_text(text)
+    (tmp_path / "bags").mkdir()
+    arguments = ["train", str(tmp_path / "pour.yaml"), "--bags", "bags", "--output", "run"]
+    outcome = run(app, [*arguments, "--stage", "imitation", "--trials", "5"])
+    assert isinstance(outcome.exception, ConfigError)
+    assert "'pour' has no simulation" in str(outcome.exception)
+    assert not (tmp_path / "run").exists()
 
 
 def test_every_launch_argument_is_shown_with_what_it_is():

@@ -180,14 +180,20 @@ def train(
     acts itself: in the vectorised simulation of the task, or through a ROS graph with the
     simulated robot, whose bags are then learned from.
     """
-    from rl100_bringup.training import train_and_report
+    from rl100_bringup.training import TrainRequest, train_and_report
 
+    request = TrainRequest(
+        bags,
+        output,
+        robot,
+        task,
+        tuple(override or ()),
+        stages=tuple(each.value for each in stage or StageName),
+        collect=collect.value,
+        processes=processes,
+    )
     try:
-        trained, report = train_and_report(
-            bags, output, robot, task, tuple(override or ()), console,
-            stages=tuple(each.value for each in stage or StageName),
-            collect=collect.value, processes=processes, trials=trials, first_seed=first_seed,
-        )  # fmt: skip
+        trained, report = train_and_report(request, console, trials=trials, first_seed=first_seed)
     except KeyboardInterrupt:
         console.print("the same command goes on from the last checkpoint")
         raise

@@ -242,7 +242,7 @@ class _Run:
         if best is not None and worse:
             self.returned += 1
             online.forget_steps(state, best.weights, seen)
-            return {}
+            return {"loss": 0.0}
         if best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
         batch = moved(found.batch, state.policy.device)
