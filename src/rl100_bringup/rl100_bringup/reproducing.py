@@ -142,7 +142,7 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
     done: dict[int, Report] = {}
     with (
         progress_display(console) as display,
-        ProcessPoolExecutor(jobs, mp_context=context) as pool,
+        ProcessPoolExecutor(jobs, context, _give_way) as pool,
     ):
         bar = display.add_task("runs", total=len(planned), note="")
         waiting = {pool.submit(run_job, job): index for index, job in enumerate(planned)}
@@ -160,6 +160,12 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
     return [done[index] for index in range(len(planned))]
 
 
+def _give_way() -> None:
+    """The person's own work comes first."""
+    with suppress(OSError):
+        os.nice(5)
+
+
 def run_job(job: Job) -> Report:
     """Demonstrate, learn, evaluate; what is finished is taken from the folder."""
     path = job.folder / REPORT_FILE
@@ -167,8 +173,6 @@ def run_job(job: Job) -> Report:
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     begun = time.monotonic()
     job.folder.mkdir(parents=True, exist_ok=True)
-    with suppress(OSError):
-        os.nice(5)  # the person's own work comes first
     with (job.folder / "run.log").open("a", encoding="utf-8") as log:
         console = Console(file=log, width=100)
         settings = with_overrides(AlgorithmSettings(), job.overrides)

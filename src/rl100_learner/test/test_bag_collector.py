@@ -101,7 +101,7 @@ def test_another_episode_is_asked_for_in_the_place_of_one_that_cannot_be_used(
 def test_online_decisions_are_of_a_version_that_is_written_for_them(tmp_path, policy):
     robot = Robot(tmp_path, at_once=3)
     generator = torch.Generator().manual_seed(0)
-    found = robot.collector.decisions(policy, "v1", SEEDS, generator)
+    found = robot.collector.decisions(policy, "v1", SEEDS, generator, every_frame=True)
     (wanted,) = robot.asked
     assert wanted.stochastic
     assert wanted.version == tmp_path / "online" / "v1_online_100"
@@ -109,7 +109,7 @@ def test_online_decisions_are_of_a_version_that_is_written_for_them(tmp_path, po
     assert (found.episodes, found.successes, found.periods) == (3, 1, 30)
     assert len(found.batch) == 9
     assert float(found.batch.rewards.sum()) == pytest.approx(0.9)
-    again = robot.collector.decisions(policy, "v1", SEEDS, generator)
+    again = robot.collector.decisions(policy, "v1", SEEDS, generator, every_frame=True)
     assert torch.equal(again.batch.latents, found.batch.latents)
     assert len(robot.asked) == 1
 
@@ -117,11 +117,11 @@ def test_online_decisions_are_of_a_version_that_is_written_for_them(tmp_path, po
 def test_bags_of_another_policy_under_the_same_name_are_refused(tmp_path, policy):
     robot = Robot(tmp_path, at_once=3)
     generator = torch.Generator().manual_seed(0)
-    robot.collector.decisions(policy, "v1", SEEDS, generator)
+    robot.collector.decisions(policy, "v1", SEEDS, generator, every_frame=True)
     with torch.no_grad():
         policy.denoiser.output.bias += 1.0
     with pytest.raises(ConfigError, match="another policy"):
-        robot.collector.decisions(policy, "v1", SEEDS, generator)
+        robot.collector.decisions(policy, "v1", SEEDS, generator, every_frame=True)
 
 
 def test_what_the_asking_raises_ends_the_waiting(tmp_path, version):
