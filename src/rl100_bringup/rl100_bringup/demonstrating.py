@@ -28,8 +28,9 @@ from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
 from rl100_sim.sight import seen
 
-_SEEDS = 10_000
-"""Demonstrations that a run may have."""
+_FIRST_SEED, _SEEDS = 10_000_000, 10_000
+"""Beyond all seeds that policies meet while they learn and are evaluated; demonstrations that a
+run may have."""
 
 
 def describe_task(variant: Variant) -> tuple[AnyTask, RobotConfig | None]:
@@ -65,7 +66,7 @@ def demonstrations_of(variant: Variant, seed: int, folder: Path) -> list[Episode
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
         if not (folder / name).exists():
-            first = seed * _SEEDS
+            first = _FIRST_SEED + seed * _SEEDS
             shown = _shown(variant, range(first, first + variant.demonstrations))
             save_episodes(folder / name, shown)
         return load_stored_episodes(folder / name)

@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -37,14 +37,18 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.summaries import by_variant, pooled, summarise, summary_table, watched_table
 from rl100_learner.data.episode import Episode
+from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.core.config import AnyTask, RobotConfig
+from rl100_policy.core.errors import ConfigError
 
 TRIAL_SEED = 100_000
 """Seed of the first evaluation episode: far from those of demonstrations and of learning."""
+JOB = "job.json"
+"""What a folder of a run is of."""
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
 
@@ -160,6 +164,20 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
     return [done[index] for index in range(len(planned))]
 
 
+def _claim_folder(job: Job) -> None:
+    """Raises ConfigError if the folder holds results of another variant, or of other settings."""
+    job.folder.mkdir(parents=True, exist_ok=True)
+    asked = asdict(job.variant) | {"overrides": job.overrides, "trials": job.trials}
+    told = json.dumps(asked, indent=2) + "\n"
+    path = job.folder / JOB
+    if path.exists() and path.read_text(encoding="utf-8") != told:
+        raise ConfigError(
+            f"{job.folder} holds a run with other settings (see {JOB}); choose another --output, "
+            "or delete it"
+        )
+    path.write_text(told, encoding="utf-8")
+
+
 def _give_way() -> None:
     """The person's own work comes first."""
     with suppress(OSError):
@@ -169,10 +187,10 @@ def _give_way() -> None:
 def run_job(job: Job) -> Report:
     """Demonstrate, learn, evaluate; what is finished is taken from the folder."""
     path = job.folder / REPORT_FILE
+    _claim_folder(job)
     if path.exists():
         return Report.model_validate_json(path.read_text(encoding="utf-8"))
     begun = time.monotonic()
-    job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "run.log").open("a", encoding="utf-8") as log:
         console = Console(file=log, width=100)
         settings = with_overrides(AlgorithmSettings(), job.overrides)
@@ -185,7 +203,7 @@ def run_job(job: Job) -> Report:
                 ENVIRONMENTS,
             ) as collector,
         ):  # fmt: skip
-            _take_imitation(job, settings, demonstrations, task, robot, collector, bars)
+            _take_imitation(job, demonstrations, task, robot, collector, bars)
             records = run_algorithm(
                 demonstrations, task, robot, job.folder / "run", settings, collector,
                 bars.on_stage, job.variant.stages,
@@ -215,7 +233,6 @@ def run_job(job: Job) -> Report:
 
 def _take_imitation(
     job: Job,
-    settings: AlgorithmSettings,
     demonstrations: Sequence[Episode],
     task: AnyTask,
     robot: RobotConfig | None,
@@ -229,20 +246,26 @@ def _take_imitation(
     shared = job.shared / "imitation" / f"{job.variant.task}_{_imitation_key(job)}"
     shared.mkdir(parents=True, exist_ok=True)
     with FileLock(shared / "lock"):
-        alone = AlgorithmSettings(**settings.imitation_settings.model_dump())
         run_algorithm(
-            demonstrations, task, robot, shared / "run", alone, collector, bars.on_stage,
+            demonstrations, task, robot, shared / "run", _imitating(job), collector, bars.on_stage,
             ("imitation",),
         )  # fmt: skip
     shutil.copytree(shared / "run" / "imitation", run / "imitation", dirs_exist_ok=True)
-    shutil.copy2(shared / "run" / STAGES, run / STAGES)
+    with replacing(run / STAGES) as file:
+        file.write((shared / "run" / STAGES).read_bytes())
+
+
+def _imitating(job: Job) -> AlgorithmSettings:
+    """Settings of the run that does nothing but imitate, as this one does."""
+    settings = with_overrides(AlgorithmSettings(), job.overrides)
+    return AlgorithmSettings(**settings.imitation_settings.model_dump())
 
 
 def _imitation_key(job: Job) -> str:
-    """Equal for two runs whose imitation is equal."""
+    """Equal for two runs whose imitation is equal; another one where defaults have changed."""
     variant = job.variant
-    settings = with_overrides(AlgorithmSettings(), job.overrides).imitation_settings
-    told = [variant.task, variant.demonstrations, variant.n_points, settings.model_dump()]
+    settings = _imitating(job).model_dump(mode="json")
+    told = [variant.task, variant.demonstrations, variant.n_points, settings]
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -99,6 +99,13 @@ def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):
     assert run_job(job) == report
 
 
+def test_results_of_other_settings_are_not_told_as_those_asked_for(finished):
+    job, _ = finished
+    for other in (replace(job, trials=3), replace(job, overrides=(*job.overrides, "gamma=0.9"))):
+        with pytest.raises(ConfigError, match="other settings"):
+            run_job(other)
+
+
 def test_the_scripted_person_pushes_the_block_home_without_a_graph():
     task, robot = describe_task(Variant("push_t", "push_t"))
     episodes = list(scripted_episodes(task, robot, range(3), skill=1.0))

@@ -2,6 +2,7 @@
 """Proximal improvement and the value it stands on, on decisions whose outcome is known."""
 
 import copy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueBuffer, ValueConfig
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.presets import preset
@@ -112,12 +114,29 @@ def test_rates_grow_again_to_what_they_may_be(policy):
     config = ProximalConfig(lr=1e-6, epochs=1, minibatch=32, kl_target=0.01)
     state = proximal.init(policy, config)
     proximal.slow_down(state, 0.5)
-    state.optimizer.param_groups[0]["lr"] = 1e-7
+    state.optimizer.param_groups[0]["lr"] = 1e-7  # a tenth
     shares = [
         proximal.improve(state, decisions(policy), torch.randn(D), generator(), config)["lr_share"]
         for _ in range(6)
     ]
     assert shares == pytest.approx([0.1, 0.15, 0.225, 0.3375, 0.5, 0.5])
+
+
+def test_a_loss_that_is_not_a_number_changes_nothing_and_is_said(policy):
+    config = ProximalConfig(lr=1e-3, minibatch=16)
+    state, batch = proximal.init(policy, config), decisions(policy)
+    before = copy.deepcopy(policy.state_dict())
+    spoiled = replace(batch, log_probs=torch.full_like(batch.log_probs, torch.nan))
+    with pytest.raises(LearningError, match="not finite"):
+        proximal.improve(state, spoiled, torch.randn(D), generator(), config)
+    assert all(torch.equal(before[key], each) for key, each in policy.state_dict().items())
+
+
+def test_slowing_down_takes_its_share_of_rates_that_have_shrunk_already(policy):
+    state = proximal.init(policy, ProximalConfig(lr=1e-3))
+    state.optimizer.param_groups[0]["lr"] = 4e-4
+    proximal.slow_down(state, 0.5)
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(2e-4)
 
 
 def test_a_minibatch_that_moved_too_far_is_the_last(policy):

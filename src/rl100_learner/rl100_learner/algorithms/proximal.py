@@ -30,6 +30,7 @@ from rl100_learner.objectives.proximal import (
     standardise,
     symmetric_gaussian_kl,
 )
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.noise import normal
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.sampler import Chain, sample_chain, transition_log_prob, transition_mean
@@ -100,10 +101,10 @@ def _group(parameters: list[nn.Parameter], rate: float) -> dict[str, Any]:
 
 
 def slow_down(state: ProximalState, share: float) -> None:
-    """Go on with a share of the rates, which will not grow beyond that again."""
+    """Go on with a share of the rates, which will not grow beyond that share again."""
     for group in state.optimizer.param_groups:
         group["largest_lr"] *= share
-        group["lr"] = min(group["lr"], group["largest_lr"])
+        group["lr"] *= share
 
 
 def improve(
@@ -180,7 +181,8 @@ def improve_chains(
             "lr_share": share,
         } | {key: sum(each[key] for each in found) / len(found) for key in _MEANS}
         if found[-1]["shift"] > config.kl_stop:
-            break
+            _adapt(state, found[-1]["shift"], config.kl_target)
+            return metrics
     _adapt(state, metrics["shift"], config.kl_target)
     return metrics
 
@@ -285,7 +287,17 @@ def _step(
 
 
 def step(state: ProximalState, loss: Tensor, config: ProximalConfig) -> None:
-    """One optimiser step down a loss, with the gradient's norm bounded."""
+    """One optimiser step down a loss, with the gradient's norm bounded.
+
+    Raises:
+        LearningError: If the loss is not a number; nothing is changed then.
+    """
+    if not torch.isfinite(loss):
+        raise LearningError(
+            "the loss of a proximal step is not finite, so the policy would be lost; nothing was "
+            "changed: go on from the last version or checkpoint with smaller rates "
+            "(proximal.lr, proximal.encoder_lr) or a larger diffusion.sigma_min"
+        )
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
     for group in state.optimizer.param_groups:

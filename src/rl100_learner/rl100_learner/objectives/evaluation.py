@@ -52,6 +52,8 @@ def gate(candidate: float, incumbent: float, share: float = 0.05) -> GateDecisio
 def clearly_worse(won: int, of: int, best_won: int, best_of: int, deviations: float) -> bool:
     """Whether a success share lies below another by more than chance explains.
 
+    Where one of them was chosen for being high, chance explains more.
+
     z = (p_best - p) / sqrt(q (1 - q) (1 / n + 1 / n_best)) > deviations, q the share of both.
 
     Args:

@@ -13,7 +13,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Protocol
 
@@ -59,9 +59,9 @@ class OnlineSettings(AcceleratorSettings):
     the rest follows the last one."""
     distil_on: Annotated[int, Field(ge=1)] = 3
     """Latest iterations whose observations the student learns from."""
-    return_deviations: PositiveFloat = 3.0
+    return_deviations: PositiveFloat = 4.0
     """A policy whose share of successes is this many standard deviations below the best one's is
-    given up for it."""
+    given up for it. The best of many shares is a lucky one, so it takes more than three."""
 
 
 class Collect(Protocol):
@@ -143,6 +143,8 @@ class _Best:
     weights: dict[str, Tensor]
     won: int
     of: int
+    acts: bool = False
+    """It has just come back, and acts again."""
 
 
 @dataclass
@@ -239,11 +241,14 @@ class _Run:
         worse = best is not None and clearly_worse(
             won, of, best.won, best.of, self.settings.return_deviations
         )
-        if best is not None and worse:
+        if best is not None and best.acts:
+            self.best = _Best(best.weights, best.won + won, best.of + of)
+        elif best is not None and worse:
             self.returned += 1
             online.forget_steps(state, best.weights, seen)
+            self.best = replace(best, acts=True)
             return {"loss": 0.0}
-        if best is None or won / of >= best.won / best.of:
+        elif best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
         batch = moved(found.batch, state.policy.device)
         return online.update(state, batch, seen, generator, self.settings.online)

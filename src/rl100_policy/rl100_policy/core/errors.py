@@ -34,5 +34,9 @@ class BagError(Rl100Error):
     """An episode bag cannot be written, read or recovered."""
 
 
+class LearningError(Rl100Error):
+    """Learning has gone where it cannot go on from."""
+
+
 class StorageError(Rl100Error):
     """A file cannot be written; what was there before is still there."""
