@@ -65,6 +65,17 @@ def test_an_episode_that_was_cut_off_earns_nothing_and_goes_on_behind(policy, ou
     torch.testing.assert_close(found.discounts[found.ends], expected)
 
 
+def test_a_failure_before_the_time_limit_ends_the_task(policy):
+    early = make_episode(0, steps=10, outcome="failure")
+    found = encode_decisions(policy, [early], GAMMA, longest=11)
+    assert not found.rewards.any()
+    assert (found.discounts[found.ends] == 0).all()
+    nobody_judged = make_episode(0, steps=10, outcome="unlabelled")
+    for cut_off, longest in ((early, 10), (nobody_judged, 11)):
+        found = encode_decisions(policy, [cut_off], GAMMA, longest)
+        assert (found.discounts > 0).all()
+
+
 def test_conditions_are_those_the_policy_would_act_on(policy):
     episodes = [make_episode(0, steps=6), make_episode(1, steps=9)]
     found = encode_decisions(policy, episodes, GAMMA)

@@ -25,7 +25,7 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.data.streams import by_stamp
 from rl100_learner.objectives.returns import bootstrap_discount, chunk_reward
 from rl100_policy.bags.reading import read_messages
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import RobotConfig, TaskConfig, longest_episode
 from rl100_policy.core.errors import BagError
 
 DECISIONS = "policy/decision"
@@ -43,7 +43,7 @@ class EpisodeDecisions:
         latents: Denoising chains, [D, K + 1, n_c, d_a], normalised action units.
         log_probs: Log-density of each transition when it was drawn, [D, K], nat.
         policy_version: Who decided.
-        timed_out: The episode lasted as long as the task allows.
+        terminated: The task ended, so there is nothing behind the last observation.
     """
 
     episode: Episode
@@ -51,13 +51,7 @@ class EpisodeDecisions:
     latents: Floats
     log_probs: Floats
     policy_version: str
-    timed_out: bool
-
-    @property
-    def terminated(self) -> bool:
-        """The task ended, so there is nothing behind the last observation."""
-        outcome = self.episode.outcome
-        return outcome == "success" or (outcome == "failure" and not self.timed_out)
+    terminated: bool
 
 
 class DecisionReader:
@@ -66,7 +60,7 @@ class DecisionReader:
     def __init__(self, task: TaskConfig, robot: RobotConfig) -> None:
         """Prepare the reader of episodes."""
         self._reader = EpisodeReader(task, robot)
-        self._longest = max(1, round(task.time_limit / robot.control_period))
+        self._longest = longest_episode(task, robot)
 
     def read(self, folder: Path) -> EpisodeDecisions:
         """Read one closed episode.
@@ -96,7 +90,7 @@ class DecisionReader:
             np.stack([latents for latents, _ in chains]),
             np.stack([log_probs for _, log_probs in chains]),
             versions[0],
-            timed_out=len(episode) >= self._longest,
+            terminated=episode.ends_task(self._longest),
         )
 
 

@@ -84,6 +84,17 @@ class Episode:
         """Number of executed actions T."""
         return len(self.actions)
 
+    def ends_task(self, longest: int | None) -> bool:
+        """Whether the task was over at the end: a success, or a failure before the time limit.
+
+        A failure at the time limit, and an episode that nobody judged, are cut off.
+
+        Args:
+            longest: Control periods until the time limit; None if nothing else ends a failure.
+        """
+        early = longest is not None and len(self) < longest
+        return self.outcome == "success" or (self.outcome == "failure" and early)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the bag if known, otherwise of the arrays."""

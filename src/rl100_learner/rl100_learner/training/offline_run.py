@@ -34,6 +34,7 @@ from rl100_learner.files import replacing
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
 from rl100_learner.training.transitions import encode_decisions
+from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
@@ -204,8 +205,9 @@ class _Run:
     ) -> list[Candidate]:
         settings = self.settings
         began = time.perf_counter()
-        everything = encode_decisions(policy, data, settings.gamma)
-        mine = encode_decisions(policy, own, settings.gamma)
+        longest = longest_episode(self.parent.task, self.parent.robot)
+        everything = encode_decisions(policy, data, settings.gamma, longest)
+        mine = encode_decisions(policy, own, settings.gamma, longest)
         self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})
         generator = torch.Generator().manual_seed(settings.seed)
         improving, judging = self._critics(data, own, everything, mine, generator)

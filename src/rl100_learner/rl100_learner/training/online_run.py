@@ -34,6 +34,7 @@ from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.transitions import encode_decisions
 from rl100_learner.training.windows import build_windows
+from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
@@ -120,7 +121,8 @@ def improve_version(
     output.mkdir(parents=True, exist_ok=True)
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with threads(settings.threads), accelerated(settings):
-        run = _Run(output, parent.name, settings, fingerprint, collect, on_progress)
+        longest = longest_episode(parent.task, parent.robot)
+        run = _Run(output, parent.name, longest, settings, fingerprint, collect, on_progress)
         metrics = run.improve(place(policy), data, own)
     write_version(
         result,
@@ -151,6 +153,8 @@ class _Best:
 class _Run:
     output: Path
     parent: str
+    longest: int | None
+    """Control periods until the time limit."""
     settings: OnlineSettings
     fingerprint: str
     collect: Collect
@@ -215,7 +219,9 @@ class _Run:
         if config.replay.states == 0:
             data = ()
         known, mine = (
-            encode_decisions(state.features, episodes, config.gamma) if episodes else None
+            encode_decisions(state.features, episodes, config.gamma, self.longest)
+            if episodes
+            else None
             for episodes in (data, own)
         )
         generator = torch.Generator().manual_seed(self.settings.seed)
@@ -225,7 +231,7 @@ class _Run:
         config = self.settings.online
         windows = build_windows(found.recorded, state.features.config)
         some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
-        decisions = encode_decisions(state.features, found.recorded, config.gamma)
+        decisions = encode_decisions(state.features, found.recorded, config.gamma, self.longest)
         device = state.policy.device
         return Seen(decisions, some.visual.to(device), some.proprio.to(device))
 

@@ -7,10 +7,11 @@ so an episode of T periods gives up to n_c trajectories with different first per
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from rl100_learner.accelerator import moved
 from rl100_learner.algorithms.batches import EncodedDecisions
@@ -22,17 +23,23 @@ from rl100_policy.core.policy import DiffusionPolicy
 
 
 def encode_decisions(
-    policy: DiffusionPolicy, episodes: Sequence[Episode], gamma: float
+    policy: DiffusionPolicy,
+    episodes: Sequence[Episode],
+    gamma: float,
+    longest: int | None = None,
 ) -> EncodedDecisions:
     """All decisions of some episodes, in the features of the policy's encoder, on its device.
 
     The reward is one for the control period in which a success ended the episode, otherwise zero.
-    A success ends the task; an episode that ended otherwise is cut off, and so is what follows.
+    A success ends the task, and so does a failure before the time limit; an episode that ended
+    otherwise is cut off, and the value behind it counts.
 
     Args:
         policy: Encodes; its normaliser scales the actions.
         episodes: At least one.
         gamma: Discount of one control period.
+        longest: Control periods until the time limit; None where nothing but the time limit ends
+            a failure.
 
     Raises:
         ConfigError: If there are no episodes, or one does not fit the policy: it was seen
@@ -63,9 +70,8 @@ def encode_decisions(
     row = torch.from_numpy(np.concatenate(rows))
     duration = torch.from_numpy(np.concatenate(lasting))
     ends = torch.from_numpy(np.concatenate(last))
-    won = ends & torch.from_numpy(
-        np.repeat([episode.outcome == "success" for episode in episodes], list(map(len, episodes)))
-    )
+    won = ends & _of_each_row(episodes, lambda episode: episode.outcome == "success")
+    ended = ends & _of_each_row(episodes, lambda episode: episode.ends_task(longest))
     executed = windows.actions[windows.action_rows[row]].to(policy.device)
     actions = policy.normalizer.action(executed)
     decisions = EncodedDecisions(
@@ -73,11 +79,17 @@ def encode_decisions(
         action=actions.clamp(-1.0, 1.0),
         next_condition=features[torch.from_numpy(np.concatenate(following))].flatten(1),
         rewards=won * gamma ** (duration.float() - 1.0),
-        discounts=bootstrap_discount(duration, won, gamma),
+        discounts=bootstrap_discount(duration, ended, gamma),
         ends=ends,
         starts=torch.from_numpy(np.concatenate(first)),
     )
     return moved(decisions, policy.device)
+
+
+def _of_each_row(episodes: Sequence[Episode], asked: Callable[[Episode], bool]) -> Tensor:
+    """What is true of the episode of every decision, [D] bool."""
+    true = [asked(episode) for episode in episodes]
+    return torch.from_numpy(np.repeat(true, list(map(len, episodes))))
 
 
 _FAR, _MANY = 1.5, 0.2

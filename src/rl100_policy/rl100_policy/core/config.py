@@ -327,6 +327,16 @@ class BenchmarkTask(FrozenModel):
 AnyTask = TaskConfig | BenchmarkTask
 
 
+def longest_episode(task: AnyTask, robot: RobotConfig | None) -> int | None:
+    """Control periods until the time limit of a robot's task; None of a benchmark's.
+
+    Nothing but its own time limit ends an episode of a benchmark without success.
+    """
+    if isinstance(task, BenchmarkTask) or robot is None:
+        return None
+    return max(1, round(task.time_limit / robot.control_period))
+
+
 def validation_problems(error: ValidationError) -> str:
     """What is wrong with some values, by key: one clause each, without pydantic's own advice."""
     problems = []
