@@ -10,7 +10,7 @@ import torch
 from toy import N_POINTS, make_episode
 
 from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.transitions import encode_decisions
+from rl100_learner.training.transitions import encode_decisions, within_range
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
@@ -134,7 +134,7 @@ def test_nothing_to_store_is_refused(tmp_path):
         save_episodes(tmp_path / "episodes.npz", [])
 
 
-def test_an_episode_of_another_unit_is_refused_by_name(policy):
+def test_an_episode_of_another_unit_is_left_out_by_name(policy, caplog):
     known = make_episode(0)
     fitted = copy.deepcopy(policy)
     actions = torch.from_numpy(np.array([[-0.25, -0.25], [0.25, 0.25]], dtype=np.float32))
@@ -142,7 +142,10 @@ def test_an_episode_of_another_unit_is_refused_by_name(policy):
         actions=actions, proprio=torch.rand((8, 3)), clouds=torch.rand((8, 4, 3))
     )
     millimetres = replace(known, id="other", actions=1000 * known.actions)
-    with pytest.raises(ConfigError, match=r"other: .*another action space or unit"):
-        encode_decisions(fitted, [known, millimetres], GAMMA)
     slightly = replace(known, actions=1.2 * known.actions)
-    assert len(encode_decisions(fitted, [known, slightly], GAMMA)) == 2 * len(known)
+    with caplog.at_level("WARNING"):
+        assert within_range(fitted, [known, millimetres, slightly]) == [known, slightly]
+    assert "other is left out: 100 %" in caplog.text
+    assert within_range(fitted, []) == []
+    with pytest.raises(ConfigError, match="none of 1 episodes"):
+        within_range(fitted, [millimetres])

@@ -33,7 +33,7 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
-from rl100_learner.training.transitions import encode_decisions
+from rl100_learner.training.transitions import encode_decisions, within_range
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -206,6 +206,7 @@ class _Run:
         settings = self.settings
         began = time.perf_counter()
         longest = longest_episode(self.parent.task, self.parent.robot)
+        data, own = (within_range(policy, episodes) for episodes in (data, own))
         everything = encode_decisions(policy, data, settings.gamma, longest)
         mine = encode_decisions(policy, own, settings.gamma, longest)
         self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})

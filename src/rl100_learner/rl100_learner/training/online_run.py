@@ -32,7 +32,7 @@ from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
-from rl100_learner.training.transitions import encode_decisions
+from rl100_learner.training.transitions import encode_decisions, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
@@ -218,6 +218,7 @@ class _Run:
         config = self.settings.online
         if config.replay.states == 0:
             data = ()
+        data, own = (within_range(state.features, episodes) for episodes in (data, own))
         known, mine = (
             encode_decisions(state.features, episodes, config.gamma, self.longest)
             if episodes
@@ -229,9 +230,10 @@ class _Run:
 
     def _seen(self, state: OnlineState, found: Collected, generator: torch.Generator) -> Seen:
         config = self.settings.online
-        windows = build_windows(found.recorded, state.features.config)
+        played = within_range(state.features, found.recorded)
+        windows = build_windows(played, state.features.config)
         some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
-        decisions = encode_decisions(state.features, found.recorded, config.gamma, self.longest)
+        decisions = encode_decisions(state.features, played, config.gamma, self.longest)
         device = state.policy.device
         return Seen(decisions, some.visual.to(device), some.proprio.to(device))
 

@@ -7,6 +7,7 @@ so an episode of T periods gives up to n_c trajectories with different first per
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -20,6 +21,8 @@ from rl100_learner.objectives.returns import bootstrap_discount
 from rl100_learner.training.windows import build_windows, encode_frames
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
+
+_LOG = logging.getLogger(__name__)
 
 
 def encode_decisions(
@@ -42,12 +45,9 @@ def encode_decisions(
             a failure.
 
     Raises:
-        ConfigError: If there are no episodes, or one does not fit the policy: it was seen
-            otherwise, has other dimensions, or many of its actions are far outside the range that
-            the policy's normaliser knows, and would be taken for those at its edge.
+        ConfigError: If there are no episodes, or one does not fit the policy.
     """
     windows = build_windows(episodes, policy.config)
-    _require_known_range(policy, episodes)
     every_point = policy.config.observation.n_points
     generator = torch.Generator().manual_seed(0)  # orders points, which the encoder does not see
     features = encode_frames(policy, windows, every_point, 1, generator)[0]
@@ -96,15 +96,33 @@ _FAR, _MANY = 1.5, 0.2
 """Times the normaliser's range; share of the periods of an episode."""
 
 
-def _require_known_range(policy: DiffusionPolicy, episodes: Sequence[Episode]) -> None:
+def within_range(policy: DiffusionPolicy, episodes: Sequence[Episode]) -> list[Episode]:
+    """Episodes whose actions the policy can tell apart; the log names those that are left out.
+
+    An action beyond the range that the normaliser was fitted to would be taken for one at its
+    edge, and what came of it be learned of that one.
+
+    Raises:
+        ConfigError: If none is left.
+    """
+    usable = []
     for episode in episodes:
         actions = torch.from_numpy(episode.actions).to(policy.device)
         scaled = policy.normalizer.action(actions).abs()
         share = float((scaled > _FAR).any(dim=1).float().mean())
-        if share > _MANY:
-            raise ConfigError(
-                f"episode {episode.id}: {100 * share:.0f} % of its actions are beyond {_FAR} "
-                "times the range that the policy has learned from (up to "
-                f"{float(scaled.max()):.1f} times); they are of another action space or unit, or "
-                "the policy needs imitation on them first: leave the episode out, or train anew"
-            )
+        if share <= _MANY:
+            usable.append(episode)
+            continue
+        _LOG.warning(
+            "episode %s is left out: %.0f %% of its actions are beyond %s times the range that "
+            "the policy has learned from, up to %.1f times: they are of another action space or "
+            "unit, or imitation has seen nothing like them",
+            episode.id, 100 * share, _FAR, float(scaled.max()),
+        )  # fmt: skip
+    if episodes and not usable:
+        raise ConfigError(
+            f"none of {len(episodes)} episodes has actions in the range that the policy has "
+            "learned from: they are of another action space or unit; record them with this robot "
+            "and task, or train imitation on them first"
+        )
+    return usable
