@@ -30,7 +30,7 @@ from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
-from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.data.episode import Episode
@@ -83,6 +83,7 @@ def settings_of(preset: str, episodes: int) -> AlgorithmSettings:
     online = replace(
         OnlineConfig(), iterations=value.buffers + 1, value=value,
         proximal=replace(OnlineConfig().proximal, epochs=1),
+        replay=ReplayConfig(first_steps=5, steps=5),
     )  # fmt: skip
     changes = {
         "preset": preset,
@@ -123,7 +124,13 @@ class MadeUp:
         return load_stored_episodes(path)
 
     def decisions(
-        self, policy: DiffusionPolicy, _parent: str, seeds: range, generator: torch.Generator
+        self,
+        policy: DiffusionPolicy,
+        parent: str,  # noqa: ARG002
+        seeds: range,
+        generator: torch.Generator,
+        *,
+        every_frame: bool,
     ) -> Collected:
         """Of all episodes of an iteration, drawn from the policy."""
         count, size = len(seeds) * DECISIONS, policy.config
@@ -142,7 +149,8 @@ class MadeUp:
             torch.cat([each.log_probs for each in made]),
             torch.rand(count) * ends, torch.full((count,), 0.9), ends,
         )  # fmt: skip
-        return Collected(batch, len(seeds) // 2, len(seeds), len(seeds) * PERIODS)
+        recorded = make_episodes(len(seeds), self._points, seeds.start) if every_frame else ()
+        return Collected(batch, len(seeds) // 2, len(seeds), len(seeds) * PERIODS, recorded)
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:  # noqa: ARG002
         """Asked for by nobody here."""

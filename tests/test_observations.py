@@ -29,7 +29,7 @@ CONFIG = Path(__file__).parents[1] / "src" / "rl100_bringup" / "config"
 OBSERVED = {"image": ("panda_rgb", "push_t_rgb"), "state": ("panda", "push_t_state")}
 BRIEF = (
     "imitation.steps=12", "imitation.windows=16", "distillation.steps=8",
-    "online.iterations=1", "online.episodes=1", "online_distillation.steps=4",
+    "trials=1", "online.iterations=1", "online.episodes=1", "online_distillation.steps=4",
     "online.replay.first_steps=4", "online.replay.steps=4", "online.replay.states=16",
 )  # fmt: skip
 
@@ -82,7 +82,9 @@ def test_online_learning_from_bags_begins_with_ratios_of_one(finished):
     _, _, _, output = finished
     (row,) = (r for r in read_metrics(output / "run" / "online") if r["stage"] == "online")
     assert row["ratio_error"] < 1e-3
-    (entry,) = read_index(output / "run" / "bags").entries
+    entries = read_index(output / "run" / "bags").entries
+    assert len(entries) == 3  # and a trial of each version
+    (entry,) = (each for each in entries if "_online_" in each.metadata.policy_version)
     topics = ["policy/decision", "gate/command"]
     found = read_messages(output / "run" / "bags" / entry.folder, topics)
     assert len(found["policy/decision"]) > 3

@@ -37,7 +37,12 @@ from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_version import load_version, read_manifest, write_version
+from rl100_policy.core.policy_version import (
+    BagReference,
+    load_version,
+    read_manifest,
+    write_version,
+)
 
 RESOLVED = "online.json"
 ONLINE_SEED = 1_000_000
@@ -124,13 +129,15 @@ def improve_version(
         longest = longest_episode(parent.task, parent.robot)
         run = _Run(output, parent.name, longest, settings, fingerprint, collect, on_progress)
         metrics = run.improve(place(policy), data, own)
+    known = [(episode.id, episode.digest) for episode in data]
+    bags = {id: BagReference(id=id, sha256=sha256) for id, sha256 in [*known, *run.bags]}
     write_version(
         result,
         policy.requires_grad_(False),
         task=parent.task,
         robot=parent.robot,
         parents=(parent.name,),
-        bags=parent.bags,
+        bags=tuple(({bag.id: bag for bag in parent.bags} | bags).values()),
         metrics=metrics,
         training={"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")},
     )
@@ -167,6 +174,10 @@ class _Run:
     best: _Best | None = None
     returned: int = 0
     """Times that learning went back to the best policy."""
+    success: float = 0.0
+    """Share of the successes of the policy that acted last, or came back after it."""
+    bags: list[tuple[str, str]] = field(default_factory=list)
+    """Ids and digests of the bags that the iterations have learned from."""
 
     def improve(
         self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
@@ -177,7 +188,6 @@ class _Run:
         generator = torch.Generator().manual_seed(self.settings.seed)
         self._begin(state, data, own)
         self._restore(state, student, generator)
-        success = 0.0
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations:
                 began = time.perf_counter()
@@ -186,11 +196,13 @@ class _Run:
                 replays = config.replay.states > 0
                 found = self.collect(policy, self.parent, seeds, generator, every_frame=replays)
                 seen = self._seen(state, found, generator) if replays else None
-                success = found.successes / max(1, found.episodes)
+                played = found.successes / max(1, found.episodes)
                 metrics = self._learn(state, found, seen, generator)
+                best = self.best
+                self.success = best.won / best.of if best is not None and best.acts else played
                 self._remember(found)
                 metrics |= {
-                    "success": success,
+                    "success": played,
                     "episodes": float(self.episodes),
                     "periods": float(self.periods),
                     "returned": float(self.returned),
@@ -202,12 +214,12 @@ class _Run:
                 records.write("online", state.iteration, state.iteration, self.seconds, metrics)
                 self._save(state, student, generator)
                 self.on_progress(
-                    Progress("online", state.iteration, config.iterations, success, self.seconds)
+                    Progress("online", state.iteration, config.iterations, played, self.seconds)
                 )
             self._finish(student, generator, records)
         policy.student.load_state_dict(student.averaged.state_dict())
         return {
-            "online_success": success,
+            "online_success": self.success,
             "online_episodes": float(self.episodes),
             "online_periods": float(self.periods),
             "seconds": self.seconds,
@@ -293,6 +305,8 @@ class _Run:
     def _remember(self, found: Collected) -> None:
         self.episodes += found.episodes
         self.periods += found.periods
+        recorded = [each for each in found.recorded if each.source_sha256]
+        self.bags += [(each.id, each.source_sha256) for each in recorded]
         newest = (found.batch.visual, found.batch.proprio)
         self.latest = [*self.latest, newest][-self.settings.distil_on :]
 
@@ -309,6 +323,8 @@ class _Run:
             "latest": [list(pair) for pair in self.latest],
             "best": None if self.best is None else asdict(self.best),
             "returned": self.returned,
+            "success": self.success,
+            "bags": self.bags,
         }
         save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
 
@@ -325,4 +341,5 @@ class _Run:
         self.periods = saved["periods"]
         self.latest = [(visual, proprio) for visual, proprio in saved["latest"]]
         self.best = None if saved["best"] is None else _Best(**saved["best"])
-        self.returned = saved["returned"]
+        self.returned, self.success = saved["returned"], saved["success"]
+        self.bags = saved["bags"]
