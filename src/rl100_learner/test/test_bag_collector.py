@@ -74,6 +74,26 @@ def test_episodes_are_asked_for_until_there_are_enough(tmp_path, version):
     assert len(robot.asked) == 2
 
 
+def test_no_episode_answers_two_requests_also_after_a_restart(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    folders = [tmp_path / name for name in ("trials", "again")]
+
+    def ids(collector):
+        return [
+            [each.id for each in collector.episodes(version, SEEDS, folder, stochastic=True)]
+            for folder in folders
+        ]
+
+    found = ids(robot.collector)
+    assert not set(found[0]) & set(found[1])
+    assert len(robot.asked) == 2
+    later = BagCollector(robot.bags, tmp_path / "online", TASK, ROBOT, gamma=0.9, ask=robot.act)
+    assert ids(later) == found
+    more = later.episodes(version, range(1), tmp_path / "more", stochastic=True)
+    assert len(robot.asked) == 3
+    assert more[0].id not in {*found[0], *found[1]}
+
+
 def test_only_episodes_of_the_version_and_of_the_kind_that_is_wanted_count(tmp_path, version):
     robot = Robot(tmp_path, at_once=3)
     robot.record("v0")
@@ -82,7 +102,7 @@ def test_only_episodes_of_the_version_and_of_the_kind_that_is_wanted_count(tmp_p
     found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
     assert [each.seeds for each in robot.asked] == [SEEDS]
     assert len(found) == 3
-    calm = robot.collector.episodes(version, range(1), tmp_path, stochastic=False)
+    calm = robot.collector.episodes(version, range(1), tmp_path / "calm", stochastic=False)
     assert len(calm) == 1
     assert len(robot.asked) == 1
 

@@ -7,8 +7,9 @@ driven by a script. Learner and robot share two folders, of versions and of bags
 
 from __future__ import annotations
 
+import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ import torch
 from rl100_learner.data.bag_episode import EpisodeReader
 from rl100_learner.data.decisions import DECISIONS, DecisionReader, decision_batch
 from rl100_learner.data.episode import Episode
+from rl100_learner.files import replacing
 from rl100_learner.training.collecting import Collected, successes
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
@@ -27,6 +29,9 @@ from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import load_version, read_manifest, write_version
 
 _LOG = logging.getLogger(__name__)
+
+TAKEN = "bags.json"
+"""Which bags a request was answered with."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,9 @@ raises ends the waiting."""
 class BagCollector:
     """Takes roll-outs from a folder of bags; see ``rl100_learner.training.collecting.Collector``.
 
-    Episodes count if their metadata name the version and their decisions were made in the way
-    that is wanted; others in the folder do not matter. Those that cannot be used are named in the
-    log, and others are asked for in their place.
+    Episodes count if their metadata name the version, their decisions were made in the way that is
+    wanted, and no earlier request has taken them; others in the folder do not matter. Those that
+    cannot be used are named in the log, and others are asked for in their place.
     """
 
     def __init__(
@@ -82,6 +87,8 @@ class BagCollector:
         self._task, self._robot, self._gamma = task, robot, gamma
         self._episodes = EpisodeReader(task, robot)
         self._decisions = DecisionReader(task, robot)
+        self._taken: set[str] = set()
+        """Bags that earlier requests were answered with."""
         self._stochastic: dict[str, bool | None] = {}
         """By bag: whether its decisions were drawn; None if that cannot be told."""
 
@@ -89,15 +96,29 @@ class BagCollector:
         self,
         version: Path,
         seeds: range,
-        folder: Path,  # noqa: ARG002  # the bags are their own record
+        folder: Path,
         *,
         stochastic: bool,
     ) -> list[Episode]:
-        """See ``Collector``; of more episodes than wanted the first ones are taken."""
-        read = self._gather(
-            version, seeds, lambda bag: self._episodes.read(bag).episode, stochastic=stochastic
+        """See ``Collector``; of more episodes than wanted the first ones are taken.
+
+        The folder keeps which bags they were in.
+        """
+        kept = folder / TAKEN
+        if kept.exists():
+            bags = json.loads(kept.read_text(encoding="utf-8"))
+            self._taken |= set(bags)
+            return [self._episode(self._bags / bag) for bag in bags]
+        found = self._gather(
+            version, seeds, self._episode, stochastic=stochastic, taken=self._taken
         )
-        return list(read)
+        self._taken |= set(found)
+        with replacing(kept) as file:
+            file.write((json.dumps([*found], indent=2) + "\n").encode())
+        return [*found.values()]
+
+    def _episode(self, bag: Path) -> Episode:
+        return self._episodes.read(bag).episode
 
     def decisions(
         self,
@@ -110,7 +131,8 @@ class BagCollector:
     ) -> Collected:
         """See ``Collector``; the policy is written as a version of its own first."""
         version = self._write(policy, parent, seeds.start)
-        read = self._gather(version, seeds, self._decisions.read, stochastic=True)
+        found = self._gather(version, seeds, self._decisions.read, stochastic=True, taken=set())
+        read = [*found.values()]
         batch = decision_batch(read, version.name, policy.config.observation.n_obs, self._gamma)
         played = [each.episode for each in read]
         return Collected(
@@ -147,23 +169,31 @@ class BagCollector:
         return folder
 
     def _gather(
-        self, version: Path, seeds: range, read: Callable[[Path], Any], *, stochastic: bool
-    ) -> Sequence[Any]:
+        self,
+        version: Path,
+        seeds: range,
+        read: Callable[[Path], Any],
+        *,
+        stochastic: bool,
+        taken: set[str],
+    ) -> dict[str, Any]:
+        """What was read of as many bags as wanted, by their folders; none of those taken."""
         name = read_manifest(version).name
         found: dict[str, Any] = {}
         while True:
             for entry in read_index(self._bags).entries:
-                known = entry.folder in found or entry.metadata.policy_version != name
-                if known or self._was_stochastic(entry.folder) is not stochastic:
+                known = entry.folder in found or entry.folder in taken
+                other = entry.metadata.policy_version != name
+                if known or other or self._was_stochastic(entry.folder) is not stochastic:
                     continue
                 try:
                     found[entry.folder] = read(self._bags / entry.folder)
                 except (BagError, OSError) as error:
                     found[entry.folder] = None
                     _LOG.warning("%s is not used: %s", entry.folder, error)
-            usable = [found[folder] for folder in sorted(found) if found[folder] is not None]
+            usable = [folder for folder in sorted(found) if found[folder] is not None]
             if len(usable) >= len(seeds):
-                return usable[: len(seeds)]
+                return {folder: found[folder] for folder in usable[: len(seeds)]}
             # An episode that cannot be used has used up its seed all the same.
             first = seeds.start + len(found)
             missing = range(first, first + len(seeds) - len(usable))
