@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -236,6 +236,22 @@ def evaluate_simulated(
                 time.monotonic() - begun,
             )
         )
+    return results
+
+
+def evaluate_stages(
+    collector: SimulatedCollector, versions: Mapping[str, Path], trials: range
+) -> list[StageResult]:
+    """As :func:`evaluate_simulated`, of the versions that some stages ended with, by their names.
+
+    A version that several stages ended with drives once.
+    """
+    done: dict[Path, list[StageResult]] = {}
+    results = []
+    for stage, version in versions.items():
+        if version not in done:
+            done[version] = evaluate_simulated(collector, version, stage, trials)
+        results += [each.model_copy(update={"name": stage}) for each in done[version]]
     return results
 
 

@@ -148,12 +148,15 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     request = TrainRequest(bags, output / "train", driving.robot, driving.task, settings.learning)
     trained = train_from_bags(request, console)
     evaluated: dict[str, dict[str, Trials]] = {}
+    by_version: dict[str, dict[str, Trials]] = {}  # a stage may end with the version it began with
     with own_graph(driving, output / "log" / "drive", console) as graph:
         for record in trained.records:
-            evaluated[record.name] = _evaluate(
-                graph, driving, trained.output / record.version, settings.evaluations, SAMPLERS,
-                EVALUATION_SEED, console, record.name,
-            )  # fmt: skip
+            if record.version not in by_version:
+                by_version[record.version] = _evaluate(
+                    graph, driving, trained.output / record.version, settings.evaluations,
+                    SAMPLERS, EVALUATION_SEED, console, record.name,
+                )  # fmt: skip
+            evaluated[record.name] = by_version[record.version]
     last = evaluated[trained.records[-1].name]
     report = Report(
         command="demo",

@@ -24,7 +24,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from rl100_bringup.claims import CONTROL, Variant, find_claim
-from rl100_bringup.collecting import evaluate_simulated, simulated_collector
+from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.learning_pictures import claim_figure
@@ -216,9 +216,10 @@ def run_job(job: Job) -> Report:
                     partial(_tell_control, bars),
                 )  # fmt: skip
             seeds = range(TRIAL_SEED, TRIAL_SEED + job.trials)
-            stages = [_operator(demonstrations, collector.period_s)]
-            for name, version in versions.items():
-                stages += evaluate_simulated(collector, version, name, seeds)
+            stages = [
+                _operator(demonstrations, collector.period_s),
+                *evaluate_stages(collector, versions, seeds),
+            ]
     report = Report(
         command="reproduce",
         stages=stages,

@@ -19,13 +19,13 @@ from rl100_bringup.collecting import (
     NobodyActs,
     SimulatedCollector,
     environment,
-    evaluate_simulated,
+    evaluate_stages,
     simulated_collector,
 )
 from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
-from rl100_bringup.report import Report, TrainingResult, bags_result, this_machine
+from rl100_bringup.report import Report, StageResult, TrainingResult, bags_result, this_machine
 from rl100_learner.data.reader import load_episodes
 from rl100_learner.training.algorithm_run import (
     ALL_STAGES,
@@ -167,13 +167,12 @@ def train_and_report(
         robot, task = request.descriptions()
         environment(task, robot)
     trained = train_from_bags(request, console)
-    results = []
+    results: list[StageResult] = []
     if trials:
         seeds = range(first_seed, first_seed + trials)
         with Bars.shown(console) as bars, _simulated(request, bars) as collector:
-            for record in trained.records:
-                folder = request.output / record.version
-                results += evaluate_simulated(collector, folder, record.name, seeds)
+            versions = {each.name: request.output / each.version for each in trained.records}
+            results = evaluate_stages(collector, versions, seeds)
     report = Report(
         command="train",
         stages=results,

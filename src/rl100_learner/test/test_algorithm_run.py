@@ -170,6 +170,15 @@ def test_stages_can_be_run_one_by_one(tmp_path):
     assert collector.asked == ["online", "online", "trials/current", "trials/online"]
 
 
+def test_a_round_that_online_learning_went_without_is_refused_before_it_plays(tmp_path):
+    settings = SETTINGS.model_copy(update={"rounds": 1})
+    run(tmp_path / "run", settings, stages=("imitation", "online"))
+    collector = ReachCollector()
+    with pytest.raises(ConfigError, match="went without round 1"):
+        run(tmp_path / "run", settings, collector, stages=("offline",))
+    assert collector.asked == []
+
+
 def test_online_learning_on_its_own_learns_from_the_rounds_before_all_the_same(whole, tmp_path):
     output, records = whole
     run(tmp_path / "run", stages=("imitation", "offline"))

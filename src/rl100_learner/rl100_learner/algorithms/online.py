@@ -2,7 +2,7 @@
 """Online reinforcement learning: decisions of the current policy, their value, a proximal step.
 
     roll out -> y = GAE(lambda) + V -> V towards y          (latest roll-outs)
-             -> Q(s, a) towards R + g V(s')                 (all decisions so far)
+             -> Q(s, a) towards R + g V(s')                 (earlier ones too)
              -> A = GAE(lambda)                             of the decisions that were made
                 A = Q(s, a) - mean_m Q(s, a_m)              of M draws at what was seen
              -> one proximal improvement on both

@@ -161,8 +161,9 @@ def run_algorithm(
         One record per finished stage, in their order.
 
     Raises:
-        ConfigError: If there is nothing to learn from, a stage is asked for without the one before
-            it, a GPU is asked for that is not there, or ``output`` holds another run.
+        ConfigError: If there is nothing to learn from, a stage is asked for before imitation, a
+            round after online learning that went without it, a GPU that is not there, or
+            ``output`` holds another run.
     """
     choose_device(settings.device)  # refuses before the folder is claimed
     output.mkdir(parents=True, exist_ok=True)
@@ -240,6 +241,11 @@ class _Run:
             if name in before:
                 self.records.append(before[name])
             return
+        if kind == "offline" and name not in before and "online" in before:
+            raise ConfigError(
+                f"online learning in {self.output} went without {name}; choose another output "
+                "folder to begin with the rounds"
+            )
         began = time.monotonic()
         record = work()
         if name in before:
