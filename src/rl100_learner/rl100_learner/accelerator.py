@@ -5,9 +5,9 @@ Frames stay in host memory and minibatches move; networks, encoded features and 
 the device. Random numbers come from CPU generators everywhere (``rl100_policy.core.noise``), and
 what is written to disk is written from the CPU.
 
-Regressions (imitation, distillation, offline critics, transition model) may compute in bfloat16. Proximal
-steps, the value online, the estimate J and acting do not: a rounded mean, divided by the small
-deviation of a transition, moves the likelihood ratio by as much as the clip range allows
+Regressions (imitation, distillation, offline critics, transition model) may compute in bfloat16.
+Proximal steps, the critics online, the estimate J and acting do not: a rounded mean, divided by
+the small deviation of a transition, moves the likelihood ratio by as much as the clip range allows
 (``bench/precision.py``).
 """
 
@@ -42,8 +42,8 @@ class AcceleratorSettings(FrozenModel):
     policy that acts in the simulation while it learns online acts there too."""
     precision: Precision = "float32"
     """What networks compute in, ``float32`` or ``bf16``, while they are fitted to targets:
-    imitation, distillation, offline critics, transition model. Weights, losses, likelihoods and everything
-    else stay float32."""
+    imitation, distillation, offline critics, transition model. Weights, losses, likelihoods and
+    everything else stay float32."""
     compile: bool = False
     """Compile denoiser, student, critics and model with torch.compile: slower to begin, faster per
     step where networks are large. Needs a C++ compiler."""
