@@ -73,6 +73,14 @@ class OnlineConfig:
     proximal: ProximalConfig = field(default_factory=_proximal)
     value: ValueConfig = field(default_factory=_value)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    distil_jointly: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
+    """Share of the student's steps that is taken during the iterations, after each an equal part;
+    the rest follows the last one."""
+    distil_on: PositiveInt = 3
+    """Latest iterations whose observations the student learns from."""
+    return_deviations: PositiveFloat = 4.0
+    """A policy whose share of successes is this many standard deviations below the best one's is
+    given up for it. The best of many shares is a lucky one, so it takes more than three."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Annotated, Protocol
 
 import torch
-from pydantic import Field, PositiveFloat
+from pydantic import Field
 from torch import Tensor
 
 from rl100_learner.accelerator import AcceleratorSettings, accelerated, moved, place
@@ -60,14 +60,6 @@ class OnlineSettings(AcceleratorSettings):
     online: OnlineConfig = OnlineConfig()
     distillation: DistillationConfig = DistillationConfig()
     """Of the one-step student, beginning with the one that the version has."""
-    distil_jointly: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
-    """Share of the student's steps that is taken during the iterations, after each an equal part;
-    the rest follows the last one."""
-    distil_on: Annotated[int, Field(ge=1)] = 3
-    """Latest iterations whose observations the student learns from."""
-    return_deviations: PositiveFloat = 4.0
-    """A policy whose share of successes is this many standard deviations below the best one's is
-    given up for it. The best of many shares is a lucky one, so it takes more than three."""
 
 
 class Collect(Protocol):
@@ -207,7 +199,7 @@ class _Run:
                     "periods": float(self.periods),
                     "returned": float(self.returned),
                 }
-                share = self.settings.distil_jointly * state.iteration / config.iterations
+                share = self.settings.online.distil_jointly * state.iteration / config.iterations
                 told = self._distil(student, share, generator)
                 metrics |= {f"student_{key}": number for key, number in told.items()}
                 self.seconds += time.perf_counter() - began
@@ -259,7 +251,7 @@ class _Run:
         """Improve the policy that has just acted, or give it up for the best one."""
         best, won, of = self.best, found.successes, found.episodes
         worse = best is not None and clearly_worse(
-            won, of, best.won, best.of, self.settings.return_deviations
+            won, of, best.won, best.of, self.settings.online.return_deviations
         )
         if best is not None and best.acts:
             self.best = _Best(best.weights, best.won + won, best.of + of)
@@ -308,7 +300,7 @@ class _Run:
         recorded = [each for each in found.recorded if each.source_sha256]
         self.bags += [(each.id, each.source_sha256) for each in recorded]
         newest = (found.batch.visual, found.batch.proprio)
-        self.latest = [*self.latest, newest][-self.settings.distil_on :]
+        self.latest = [*self.latest, newest][-self.settings.online.distil_on :]
 
     def _save(
         self, state: OnlineState, student: DistillationState, generator: torch.Generator
