@@ -28,7 +28,7 @@ def loss_figure(training: Path) -> Figure:
     figure = Figure(figsize=(5.5 * len(stages), 3.8), layout="constrained")
     for index, stage in enumerate(stages):
         axes = figure.add_subplot(1, len(stages), index + 1)
-        mine = [row for row in rows if row["stage"] == stage]
+        mine = [row for row in rows if row["stage"] == stage and "loss" in row]
         axes.plot([row["step"] for row in mine], [row["loss"] for row in mine])
         axes.set(title=stage, xlabel="optimiser step", ylabel="loss", yscale="log")
         axes.grid(visible=True, which="both", alpha=0.3)

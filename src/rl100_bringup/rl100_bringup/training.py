@@ -208,12 +208,14 @@ def training_results(run: Path) -> list[TrainingResult]:
     before = 0.0
     for row in read_metrics(run):
         stage, until = str(row["stage"]), float(row["seconds"])  # of all stages so far
-        spent = results[stage].seconds if stage in results else 0.0
+        known = results.get(stage)
+        spent = known.seconds if known else 0.0
+        loss = known.loss if known else 0.0  # of the last step that was taken
         results[stage] = TrainingResult(
             stage=stage,
             steps=int(row["step"]),
             seconds=spent + until - before,
-            loss=float(row["loss"]),
+            loss=float(row.get("loss", loss)),
         )
         before = until
     return list(results.values())

@@ -151,6 +151,18 @@ def test_results_of_training_are_those_on_record(tmp_path):
     assert found == [("imitation", 70, 2.75, 0.4), ("distillation", 30, 1.5, 0.1)]
 
 
+def test_an_iteration_that_was_given_up_costs_time_and_has_no_loss(tmp_path):
+    rows = [
+        {"stage": "online", "step": 1, "seconds": 2.0, "loss": 0.5, "returned": 0.0},
+        {"stage": "online", "step": 2, "seconds": 3.0, "returned": 1.0},
+    ]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (found,) = training_results(tmp_path)
+    assert (found.steps, found.seconds, found.loss) == (2, 3.0, 0.5)
+    (axes,) = learning_pictures.loss_figure(tmp_path).axes
+    assert axes.lines[0].get_xdata().tolist() == [1]
+
+
 def draw(tmp_path, entries):
     """The pictures of a run that has no training."""
     return pictures.draw_all(

@@ -121,7 +121,8 @@ def improve_version(
         longest = longest_episode(parent.task, parent.robot)
         run = _Run(output, parent.name, longest, settings, fingerprint, collect, on_progress)
         metrics = run.improve(place(policy), data, own)
-    known = [(episode.id, episode.digest) for episode in data]
+    replays = settings.online.replay.states > 0
+    known = [(episode.id, episode.digest) for episode in (data if replays else own)]
     bags = {id: BagReference(id=id, sha256=sha256) for id, sha256 in [*known, *run.bags]}
     write_version(
         result,
@@ -259,7 +260,7 @@ class _Run:
             self.returned += 1
             online.forget_steps(state, best.weights, seen)
             self.best = replace(best, acts=True)
-            return {"loss": 0.0}
+            return {}
         elif best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
         batch = moved(found.batch, state.policy.device)
