@@ -61,7 +61,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
             settings.version,
             settings.output,
             settings.learning,
-            collector.decisions,
+            collector,
             partial(bars.on_stage, "online"),
         )
         stages += evaluate_simulated(collector, version, "online", trials)

@@ -52,20 +52,28 @@ def version(tmp_path) -> Path:
     return folder
 
 
-def one_push_each(policy, _parent, seeds, generator, *, every_frame=False) -> Collected:
-    """Episodes of one decision; a success is a push that goes to positive x on the whole."""
-    clouds = np.stack([np.random.default_rng(s).uniform(0.3, 0.4, (2, 16, 3)) for s in seeds])
-    cloud = torch.from_numpy(clouds.astype(np.float32))
-    proprio = torch.full((len(seeds), 2, 3), 0.35)
-    made = policy.decide(cloud, proprio, sampler="ddim", noise_seed=generator, deterministic=False)
-    good = made.actions_normalised[:, :, 0].mean(dim=1) > 0.1
-    count = len(seeds)
-    batch = DecisionBatch(
-        cloud, proprio, cloud, proprio, made.latents, made.log_probs, good.float(),
-        torch.zeros(count), torch.ones(count, dtype=torch.bool),
-    )  # fmt: skip
-    recorded = _episodes(made, cloud, good) if every_frame else ()
-    return Collected(batch, int(good.sum()), count, 4 * count, recorded)
+class OnePushEach:
+    """Lets a policy decide once an episode: success is a push to positive x."""
+
+    def decisions(self, policy, _parent, seeds, generator, *, every_frame=False) -> Collected:
+        """Episodes of one decision; a success is a push that goes to positive x on the whole."""
+        clouds = np.stack([np.random.default_rng(s).uniform(0.3, 0.4, (2, 16, 3)) for s in seeds])
+        cloud = torch.from_numpy(clouds.astype(np.float32))
+        proprio = torch.full((len(seeds), 2, 3), 0.35)
+        made = policy.decide(
+            cloud, proprio, sampler="ddim", noise_seed=generator, deterministic=False
+        )
+        good = made.actions_normalised[:, :, 0].mean(dim=1) > 0.1
+        count = len(seeds)
+        batch = DecisionBatch(
+            cloud, proprio, cloud, proprio, made.latents, made.log_probs, good.float(),
+            torch.zeros(count), torch.ones(count, dtype=torch.bool),
+        )  # fmt: skip
+        recorded = _episodes(made, cloud, good) if every_frame else ()
+        return Collected(batch, int(good.sum()), count, 4 * count, recorded)
+
+
+PUSHER = OnePushEach()
 
 
 def _episodes(made, cloud, good) -> list[Episode]:
@@ -101,7 +109,7 @@ def silent(_):
 
 
 def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_path):
-    result = improve_version(version, tmp_path / "run", SETTINGS, one_push_each, silent)
+    result = improve_version(version, tmp_path / "run", SETTINGS, PUSHER, silent)
     rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
     assert len(rows) == 6
     assert rows[-1]["success"] > rows[0]["success"] + 0.2
@@ -120,11 +128,11 @@ def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_pat
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
-    whole = improve_version(version, tmp_path / "a" / "run", SETTINGS, one_push_each, silent)
+    whole = improve_version(version, tmp_path / "a" / "run", SETTINGS, PUSHER, silent)
     with pytest.raises(KilledError):
-        improve_version(version, tmp_path / "b" / "run", SETTINGS, one_push_each, killer(3))
+        improve_version(version, tmp_path / "b" / "run", SETTINGS, PUSHER, killer(3))
     assert (tmp_path / "b" / "run" / CHECKPOINT).exists()
-    resumed = improve_version(version, tmp_path / "b" / "run", SETTINGS, one_push_each, silent)
+    resumed = improve_version(version, tmp_path / "b" / "run", SETTINGS, PUSHER, silent)
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert not (tmp_path / "b" / "run" / CHECKPOINT).exists()
 
@@ -141,7 +149,7 @@ REPLAYING = SETTINGS.model_copy(
 
 
 def test_with_q_success_rises_on_half_the_episodes(version, tmp_path):
-    improve_version(version, tmp_path / "run", REPLAYING, one_push_each, silent)
+    improve_version(version, tmp_path / "run", REPLAYING, PUSHER, silent)
     rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
     assert rows[-1]["success"] > rows[0]["success"] + 0.2
     assert all(row["ratio_error"] < 1e-3 and row["q_spread"] > 0 for row in rows)
@@ -149,13 +157,13 @@ def test_with_q_success_rises_on_half_the_episodes(version, tmp_path):
 
 def test_with_q_and_earlier_episodes_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
     policy, _ = load_version(version)
-    known = one_push_each(
+    known = PUSHER.decisions(
         policy, "", range(500, 512), torch.Generator().manual_seed(0), every_frame=True
     ).recorded
 
     def run(folder, on_progress):
         return improve_version(
-            version, folder / "run", REPLAYING, one_push_each, on_progress, data=known, own=known
+            version, folder / "run", REPLAYING, PUSHER, on_progress, data=known, own=known
         )
 
     whole = run(tmp_path / "a", silent)
@@ -164,19 +172,20 @@ def test_with_q_and_earlier_episodes_a_killed_run_goes_on_to_the_same_bits(versi
     resumed = run(tmp_path / "b", silent)
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     with pytest.raises(ConfigError, match="another run"):
-        improve_version(version, tmp_path / "a" / "run", REPLAYING, one_push_each, silent)
+        improve_version(version, tmp_path / "a" / "run", REPLAYING, PUSHER, silent)
 
 
 def test_a_policy_that_collapses_is_given_up_for_the_best_one(version, tmp_path):
     acted = []
 
-    def collapses(policy, parent, seeds, generator, *, every_frame):
-        acted.append({key: each.clone() for key, each in policy.state_dict().items()})
-        found = one_push_each(policy, parent, seeds, generator, every_frame=every_frame)
-        won = 5 if len(acted) == 4 else 40 + len(acted)
-        return replace(found, successes=won)
+    class Collapses(OnePushEach):
+        def decisions(self, policy, *args, **kwargs):
+            acted.append({key: each.clone() for key, each in policy.state_dict().items()})
+            found = super().decisions(policy, *args, **kwargs)
+            won = 5 if len(acted) == 4 else 40 + len(acted)
+            return replace(found, successes=won)
 
-    improve_version(version, tmp_path / "run", SETTINGS, collapses, silent)
+    improve_version(version, tmp_path / "run", SETTINGS, Collapses(), silent)
     rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
     assert [row["returned"] for row in rows] == [0, 0, 0, 1, 1, 1]
     assert "kl" not in rows[3], "nothing was learned from the decisions of the collapsed policy"
@@ -198,8 +207,8 @@ def test_another_run_in_the_same_folder_is_refused(version, tmp_path):
             )
         }
     )
-    result = improve_version(version, tmp_path / "run", brief, one_push_each, silent)
-    assert improve_version(version, tmp_path / "run", brief, one_push_each, silent) == result
+    result = improve_version(version, tmp_path / "run", brief, PUSHER, silent)
+    assert improve_version(version, tmp_path / "run", brief, PUSHER, silent) == result
     other = brief.model_copy(update={"seed": 5})
     with pytest.raises(ConfigError, match="another run"):
-        improve_version(version, tmp_path / "run", other, one_push_each, silent)
+        improve_version(version, tmp_path / "run", other, PUSHER, silent)

@@ -338,7 +338,7 @@ class _Run:
     def _online(self) -> StageRecord:
         current, folder = self.current, self.output / "online"
         learned = improve_version(
-            current, folder, self.settings.online_settings, self.collector.decisions,
+            current, folder, self.settings.online_settings, self.collector,
             self._teller("online"), self._name("online"),
             [*self.demonstrations, *self.played], self.own,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Protocol
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -29,7 +29,7 @@ from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.data.episode import Episode
 from rl100_learner.objectives.evaluation import clearly_worse
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
-from rl100_learner.training.collecting import Collected
+from rl100_learner.training.collecting import Collected, Collector
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.transitions import encode_decisions, within_range
@@ -62,26 +62,11 @@ class OnlineSettings(AcceleratorSettings):
     """Of the one-step student, beginning with the one that the version has."""
 
 
-class Collect(Protocol):
-    """See ``rl100_learner.training.collecting.Collector.decisions``."""
-
-    def __call__(
-        self,
-        policy: DiffusionPolicy,
-        parent: str,
-        seeds: range,
-        generator: torch.Generator,
-        *,
-        every_frame: bool,
-    ) -> Collected:
-        """Decisions of a policy."""
-
-
 def improve_version(
     version: Path,
     output: Path,
     settings: OnlineSettings,
-    collect: Collect,
+    collector: Collector,
     on_progress: Callable[[Progress], None],
     name: str = "",
     data: Sequence[Episode] = (),
@@ -93,7 +78,7 @@ def improve_version(
         version: Folder of the version to begin with.
         output: Folder of the run: records, checkpoint, resolved settings, and the new version.
         settings: Everything else.
-        collect: Rolls out.
+        collector: Lets the policy act.
         on_progress: Called after every iteration and now and then while distilling.
         name: Of the new version; ``<task>_<name of output>`` if empty.
         data: Episodes that there are already, of whomever; Q learns from them too.
@@ -119,7 +104,7 @@ def improve_version(
     (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with threads(settings.threads), accelerated(settings):
         longest = longest_episode(parent.task, parent.robot)
-        run = _Run(output, parent.name, longest, settings, fingerprint, collect, on_progress)
+        run = _Run(output, parent.name, longest, settings, fingerprint, collector, on_progress)
         metrics = run.improve(place(policy), data, own)
     replays = settings.online.replay.states > 0
     known = [(episode.id, episode.digest) for episode in (data if replays else own)]
@@ -157,7 +142,7 @@ class _Run:
     """Control periods until the time limit."""
     settings: OnlineSettings
     fingerprint: str
-    collect: Collect
+    collector: Collector
     on_progress: Callable[[Progress], None]
     seconds: float = 0.0
     episodes: int = 0
@@ -187,7 +172,9 @@ class _Run:
                 first = ONLINE_SEED + state.iteration * config.episodes
                 seeds = range(first, first + config.episodes)
                 replays = config.replay.states > 0
-                found = self.collect(policy, self.parent, seeds, generator, every_frame=replays)
+                found = self.collector.decisions(
+                    policy, self.parent, seeds, generator, every_frame=replays
+                )
                 seen = self._seen(state, found, generator) if replays else None
                 played = found.successes / max(1, found.episodes)
                 metrics = self._learn(state, found, seen, generator)
