@@ -27,7 +27,7 @@ from rl100_bringup.collecting import environment
 from rl100_bringup.graph import config_path
 from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.critics import CriticConfig
-from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.distillation import DistillationConfig, FramesDistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
 from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
@@ -90,7 +90,7 @@ def settings_of(preset: str, episodes: int) -> AlgorithmSettings:
         "episodes": "all",
         "rollouts": episodes - episodes * DEMONSTRATIONS_OF_TEN // 10,
         "imitation": ImitationConfig(steps=3),
-        "distillation": few,
+        "distillation": FramesDistillationConfig(steps=2),
         "critics": CriticConfig(steps=10),
         "transition": TransitionConfig(steps=10),
         "offline": OfflineConfig(iterations=2, gate=GateConfig(enabled=False)),

@@ -106,7 +106,7 @@ _SETTINGS_OF = {
     "Training: `imitation.*`": ("rl100_learner.algorithms.imitation", ("ImitationConfig",)),
     "Training: `distillation.*`, `candidate_distillation.*`, `online_distillation.*`": (
         "rl100_learner.algorithms.distillation",
-        ("DistillationConfig",),
+        ("DistillationConfig", "FramesDistillationConfig"),
     ),
     "Training: `imitation.optimizer.*` and `distillation.optimizer.*`": (
         "rl100_learner.algorithms.optimizers",
@@ -134,7 +134,7 @@ _SETTINGS_OF = {
     ),
     "Reinforcement learning: `online.proximal.*` and `offline.proximal.*`": (
         "rl100_learner.algorithms.proximal",
-        ("ProximalConfig",),
+        ("ChainsConfig", "ProximalConfig"),
     ),
     "Reinforcement learning: `online.value.*` and `critics.returns.*`": (
         "rl100_learner.algorithms.value",

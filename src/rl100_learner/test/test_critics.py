@@ -13,7 +13,7 @@ from rl100_learner.algorithms import critics, offline, transition, value
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.offline import GateConfig, Judge, OfflineConfig
-from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.algorithms.proximal import ChainsConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.networks.critics import EnsembleMlp, QNetwork, TransitionNetwork
@@ -197,7 +197,7 @@ def parts(policy):
 PHASE = OfflineConfig(
     iterations=6,
     states=64,
-    proximal=ProximalConfig(lr=1e-3, epochs=4, minibatch=64),
+    proximal=ChainsConfig(lr=1e-3, epochs=4, minibatch=64),
     gate=GateConfig(horizon=2, starts=64, enabled=False),
 )
 

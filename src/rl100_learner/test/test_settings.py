@@ -3,6 +3,7 @@
 
 import pytest
 
+from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.settings import TrainSettings, with_overrides
 from rl100_policy.core.errors import ConfigError
 
@@ -30,3 +31,17 @@ def test_changes_are_applied_where_the_key_says():
 def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
     with pytest.raises(ConfigError, match=message):
         with_overrides(TrainSettings(), [entry])
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "offline.proximal.encoder_lr=1e-4",
+        "offline.proximal.auxiliary.chamfer=0.1",
+        "candidate_distillation.copies=2",
+        "online_distillation.copies=2",
+    ],
+)
+def test_what_has_no_effect_where_observations_stay_encoded_is_refused(entry):
+    with pytest.raises(ConfigError, match="no setting"):
+        with_overrides(AlgorithmSettings(), [entry])

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from rl100_learner.algorithms.batches import DecisionBatch
-from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.distillation import FramesDistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.data.episode import Episode
@@ -86,7 +86,7 @@ def quick_settings(imitation_steps: int, distillation_steps: int) -> TrainSettin
             ema=0.95,
             optimizer=optimizer,
         ),
-        distillation=DistillationConfig(
+        distillation=FramesDistillationConfig(
             steps=distillation_steps, windows=64, copies=2, ema=0.95, optimizer=optimizer
         ),
     )

@@ -34,10 +34,16 @@ class DistillationConfig:
     steps: PositiveInt = 1500
     windows: PositiveInt = 256
     """Conditions per step, each with its own x_T."""
-    copies: PositiveInt = 3
-    """Times every frame is encoded, each with other points."""
     ema: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.995
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+
+
+@dataclass(frozen=True)
+class FramesDistillationConfig(DistillationConfig):
+    """Settings of distillation on the frames of episodes, which are encoded for it."""
+
+    copies: PositiveInt = 3
+    """Times every frame is encoded, each with other points."""
 
 
 class Objective(nn.Module):

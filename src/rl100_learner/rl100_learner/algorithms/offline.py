@@ -28,7 +28,7 @@ from rl100_learner.algorithms import proximal
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import Critics
 from rl100_learner.algorithms.imitation import denoising_loss
-from rl100_learner.algorithms.proximal import ProximalConfig
+from rl100_learner.algorithms.proximal import ChainsConfig
 from rl100_learner.algorithms.transition import TransitionModel
 from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
 from rl100_learner.objectives.iql import (
@@ -40,8 +40,8 @@ from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
 
 
-def _proximal() -> ProximalConfig:
-    return ProximalConfig(lr=2e-4, epochs=2, minibatch=205, advantage_limit=3.0)
+def _proximal() -> ChainsConfig:
+    return ChainsConfig(lr=2e-4, epochs=2, minibatch=205, advantage_limit=3.0)
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class OfflineConfig:
     regression; a baseline."""
     temperature: PositiveFloat = 0.3
     """Of the regression, in standard deviations of the advantage."""
-    proximal: ProximalConfig = field(default_factory=_proximal)
+    proximal: ChainsConfig = field(default_factory=_proximal)
     gate: GateConfig = field(default_factory=GateConfig)
 
 

@@ -49,12 +49,10 @@ _TENTH = auxiliary_weights(ImitationConfig(), step=0).scaled(0.1)
 
 
 @dataclass(frozen=True)
-class ProximalConfig:
-    """Settings of one proximal improvement."""
+class ChainsConfig:
+    """Settings of one proximal improvement on observations that stay encoded."""
 
     lr: PositiveFloat = 2e-4
-    encoder_lr: NonNegativeFloat = 0.0
-    """0: the encoder is frozen."""
     epochs: PositiveInt = 4
     minibatch: PositiveInt = 400
     """Decisions per optimiser step, each with its K transitions."""
@@ -63,17 +61,25 @@ class ProximalConfig:
     advantage_limit: PositiveFloat = 4.0
     """Standardised advantages are clamped to +- this."""
     gradient_norm: PositiveFloat = 0.5
+    kl_stop: PositiveFloat = 0.2
+    """A minibatch whose transitions have shifted further is the last one [nat]."""
+    kl_target: NonNegativeFloat = 0.05
+    """After an improvement that shifted transitions further the rates shrink, and they grow again,
+    at most to what they were, after a smaller one [nat]; 0: they stay as they are."""
+
+
+@dataclass(frozen=True)
+class ProximalConfig(ChainsConfig):
+    """Settings of one proximal improvement of denoiser and encoder."""
+
+    encoder_lr: NonNegativeFloat = 0.0
+    """0: the encoder is frozen."""
     auxiliary: AuxiliaryWeights = field(default_factory=lambda: _TENTH)
     """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's,
     as in the paper. The decoders stay as they are, and so hold the features near what they
     were."""
     chamfer_points: PositiveInt = 48
     """Points of a cloud that the reconstruction is compared with."""
-    kl_stop: PositiveFloat = 0.2
-    """A minibatch whose transitions have shifted further is the last one [nat]."""
-    kl_target: NonNegativeFloat = 0.05
-    """After an improvement that shifted transitions further the rates shrink, and they grow again,
-    at most to what they were, after a smaller one [nat]; 0: they stay as they are."""
 
 
 @dataclass
@@ -84,11 +90,11 @@ class ProximalState:
     optimizer: torch.optim.Optimizer
 
 
-def init(policy: DiffusionPolicy, config: ProximalConfig) -> ProximalState:
+def init(policy: DiffusionPolicy, config: ChainsConfig) -> ProximalState:
     """Start from ``policy``, which is changed in place: its denoiser, and its encoder if asked."""
     policy.requires_grad_(False)
     groups = [_group(list(policy.denoiser.parameters()), config.lr)]
-    if config.encoder_lr > 0:
+    if isinstance(config, ProximalConfig) and config.encoder_lr > 0:
         groups.append(_group(policy.encoder.feature_parameters(), config.encoder_lr))
     for group in groups:
         for parameter in group["params"]:
@@ -143,7 +149,7 @@ def improve_chains(
     log_probs: Tensor,
     advantages: Tensor,
     generator: torch.Generator,
-    config: ProximalConfig,
+    config: ChainsConfig,
 ) -> dict[str, float]:
     """Some epochs over denoising chains.
 
@@ -261,7 +267,7 @@ def _step(
     latents: Tensor,
     before: Tensor,
     advantages: Tensor,
-    config: ProximalConfig,
+    config: ChainsConfig,
 ) -> dict[str, float]:
     """One optimiser step on the K transitions of some decisions."""
     policy, steps = state.policy, before.shape[1]
@@ -286,7 +292,7 @@ def _step(
     }
 
 
-def step(state: ProximalState, loss: Tensor, config: ProximalConfig) -> None:
+def step(state: ProximalState, loss: Tensor, config: ChainsConfig) -> None:
     """One optimiser step down a loss, with the gradient's norm bounded.
 
     Raises:

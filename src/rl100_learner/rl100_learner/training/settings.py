@@ -11,7 +11,7 @@ import yaml
 from pydantic import Field, ValidationError
 
 from rl100_learner.accelerator import AcceleratorSettings
-from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.distillation import FramesDistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
@@ -40,7 +40,7 @@ class TrainSettings(AcceleratorSettings):
     diffusion: DiffusionChoice = DiffusionChoice()
     network: NetworkChoice = NetworkChoice()
     imitation: ImitationConfig = ImitationConfig()
-    distillation: DistillationConfig = DistillationConfig()
+    distillation: FramesDistillationConfig = FramesDistillationConfig()
     log_every: Annotated[int, Field(ge=1)] = 25
     """Steps between two rows of metrics; a row is the mean over them."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 10.0
