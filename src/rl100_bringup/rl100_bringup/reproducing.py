@@ -35,7 +35,14 @@ from rl100_bringup.report import (
     simulated_result,
     this_machine,
 )
-from rl100_bringup.summaries import by_variant, pooled, summarise, summary_table, watched_table
+from rl100_bringup.summaries import (
+    by_variant,
+    pooled,
+    summarise,
+    summary_table,
+    watched_table,
+    write_markdown,
+)
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
@@ -49,6 +56,8 @@ TRIAL_SEED = 100_000
 """Seed of the first evaluation episode: far from those of demonstrations and of learning."""
 JOB = "job.json"
 """What a folder of a run is of."""
+TABLES = "tables.md"
+"""What the runs of a claim found, for documents."""
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
 
@@ -117,10 +126,10 @@ def reproduce(
     )
     reports = _run_all(planned, jobs, console)
     summaries = summarise([job.variant.name for job in planned], reports)
-    console.print(summary_table(summaries))
     watched = watched_table(*_watched(planned))
-    if watched is not None:
-        console.print(watched)
+    tables = [summary_table(summaries), *([] if watched is None else [watched])]
+    for table in tables:
+        console.print(table)
     report = Report(
         command=f"reproduce {name}",
         stages=[pooled(each) for each in summaries],
@@ -130,7 +139,8 @@ def reproduce(
     report.write(output / name)
     picture = output / name / "success.png"
     claim_figure(by_variant(summaries)).savefig(picture, dpi=110)
-    console.print(f"picture: {picture}")
+    write_markdown(output / name / TABLES, tables)
+    console.print(f"picture: {picture}; tables: {output / name / TABLES}")
     return report
 
 

@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich import box
+from rich.console import Console
 from rich.table import Table
+from scipy import stats
 
 from rl100_bringup.claims import CONTROL
 from rl100_bringup.report import Report, StageResult, wilson
@@ -28,7 +31,8 @@ class Summary:
         successes: Of all seeds.
         trials: Of all seeds.
         lengths_s: Mean length of the successes of every seed [s].
-        episodes: Played until then, mean over the seeds; demonstrations are not counted.
+        episodes: Played until then by every seed; demonstrations are not counted.
+        minutes: Of learning and playing until then by every seed.
     """
 
     variant: str
@@ -39,8 +43,9 @@ class Summary:
     trials: int = 0
     lengths_s: list[float] = field(default_factory=list)
     episodes: list[int] = field(default_factory=list)
+    minutes: list[float] = field(default_factory=list)
 
-    def add(self, result: StageResult, episodes: int) -> None:
+    def add(self, result: StageResult, episodes: int, minutes: float) -> None:
         """Count one seed."""
         self.shares.append(result.successes / result.trials)
         self.successes += result.successes
@@ -48,6 +53,7 @@ class Summary:
         if result.success_seconds is not None:
             self.lengths_s.append(result.success_seconds)
         self.episodes.append(episodes)
+        self.minutes.append(minutes)
 
 
 def summarise(names: Iterable[str], reports: Iterable[Report]) -> list[Summary]:
@@ -59,13 +65,15 @@ def summarise(names: Iterable[str], reports: Iterable[Report]) -> list[Summary]:
     """
     found: dict[tuple[str, str, str], Summary] = {}
     for name, report in zip(names, reports, strict=True):
-        played, total = {"demonstrations": 0, CONTROL: 0}, 0
+        spent = {"demonstrations": (0, 0.0), CONTROL: (0, 0.0)}
+        total, minutes = 0, 0.0
         for record in report.run:
             total += 0 if record.name == "imitation" else record.episodes
-            played[record.name] = total
+            minutes += record.seconds / 60.0
+            spent[record.name] = total, minutes
         for result in report.stages:
             key = (name, result.name, result.policy)
-            found.setdefault(key, Summary(*key)).add(result, played[result.name])
+            found.setdefault(key, Summary(*key)).add(result, *spent[result.name])
     order = list(dict.fromkeys(each.variant for each in found.values()))
     return sorted(found.values(), key=lambda each: order.index(each.variant))
 
@@ -90,25 +98,53 @@ def by_variant(summaries: Sequence[Summary]) -> dict[str, list[StageResult]]:
     return found
 
 
+def over_seeds(shares: Sequence[float]) -> tuple[float, float]:
+    """95 % interval of the mean of the seeds' shares, by Student's t; (0, 1) with one seed.
+
+    It counts that trials of one policy are not independent, as the pooled Wilson interval does
+    not; nothing is outside [0, 1].
+    """
+    if len(shares) < 2:
+        return 0.0, 1.0
+    mean, deviation = np.mean(shares), np.std(shares, ddof=1)
+    half = stats.t.ppf(0.975, len(shares) - 1) * deviation / np.sqrt(len(shares))
+    return max(0.0, float(mean - half)), min(1.0, float(mean + half))
+
+
 def summary_table(summaries: Sequence[Summary]) -> Table:
-    """Success of all seeds, the range of the seeds, length of successes, episodes played."""
+    """Success of all seeds with both intervals, every seed, length of successes, what it took."""
     table = Table(
-        "variant", "stage", "policy", "success", "95 % interval", "seeds", "length", "episodes"
-    )
+        "variant", "stage", "policy", "success", "Wilson 95 %", "over seeds 95 %", "seeds",
+        "length", "episodes", "minutes",
+    )  # fmt: skip
     for each in summaries:
-        low, high = wilson(each.successes, each.trials)
-        length = f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-"
         table.add_row(
             each.variant,
             each.stage,
             each.policy,
             f"{each.successes}/{each.trials} = {100 * each.successes / each.trials:.1f} %",
-            f"{100 * low:.0f} - {100 * high:.0f} %",
+            _percent(wilson(each.successes, each.trials)),
+            _percent(over_seeds(each.shares)),
             ", ".join(f"{100 * share:.0f}" for share in each.shares),
-            length,
+            f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-",
             f"{np.mean(each.episodes):.0f}",
+            f"{np.mean(each.minutes):.1f}",
         )
     return table
+
+
+def _percent(interval: tuple[float, float]) -> str:
+    low, high = interval
+    return f"{100 * low:.0f} - {100 * high:.0f} %"
+
+
+def write_markdown(path: Path, tables: Iterable[Table]) -> None:
+    """The tables as Markdown, for documents."""
+    with path.open("w", encoding="utf-8") as file:
+        console = Console(file=file, width=400)
+        for table in tables:
+            table.box = box.MARKDOWN
+            console.print(table)
 
 
 def watched_table(folders: Iterable[tuple[str, Path]], episodes: int) -> Table | None:
@@ -133,14 +169,13 @@ def watched_table(folders: Iterable[tuple[str, Path]], episodes: int) -> Table |
     )
     for (name, step), rows in sorted(found.items()):
         won, of = round(sum(row["success"] * episodes for row in rows)), episodes * len(rows)
-        low, high = wilson(won, of)
         table.add_row(
             name,
             str(step),
             f"{np.mean([row['j'] for row in rows]):.4f}",
             str(int(sum(row["accepted"] for row in rows))),
             f"{won}/{of} = {100 * won / of:.1f} %",
-            f"{100 * low:.0f} - {100 * high:.0f} %",
+            _percent(wilson(won, of)),
             str(len(rows)),
         )
     return table
