@@ -105,11 +105,17 @@ def _cloud(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -
 _THREE = (0, 1, 2)
 CLAIMS = {
     "meta_world": Claim(
-        "From imperfect demonstrations of Meta-World tasks, observed by state: imitation, two "
-        "offline rounds, online learning, one-step student.",
-        tuple(
-            Variant(task, task, _STATE, demonstrations, control=True)
-            for task, demonstrations in _DEMONSTRATIONS.items()
+        "From imperfect demonstrations of Meta-World tasks, three observed by state and one by "
+        "point clouds: imitation, two offline rounds, online learning, one-step student.",
+        (
+            *(
+                Variant(task, task, _STATE, demonstrations, control=True)
+                for task, demonstrations in _DEMONSTRATIONS.items()
+            ),
+            Variant(
+                "push-v3 clouds", "push-v3", (*_STATE, "imitation.steps=1500"), 30, n_points=128,
+                control=True,
+            ),
         ),
     ),
     "push_t": Claim(
