@@ -17,7 +17,7 @@ from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.training.collecting import Collected
-from rl100_learner.training.online_run import OnlineSettings, improve_version
+from rl100_learner.training.online_run import ONLINE_SEED, OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import CHECKPOINT
 from rl100_policy.core.errors import ConfigError
@@ -108,7 +108,7 @@ def silent(_):
     pass
 
 
-def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_path):
+def test_success_rises_and_the_resultnames_where_it_came_from(version, tmp_path):
     result = improve_version(version, tmp_path / "run", SETTINGS, PUSHER, silent)
     rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
     assert len(rows) == 6
@@ -197,6 +197,31 @@ def test_a_policy_that_collapses_is_given_up_for_the_best_one(version, tmp_path)
     assert not differ(2, 4), "after the fourth iteration the policy of the third acts again"
     assert differ(3, 4)
     assert differ(4, 5)
+
+
+def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
+    class SoonPerfect(OnePushEach):
+        def decisions(self, policy, parent, seeds, *args, **kwargs):
+            found = super().decisions(policy, parent, seeds, *args, **kwargs)
+            third = seeds.start >= ONLINE_SEED + 2 * SETTINGS.online.episodes
+            return replace(found, successes=47 if third else 10)
+
+    def run(folder, on_progress, enough):
+        settings = SETTINGS.model_copy(
+            update={"online": replace(SETTINGS.online, enough=enough, enough_episodes=90)}
+        )
+        result = improve_version(version, folder / "run", settings, SoonPerfect(), on_progress)
+        return result, [r for r in read_metrics(folder / "run") if r["stage"] == "online"]
+
+    _, rows = run(tmp_path / "all", silent, 0.99)
+    assert len(rows) == 6, "94 of 96 are not enough"
+    whole, rows = run(tmp_path / "a", silent, 0.95)
+    assert len(rows) == 4, "the third and fourth had 94 of 96"
+    with pytest.raises(KilledError):
+        run(tmp_path / "b", killer(4), 0.95)
+    resumed, rows = run(tmp_path / "b", silent, 0.95)
+    assert len(rows) == 4
+    assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
 def test_another_run_in_the_same_folder_is_refused(version, tmp_path):

@@ -68,6 +68,10 @@ class OnlineConfig:
     iterations: PositiveInt = 15
     episodes: PositiveInt = 100
     """Episodes of the current policy per iteration."""
+    enough: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
+    """Learning ends before its last iteration once this share of the latest ``enough_episodes``
+    succeeded; they are the policy's with its noise, which succeeds less often than without."""
+    enough_episodes: PositiveInt = 200
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Discount of one control period."""
     proximal: ProximalConfig = field(default_factory=_proximal)

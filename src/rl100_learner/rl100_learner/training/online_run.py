@@ -156,6 +156,8 @@ class _Run:
     """Share of the successes of the policy that acted last, or came back after it."""
     bags: list[tuple[str, str]] = field(default_factory=list)
     """Ids and digests of the bags that the iterations have learned from."""
+    played: list[tuple[int, int]] = field(default_factory=list)
+    """Successes and episodes of every iteration."""
 
     def improve(
         self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
@@ -167,7 +169,7 @@ class _Run:
         self._begin(state, data, own)
         self._restore(state, student, generator)
         with Records(self.output, state.iteration) as records:
-            while state.iteration < config.iterations:
+            while state.iteration < config.iterations and not self._is_enough():
                 began = time.perf_counter()
                 first = ONLINE_SEED + state.iteration * config.episodes
                 seeds = range(first, first + config.episodes)
@@ -204,6 +206,15 @@ class _Run:
             "online_periods": float(self.periods),
             "seconds": self.seconds,
         }
+
+    def _is_enough(self) -> bool:
+        """Whether the latest policies hardly fail any more."""
+        config, won, of = self.settings.online, 0, 0
+        for successes, episodes in reversed(self.played):
+            won, of = won + successes, of + episodes
+            if of >= config.enough_episodes:
+                return won >= config.enough * of
+        return False
 
     def _begin(self, state: OnlineState, data: Sequence[Episode], own: Sequence[Episode]) -> None:
         """What the episodes before tell; after a kill their encoding is the same again."""
@@ -272,7 +283,7 @@ class _Run:
         self, student: DistillationState, generator: torch.Generator, records: Records
     ) -> None:
         """The student's remaining steps."""
-        config, before = self.settings.distillation, self.settings.online.iterations
+        config, before = self.settings.distillation, len(self.played)
         while student.step < config.steps:
             began = time.perf_counter()
             share = min(1.0, (student.step + _STEPS_PER_ROW) / config.steps)
@@ -283,6 +294,7 @@ class _Run:
             self.on_progress(Progress("distillation", step, config.steps, loss, self.seconds))
 
     def _remember(self, found: Collected) -> None:
+        self.played.append((found.successes, found.episodes))
         self.episodes += found.episodes
         self.periods += found.periods
         recorded = [each for each in found.recorded if each.source_sha256]
@@ -305,6 +317,7 @@ class _Run:
             "returned": self.returned,
             "success": self.success,
             "bags": self.bags,
+            "played": self.played,
         }
         save_checkpoint(self.output / CHECKPOINT, self.fingerprint, content)
 
@@ -322,4 +335,4 @@ class _Run:
         self.latest = [(visual, proprio) for visual, proprio in saved["latest"]]
         self.best = None if saved["best"] is None else _Best(**saved["best"])
         self.returned, self.success = saved["returned"], saved["success"]
-        self.bags = saved["bags"]
+        self.bags, self.played = saved["bags"], saved["played"]
