@@ -224,7 +224,10 @@ CLAIMS = {
         "The point encoder: reconstruction and bottleneck in imitation, its rate online.",
         (
             _cloud("reconstruction, learns online", stages=_ONLINE),
-            _cloud("no reconstruction", "imitation.chamfer_weight=0", stages=_ONLINE),
+            _cloud(
+                "no reconstruction", "imitation.chamfer_weight=0",
+                "online.proximal.auxiliary.chamfer=0", stages=_ONLINE,
+            ),
             _cloud("bottleneck", "network.bottleneck=true", stages=_ONLINE),
             _cloud("frozen online", "online.proximal.encoder_lr=0", stages=_ONLINE),
             _cloud("slow online", "online.proximal.encoder_lr=3e-5", stages=_ONLINE),

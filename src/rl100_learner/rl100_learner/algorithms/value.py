@@ -161,5 +161,5 @@ def _pass(
         state.optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types
         state.optimizer.step()
-        losses.append(float(loss.detach()))
+        losses.append(float(loss.detach()) / config.members)
     return sum(losses) / len(losses)

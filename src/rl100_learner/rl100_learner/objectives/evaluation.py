@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def am_q_estimate(q: Tensor) -> Tensor:
-    """J = mean over start states and horizon of min_i Q_i(s_h, a_h), along imagined rollouts.
+    """J = mean over start states and horizon of Q(s_h, a_h), along imagined rollouts.
 
     Args:
         q: [H, S]: decisions by start states. The published equation sums over H; the mean differs
@@ -42,8 +42,8 @@ def gate(candidate: float, incumbent: float, share: float = 0.05) -> GateDecisio
 
     An equal candidate is never accepted, and NaN neither.
 
-    Source: RL-100, the gate of iterative offline RL (the paper's rule; the published code has
-    neither margin nor return to the incumbent).
+    Source: RL-100, the gate of iterative offline RL (the paper's rule; the published code has no
+    margin, and keeps what was rejected).
     """
     margin, gain = share * abs(incumbent), candidate - incumbent
     return GateDecision(gain > 0.0 and gain >= margin, candidate, incumbent, margin)
