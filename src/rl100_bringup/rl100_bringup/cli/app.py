@@ -290,9 +290,9 @@ def reproduce(
     from rl100_bringup.reproducing import reproduce as run
 
     if claim is None:
-        table = Table("claim", "variants", "seeds", "about")
+        table = Table("claim", "variants", "seeds", "about", show_lines=True)
         for name, each in CLAIMS.items():
-            variants = ", ".join(variant.name for variant in each.variants)
+            variants = "\n".join(variant.name for variant in each.variants)
             table.add_row(name, variants, str(len(each.seeds)), each.text)
         console.print(table)
         return
