@@ -114,7 +114,7 @@ CLAIMS = {
                 for task, demonstrations in _DEMONSTRATIONS.items()
             ),
             Variant(
-                "push-v3 clouds", "push-v3", (*_STATE, "imitation.steps=1500"), 30, n_points=128,
+                "push-v3 clouds", "push-v3", (*_STATE, "imitation.steps=1500"), 20, n_points=128,
                 control=True,
             ),
         ),
