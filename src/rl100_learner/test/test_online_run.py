@@ -217,6 +217,7 @@ def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
     assert len(rows) == 6, "94 of 96 are not enough"
     whole, rows = run(tmp_path / "a", silent, 0.95)
     assert len(rows) == 4, "the third and fourth had 94 of 96"
+    assert ["kl" in row for row in rows] == [True, True, False, False], "good ones stay"
     with pytest.raises(KilledError):
         run(tmp_path / "b", killer(4), 0.95)
     resumed, rows = run(tmp_path / "b", silent, 0.95)

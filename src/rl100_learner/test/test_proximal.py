@@ -100,7 +100,7 @@ def test_only_what_is_asked_for_learns(policy):
 
 @pytest.mark.parametrize(("lr", "shares"), [(1e-2, (1.0, 1 / 3)), (1e-6, (1.0, 1.0))])
 def test_rates_shrink_after_a_step_that_went_too_far_and_no_others(policy, lr, shares):
-    config = ProximalConfig(lr=lr, epochs=4, minibatch=32, kl_stop=10.0, kl_target=0.01)
+    config = ProximalConfig(lr=lr, epochs=4, minibatch=32, kl_stop=1e9, kl_target=0.01)
     state = proximal.init(policy, config)
     told = [
         proximal.improve(state, decisions(policy, seed), torch.randn(D), generator(), config)
@@ -139,13 +139,27 @@ def test_slowing_down_takes_its_share_of_rates_that_have_shrunk_already(policy):
     assert state.optimizer.param_groups[0]["lr"] == pytest.approx(2e-4)
 
 
-def test_a_minibatch_that_moved_too_far_is_the_last(policy):
-    config = ProximalConfig(lr=3e-2, epochs=10, minibatch=16, kl_stop=0.01)
+def test_an_improvement_that_goes_too_far_is_taken_back_and_tried_at_lower_rates(policy):
+    config = ProximalConfig(lr=1e-3, epochs=3, minibatch=16, kl_stop=0.2, kl_target=0.0)
+    state, advantages = proximal.init(policy, config), torch.randn(D)
+    metrics = proximal.improve(state, decisions(policy), advantages, generator(), config)
+    times = metrics["taken_back"]
+    assert 1 <= times <= 3
+    assert metrics["shift"] < config.kl_stop
+    assert metrics["epochs"] == 3
+    assert metrics["lr_share"] == pytest.approx(3.0**-times)
+    assert all(each["step"] == 3 * (-(-D // 16)) for each in state.optimizer.state.values()), (
+        "moments are those of the last attempt alone"
+    )
+
+
+def test_one_that_still_goes_too_far_at_the_lowest_rates_stays_as_far_as_it_went(policy):
+    config = ProximalConfig(lr=3e-1, epochs=10, minibatch=16, kl_stop=1e-4)
     metrics = proximal.improve(
         proximal.init(policy, config), decisions(policy), torch.randn(D), generator(), config
     )
+    assert metrics["taken_back"] == 3
     assert metrics["epochs"] < 10
-    assert metrics["shift"] > 0.005
 
 
 def test_equal_advantages_move_nothing(policy):

@@ -69,8 +69,9 @@ class OnlineConfig:
     episodes: PositiveInt = 100
     """Episodes of the current policy per iteration."""
     enough: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
-    """Learning ends before its last iteration once this share of the latest ``enough_episodes``
-    succeeded; they are the policy's with its noise, which succeeds less often than without."""
+    """A policy of which this share of an iteration's episodes succeeded is not changed, and
+    learning ends once this share of the latest ``enough_episodes`` did. They are played with
+    noise, which succeeds less often than without."""
     enough_episodes: PositiveInt = 200
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Discount of one control period."""
@@ -266,6 +267,11 @@ def forget_steps(state: OnlineState, earlier: dict[str, Tensor], seen: Seen | No
     state.policy.load_state_dict(earlier, strict=False)
     state.proximal.optimizer.state.clear()  # moments of the steps that are given up
     proximal.slow_down(state.proximal, 0.5)
+    remember(state, seen)
+
+
+def remember(state: OnlineState, seen: Seen | None) -> None:
+    """An iteration in which only Q's data grow."""
     if seen is not None:
         state.replay.append(seen.decisions)
     state.iteration += 1

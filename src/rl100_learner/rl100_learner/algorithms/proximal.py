@@ -11,6 +11,7 @@ change the ratios without anything having been learned.
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -62,7 +63,8 @@ class ChainsConfig:
     """Standardised advantages are clamped to +- this."""
     gradient_norm: PositiveFloat = 0.5
     kl_stop: PositiveFloat = 0.2
-    """A minibatch whose transitions have shifted further is the last one [nat]."""
+    """An improvement in which the transitions of a minibatch have shifted further is taken back,
+    and tried again at a third of the rates, up to three times [nat]."""
     kl_target: NonNegativeFloat = 0.05
     """After an improvement that shifted transitions further the rates shrink, and they grow again,
     at most to what they were, after a smaller one [nat]; 0: they stay as they are."""
@@ -166,18 +168,40 @@ def improve_chains(
         ``loss`` and ``auxiliary`` (what was added to it), ``kl`` and ``shift`` (mean of the last
         epoch, nat), ``clipped`` (share of the last epoch), ``ratio_error`` (largest |ratio - 1| of
         the first minibatch, before any step), ``epochs`` (the last one may be cut), ``lr_share``
-        (of the rates, for this improvement).
+        (of the rates, for this improvement), ``taken_back`` (times that one went too far).
     """
     standard = standardise(advantages, config.advantage_limit)
+    before = _copied(state)
+    for taken_back in range(_ATTEMPTS):
+        metrics, too_far = _epochs(
+            state, condition_of, latents, log_probs, standard, generator, config
+        )
+        metrics["taken_back"] = float(taken_back)
+        if not too_far or taken_back == _ATTEMPTS - 1:
+            break
+        _put_back(state, before, _SHRINK ** (taken_back + 1))
+    _adapt(state, metrics["shift"], config.kl_target)
+    return metrics
+
+
+def _epochs(
+    state: ProximalState,
+    condition_of: ConditionOf,
+    latents: Tensor,
+    log_probs: Tensor,
+    advantages: Tensor,
+    generator: torch.Generator,
+    config: ChainsConfig,
+) -> tuple[dict[str, float], bool]:
+    """One attempt at an improvement, and whether it went too far and was broken off."""
     metrics: dict[str, float] = {}
-    rates = state.optimizer.param_groups[0]
-    share = rates["lr"] / config.lr
+    share = state.optimizer.param_groups[0]["lr"] / config.lr
     for epoch in range(config.epochs):
-        order = torch.randperm(len(standard), generator=generator)
+        order = torch.randperm(len(advantages), generator=generator)
         found: list[dict[str, float]] = []
         for rows in torch.split(order, config.minibatch):
             condition, auxiliary = condition_of(rows)
-            chains = latents[rows], log_probs[rows], standard[rows]
+            chains = latents[rows], log_probs[rows], advantages[rows]
             found.append(_step(state, condition, auxiliary, *chains, config))
             if found[-1]["shift"] > config.kl_stop:
                 break
@@ -187,14 +211,41 @@ def improve_chains(
             "lr_share": share,
         } | {key: sum(each[key] for each in found) / len(found) for key in _MEANS}
         if found[-1]["shift"] > config.kl_stop:
-            _adapt(state, found[-1]["shift"], config.kl_target)
-            return metrics
-    _adapt(state, metrics["shift"], config.kl_target)
-    return metrics
+            return metrics, True
+    return metrics, False
+
+
+@dataclass(frozen=True)
+class _Copy:
+    """Of everything that an improvement changes."""
+
+    parameters: list[Tensor]
+    optimizer: dict[str, Any]
+
+
+def _parameters(state: ProximalState) -> list[Tensor]:
+    return [each for group in state.optimizer.param_groups for each in group["params"]]
+
+
+def _copied(state: ProximalState) -> _Copy:
+    parameters = [each.detach().clone() for each in _parameters(state)]
+    return _Copy(parameters, copy.deepcopy(state.optimizer.state_dict()))
+
+
+@torch.no_grad()
+def _put_back(state: ProximalState, before: _Copy, share: float) -> None:
+    """Everything as it was, but with a share of the rates."""
+    for now, was in zip(_parameters(state), before.parameters, strict=True):
+        now.copy_(was)
+    state.optimizer.load_state_dict(copy.deepcopy(before.optimizer))
+    for group in state.optimizer.param_groups:
+        group["lr"] *= share
 
 
 _LEAST_SHARE, _SHRINK, _GROW = 0.03, 1.0 / 3.0, 1.5
 """Of the largest rate; and the most that a rate changes by after one improvement."""
+_ATTEMPTS = 4
+"""At one improvement; the last one stays, as far as it went."""
 
 
 def _adapt(state: ProximalState, shift: float, target: float) -> None:

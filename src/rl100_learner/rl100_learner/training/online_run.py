@@ -247,7 +247,7 @@ class _Run:
         seen: Seen | None,
         generator: torch.Generator,
     ) -> dict[str, float]:
-        """Improve the policy that has just acted, or give it up for the best one."""
+        """Improve the policy that has just acted, keep it, or give it up for the best one."""
         best, won, of = self.best, found.successes, found.episodes
         worse = best is not None and clearly_worse(
             won, of, best.won, best.of, self.settings.online.return_deviations
@@ -261,6 +261,9 @@ class _Run:
             return {}
         elif best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
+        if won >= self.settings.online.enough * of:
+            online.remember(state, seen)
+            return {}
         batch = moved(found.batch, state.policy.device)
         return online.update(state, batch, seen, generator, self.settings.online)
 
