@@ -9,7 +9,7 @@ import torch
 from rl100_bringup.collecting import simulated_collector
 from rl100_bringup.demonstrating import scripted_episodes
 from rl100_learner.algorithms.critics import CriticConfig
-from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.distillation import DistillationConfig, FramesDistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
 from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
@@ -25,7 +25,7 @@ ROBOT = load_robot(CONFIG / "robots" / "panda_rgb.yaml")
 BRIEF = DistillationConfig(steps=2, windows=8)
 SETTINGS = AlgorithmSettings(
     imitation=ImitationConfig(steps=3, windows=8),
-    distillation=BRIEF,
+    distillation=FramesDistillationConfig(steps=2, windows=8),
     rounds=1,
     rollouts=8,
     trials=2,
