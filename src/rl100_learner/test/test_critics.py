@@ -209,8 +209,8 @@ def run(policy, parts, config):
 
 @pytest.mark.parametrize("baseline", ["draws", "value"])
 def test_the_phase_improves_what_the_critics_ask_for(policy, parts, baseline):
-    found = run(policy, parts, replace(PHASE, baseline=baseline))
-    assert len(found) == 6
+    found = run(policy, parts, replace(PHASE, baseline=baseline, iterations=12))
+    assert len(found) == 12
     assert found[-1].metrics["q"] > found[0].metrics["q"] + 0.05
     assert found[-1].metrics["j"] > found[0].metrics["j_snapshot"]
     assert 0.0 < found[0].metrics["distance"] < found[-1].metrics["distance"]
