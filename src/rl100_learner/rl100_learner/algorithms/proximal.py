@@ -67,7 +67,7 @@ class ChainsConfig:
     and tried again at a third of the rates, up to three times [nat]."""
     kl_target: NonNegativeFloat = 0.05
     """After an improvement that shifted transitions further the rates shrink, and they grow again,
-    at most to what they were, after a smaller one [nat]; 0: they stay as they are."""
+    at most to what they were, after a smaller one [nat]; 0: only what is taken back lowers them."""
 
 
 @dataclass(frozen=True)
