@@ -67,7 +67,8 @@ class ChainsConfig:
     and tried again at a third of the rates, up to three times [nat]."""
     kl_target: NonNegativeFloat = 0.05
     """After an improvement that shifted transitions further the rates shrink, and they grow again,
-    at most to what they were, after a smaller one [nat]; 0: only what is taken back lowers them."""
+    at most to what they were, after a smaller one [nat]; 0: they change only where one is taken
+    back."""
 
 
 @dataclass(frozen=True)
