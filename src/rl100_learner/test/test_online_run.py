@@ -9,6 +9,7 @@ import pytest
 import torch
 from toy import ROBOT, TASK
 
+from rl100_learner.algorithms import critics
 from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
@@ -108,7 +109,7 @@ def silent(_):
     pass
 
 
-def test_success_rises_and_the_resultnames_where_it_came_from(version, tmp_path):
+def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_path):
     result = improve_version(version, tmp_path / "run", SETTINGS, PUSHER, silent)
     rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
     assert len(rows) == 6
@@ -223,6 +224,27 @@ def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
     resumed, rows = run(tmp_path / "b", silent, 0.95)
     assert len(rows) == 4
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+def test_q_learns_from_nothing_in_its_first_regression_whichever_iteration_it_is_in(
+    version, tmp_path, monkeypatch
+):
+    class FirstPerfect(OnePushEach):
+        def decisions(self, policy, parent, seeds, *args, **kwargs):
+            found = super().decisions(policy, parent, seeds, *args, **kwargs)
+            return replace(found, successes=found.episodes if seeds.start == ONLINE_SEED else 18)
+
+    steps, regress = [], critics.regress
+
+    def counted(q, data, target, generator, config):
+        steps.append(config.steps)
+        return regress(q, data, target, generator, config)
+
+    monkeypatch.setattr(critics, "regress", counted)
+    online = replace(REPLAYING.online, iterations=3)
+    settings = REPLAYING.model_copy(update={"online": online})
+    improve_version(version, tmp_path / "run", settings, FirstPerfect(), silent)
+    assert steps == [online.replay.first_steps, online.replay.steps]
 
 
 def test_another_run_in_the_same_folder_is_refused(version, tmp_path):

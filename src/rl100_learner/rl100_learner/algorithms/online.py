@@ -117,6 +117,8 @@ class OnlineState:
     before: EncodedDecisions | None = None
     """Decisions that there were before the first iteration."""
     iteration: int = 0
+    q_has_learned: bool = False
+    """Whether its first regression, the longest, is behind it."""
 
     @property
     def policy(self) -> DiffusionPolicy:
@@ -214,7 +216,6 @@ def _learn_q(
     generator: torch.Generator,
     config: OnlineConfig,
 ) -> dict[str, float]:
-    first = not state.replay
     state.replay.append(newest)
     known = [] if state.before is None else [state.before]
     data = EncodedDecisions.joined([*known, *state.replay])
@@ -222,7 +223,8 @@ def _learn_q(
         following = state.value.network(data.next_condition)
     target = q_target(data.rewards, data.discounts, following)
     how = config.replay
-    if first:
+    if not state.q_has_learned:
+        state.q_has_learned = True
         how = replace(how, steps=how.first_steps, lr=2.0 * how.lr)
     return critics.regress(state.q, data, target, generator, how)
 
@@ -288,6 +290,7 @@ def state_dict(state: OnlineState) -> dict[str, Any]:
         "value_optimizer": state.value.optimizer.state_dict(),
         "buffers": [vars(buffer) for buffer in state.value.buffers],
         "q": state.q.state_dict(),
+        "q_has_learned": state.q_has_learned,
         "replay": [vars(decisions) for decisions in state.replay],
     }
 
@@ -304,5 +307,6 @@ def load_state_dict(state: OnlineState, saved: dict[str, Any]) -> None:
     device = state.policy.device
     state.value.buffers.extend(moved(ValueBuffer(**each), device) for each in saved["buffers"])
     state.q.load_state_dict(saved["q"])
+    state.q_has_learned = saved["q_has_learned"]
     state.replay.clear()
     state.replay.extend(moved(EncodedDecisions(**each), device) for each in saved["replay"])

@@ -172,12 +172,17 @@ def improve_chains(
         (of the rates, for this improvement), ``taken_back`` (times that one went too far).
     """
     standard = standardise(advantages, config.advantage_limit)
+
+    def step_on(rows: Tensor) -> dict[str, float]:
+        condition, auxiliary = condition_of(rows)
+        chains = latents[rows], log_probs[rows], standard[rows]
+        return _step(state, condition, auxiliary, *chains, config)
+
     before = _copied(state)
     for taken_back in range(_ATTEMPTS):
-        metrics, too_far = _epochs(
-            state, condition_of, latents, log_probs, standard, generator, config
-        )
-        metrics["taken_back"] = float(taken_back)
+        share = state.optimizer.param_groups[0]["lr"] / config.lr
+        metrics, too_far = _epochs(step_on, len(standard), generator, config)
+        metrics |= {"lr_share": share, "taken_back": float(taken_back)}
         if not too_far or taken_back == _ATTEMPTS - 1:
             break
         _put_back(state, before, _SHRINK ** (taken_back + 1))
@@ -186,30 +191,23 @@ def improve_chains(
 
 
 def _epochs(
-    state: ProximalState,
-    condition_of: ConditionOf,
-    latents: Tensor,
-    log_probs: Tensor,
-    advantages: Tensor,
+    step_on: Callable[[Tensor], dict[str, float]],
+    decisions: int,
     generator: torch.Generator,
     config: ChainsConfig,
 ) -> tuple[dict[str, float], bool]:
     """One attempt at an improvement, and whether it went too far and was broken off."""
     metrics: dict[str, float] = {}
-    share = state.optimizer.param_groups[0]["lr"] / config.lr
     for epoch in range(config.epochs):
-        order = torch.randperm(len(advantages), generator=generator)
+        order = torch.randperm(decisions, generator=generator)
         found: list[dict[str, float]] = []
         for rows in torch.split(order, config.minibatch):
-            condition, auxiliary = condition_of(rows)
-            chains = latents[rows], log_probs[rows], advantages[rows]
-            found.append(_step(state, condition, auxiliary, *chains, config))
+            found.append(step_on(rows))
             if found[-1]["shift"] > config.kl_stop:
                 break
         metrics = {
             "ratio_error": metrics.get("ratio_error", found[0]["ratio_error"]),
             "epochs": float(epoch + 1),
-            "lr_share": share,
         } | {key: sum(each[key] for each in found) / len(found) for key in _MEANS}
         if found[-1]["shift"] > config.kl_stop:
             return metrics, True
