@@ -78,7 +78,7 @@ _STATE = (
     "offline.iterations=20", "offline.gate.patience=20",
     "online.iterations=24", "online.episodes=50", "online.replay.steps=300",
     "online.proximal.lr=2e-4", "online.proximal.encoder_lr=2e-4",
-    "online.enough=0.98", "online.enough_episodes=100",
+    "online.enough=0.985", "online.enough_episodes=200",
 )  # fmt: skip
 """Of Meta-World with states."""
 _DEMONSTRATIONS = {"push-v3": 20, "pick-place-v3": 40, "peg-insert-side-v3": 15}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -179,12 +180,26 @@ def _degraded(episodes: Sequence[IndexEntry]) -> int:
 
 
 def this_machine() -> dict[str, Any]:
-    """What figures of time depend on."""
+    """What figures depend on, besides the settings."""
     return {
         "processors": os.cpu_count(),
         "python": platform.python_version(),
         "system": platform.platform(),
+        "commit": _commit(),
     }
+
+
+def _commit() -> str:
+    """Of the checkout that runs, with ``-dirty`` if it was changed; empty outside of one."""
+    root = os.environ.get("RL100_ROOT")
+    if root is None:
+        return ""
+    command = ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10.0, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.strip()
 
 
 def tables(report: Report) -> list[Table]:
