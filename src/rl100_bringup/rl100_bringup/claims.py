@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from rl100_learner.training.algorithm_run import ALL_STAGES, Stage
@@ -19,7 +18,7 @@ class Variant:
     """One way to run a task.
 
     Attributes:
-        name: In tables and folders.
+        name: In tables and pictures.
         task: ``push_t``, with clouds, or one of Meta-World.
         overrides: Changes to the settings.
         demonstrations: Episodes of the scripted operator.
@@ -35,11 +34,6 @@ class Variant:
     n_points: int = 0
     stages: tuple[Stage, ...] = ALL_STAGES
     control: bool = False
-
-    @property
-    def folder(self) -> str:
-        """The name as that of a folder."""
-        return re.sub(r"[^\w.-]+", "_", self.name)
 
 
 @dataclass(frozen=True)
@@ -103,6 +97,9 @@ def _cloud(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -
     return Variant(name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200, stages=stages)
 
 
+_SIGMA_MAX = 0.8
+"""Of the preset; who does not change a preset says nothing, so that equal runs are run once."""
+_BRIEFLY = ("online.iterations=10",)
 _THREE = (0, 1, 2)
 CLAIMS = {
     "meta_world": Claim(
@@ -169,13 +166,11 @@ CLAIMS = {
         _THREE,
     ),
     "ablation_replay": Claim(
-        "Online: Q of all episodes beside the newest decisions' own advantages, or these alone.",
-        tuple(
-            _cloud(name, "rounds=1", "online.iterations=10", *overrides)
-            for name, overrides in (
-                ("GAE and Q", ()),
-                ("GAE alone", ("online.replay.states=0",)),
-            )
+        "Online, from imitation: Q of all episodes beside the newest decisions' own advantages, "
+        "or these alone.",
+        (
+            _cloud("GAE and Q", *_BRIEFLY, stages=_ONLINE),
+            _cloud("GAE alone", *_BRIEFLY, "online.replay.states=0", stages=_ONLINE),
         ),
         _THREE,
     ),
@@ -193,44 +188,55 @@ CLAIMS = {
     ),
     "ablation_prediction": Claim(
         "What the denoiser's output is.",
-        tuple(
-            _state(name, f"diffusion.prediction={name}", stages=_ONLINE)
-            for name in ("velocity", "epsilon", "sample")
+        (
+            _state("velocity", stages=_ONLINE),
+            *(
+                _state(name, f"diffusion.prediction={name}", stages=_ONLINE)
+                for name in ("epsilon", "sample")
+            ),
         ),
         _THREE,
     ),
     "ablation_variance": Claim(
         "Limits of a transition's standard deviation.",
-        tuple(
-            _state(
-                f"{low} to {high}", f"diffusion.sigma_min={low}", f"diffusion.sigma_max={high}",
-                stages=_ONLINE,
-            )
-            for low, high in ((0.01, 0.8), (0.05, 0.8), (0.1, 0.8), (0.05, 0.1))
+        (
+            _state("0.05 to 0.8", stages=_ONLINE),
+            *(
+                _state(
+                    f"{low} to {high}", f"diffusion.sigma_min={low}",
+                    *([] if high == _SIGMA_MAX else [f"diffusion.sigma_max={high}"]),
+                    stages=_ONLINE,
+                )
+                for low, high in ((0.01, _SIGMA_MAX), (0.1, _SIGMA_MAX), (0.05, 0.1))
+            ),
         ),
         _THREE,
     ),
     "ablation_chunk": Claim(
         "Actions per decision.",
-        tuple(_state(f"n_chunk {n}", f"n_chunk={n}", stages=_ONLINE) for n in (1, 4, 8)),
+        tuple(_state(f"n_chunk {n}", f"n_chunk={n}", stages=_ONLINE) for n in (8, 4, 1)),
         _THREE,
     ),
     "ablation_steps": Claim(
         "Denoising steps per decision.",
-        tuple(_state(f"K = {k}", f"diffusion.n_steps={k}", stages=_ONLINE) for k in (5, 10)),
+        (
+            _state("K = 5", stages=_ONLINE),
+            _state("K = 10", "diffusion.n_steps=10", stages=_ONLINE),
+        ),
         _THREE,
     ),
     "ablation_encoder": Claim(
         "The point encoder: reconstruction and bottleneck in imitation, its rate online.",
-        (
-            _cloud("reconstruction, learns online", stages=_ONLINE),
-            _cloud(
-                "no reconstruction", "imitation.chamfer_weight=0",
-                "online.proximal.auxiliary.chamfer=0", stages=_ONLINE,
-            ),
-            _cloud("bottleneck", "network.bottleneck=true", stages=_ONLINE),
-            _cloud("frozen online", "online.proximal.encoder_lr=0", stages=_ONLINE),
-            _cloud("slow online", "online.proximal.encoder_lr=3e-5", stages=_ONLINE),
+        tuple(
+            _cloud(name, *_BRIEFLY, *overrides, stages=_ONLINE)
+            for name, overrides in (
+                ("reconstruction, learns online", ()),
+                ("no reconstruction",
+                 ("imitation.chamfer_weight=0", "online.proximal.auxiliary.chamfer=0")),
+                ("bottleneck", ("network.bottleneck=true",)),
+                ("frozen online", ("online.proximal.encoder_lr=0",)),
+                ("slow online", ("online.proximal.encoder_lr=3e-5",)),
+            )
         ),
         _THREE,
     ),

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from rl100_bringup.report import Report, StageResult
+from rl100_bringup.report import CurvePoint, Report, StageResult
 from rl100_learner.training.records import read_metrics
 from rl100_policy.core.errors import ConfigError
 
@@ -60,6 +60,39 @@ def claim_figure(found: Mapping[str, Sequence[StageResult]]) -> Figure:
         _draw_success(axes, stages)
         axes.set_title(name, fontsize=10)
     return figure
+
+
+def curves_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
+    """Success with noise over the episodes that policies played, a line per seed, by variant.
+
+    Args:
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
+    """
+    variants = list(dict.fromkeys(names))
+    columns = min(len(variants), 4)
+    rows = -(-len(variants) // columns)
+    figure = Figure(figsize=(5.0 * columns, 3.6 * rows), layout="constrained")
+    for index, variant in enumerate(variants, start=1):
+        axes = figure.add_subplot(rows, columns, index)
+        for name, report in zip(names, reports, strict=True):
+            if name == variant and report.curve:
+                _draw_curve(axes, report.curve)
+        axes.set(
+            title=variant, xlabel="episodes played", ylabel="success with noise [%]", ylim=(0, 103)
+        )
+        axes.grid(visible=True, alpha=0.3)
+    return figure
+
+
+def _draw_curve(axes: Axes, curve: Sequence[CurvePoint]) -> None:
+    played = [point.episodes for point in curve]
+    (line,) = axes.plot(played, [100 * point.success for point in curve], lw=1.0)
+    rollouts = [point for point in curve if point.stage != "online"]
+    axes.plot(
+        [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
+        ls="", marker="o", color=line.get_color(),
+    )  # fmt: skip
 
 
 def _names(stages: Sequence[StageResult]) -> list[str]:

@@ -78,6 +78,32 @@ class TrainingResult(FrozenModel):
     loss: float
 
 
+class CurvePoint(FrozenModel):
+    """Success of a policy while it acted with noise, to be learned from."""
+
+    stage: str
+    """``round 1``, ..., ``online``: which learns from it."""
+    episodes: int
+    """That policies had played in the run until then, these included; demonstrations are not."""
+    success: float
+
+
+class Iterate(FrozenModel):
+    """What the gate said of an offline iterate."""
+
+    round: int
+    iteration: int
+    j: float
+    """Estimated return."""
+    j_snapshot: float
+    """The same of the snapshot that it was compared with."""
+    accepted: bool
+    distance: float
+    """Symmetric KL to the policy that the phase began with [nat per transition]."""
+    success: float | None = None
+    """True success share, where iterates were watched."""
+
+
 class Report(FrozenModel):
     """Everything a command measured."""
 
@@ -94,6 +120,10 @@ class Report(FrozenModel):
     training: list[TrainingResult] = Field(default_factory=list)
     run: list[StageRecord] = Field(default_factory=list)
     """What the stages of a run of several played and chose, in their order."""
+    curve: list[CurvePoint] = Field(default_factory=list)
+    """Of a run of several stages."""
+    iterates: list[Iterate] = Field(default_factory=list)
+    """Of all its offline phases."""
     wall_seconds: float = 0.0
     """Wall time of the command, without the drawing of pictures [s]."""
     policy_version: str = ""

@@ -1,8 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims of the documentation, each reproduced by one command: tasks, seeds, all stages, a table.
 
-Every run of a task and a seed has a folder and a process of its own, is resumed when the command
-is given again, and leaves a report; the claim's report is made of theirs.
+    <output>/runs/<task>_<key>/job.json    what is run there, with all settings but the seed
+    <output>/runs/<task>_<key>/seed_<n>/   report.json, run.log, run/, control/
+    <output>/<claim>/                      report.json, tables.md, pictures
+    <output>/shared/                       demonstrations and imitation that several runs share
+
+Every run has a folder and a process of its own, is resumed when the command is given again, and
+leaves a report; the claim's report is made of theirs. The key is of what differs from the default,
+so that claims share the runs that they have in common. ``job.json`` and ``report.json`` are all of
+a finished run that tables and pictures need.
 """
 
 from __future__ import annotations
@@ -16,18 +23,20 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 from rich.console import Console
 
 from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_stages, simulated_collector
+from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.learning_pictures import claim_figure
+from rl100_bringup.learning_pictures import claim_figure, curves_figure
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -48,14 +57,14 @@ from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
-from rl100_learner.training.settings import with_overrides
+from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 
 TRIAL_SEED = 100_000
 """Seed of the first evaluation episode: far from those of demonstrations and of learning."""
 JOB = "job.json"
-"""What a folder of a run is of."""
+"""What the runs of a folder are of."""
 TABLES = "tables.md"
 """What the runs of a claim found, for documents."""
 ENVIRONMENTS = 24
@@ -69,18 +78,76 @@ class Job:
     Attributes:
         variant: What is run.
         seed: Of everything.
-        folder: Of the run.
-        shared: Folder of what is equal in several runs: demonstrations and imitation.
+        output: Folder of all runs.
         trials: Evaluation episodes per stage and policy.
-        overrides: Changes to the settings.
+        overrides: Changes to the settings beyond those of the variant.
     """
 
     variant: Variant
     seed: int
-    folder: Path
-    shared: Path
+    output: Path
     trials: int
-    overrides: tuple[str, ...]
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def settings(self) -> AlgorithmSettings:
+        """Of learning.
+
+        Raises:
+            ConfigError: If one is invalid.
+        """
+        changes = (*self.variant.overrides, *self.overrides, f"seed={self.seed}")
+        return with_overrides(AlgorithmSettings(), changes)
+
+    @property
+    def what(self) -> dict[str, Any]:
+        """All that decides the run but the settings."""
+        return {
+            "task": self.variant.task,
+            "demonstrations": self.variant.demonstrations,
+            "n_points": self.variant.n_points,
+            "stages": list(self.variant.stages),
+            "control": self.variant.control,
+            "trials": self.trials,
+        }
+
+    @property
+    def alike(self) -> Path:
+        """Folder of the runs that differ in nothing but the seed."""
+        chosen = _flat(self.settings)
+        usual = _flat(AlgorithmSettings())
+        changes = {key: value for key, value in chosen.items() if value != usual[key]}
+        return self.output / "runs" / f"{self.variant.task}_{_key([self.what, changes])}"
+
+    @property
+    def folder(self) -> Path:
+        """Of the run; equal for equal runs, whichever claim they are part of."""
+        return self.alike / f"seed_{self.seed}"
+
+    @property
+    def shared(self) -> Path:
+        """Folder of what is equal in several runs: demonstrations and imitation."""
+        return self.output / "shared"
+
+    def claim(self) -> None:
+        """Write down what is run; a setting that was not there at the time may be any.
+
+        Raises:
+            ConfigError: If the runs that are there had a setting of another value.
+        """
+        path, settings = self.alike / JOB, _flat(self.settings)
+        if not path.exists():
+            self.alike.mkdir(parents=True, exist_ok=True)
+            told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
+            path.write_text(told, encoding="utf-8")
+            return
+        for key, value in json.loads(path.read_text(encoding="utf-8"))["settings"].items():
+            now = settings.get(key, "not a setting any more")
+            if now != value:
+                raise ConfigError(
+                    f"the runs in {self.alike} had {key}={value}, and it is {now} now; choose "
+                    "another --output, or delete them"
+                )
 
 
 def reproduce(
@@ -91,42 +158,57 @@ def reproduce(
     overrides: Sequence[str],
     jobs: int,
     console: Console,
+    *,
+    finished: bool = False,
 ) -> Report:
     """Run what of a claim is not finished, and tell all of it.
 
     Args:
         name: Of the claim.
-        output: Folder; a run is ``<output>/<claim>/<variant>/seed_<seed>``.
+        output: Folder of runs, tables and pictures.
         variants: Which of the claim's; empty: all.
         seeds: Which; empty: the claim's.
-        overrides: Further changes to the settings, for research; the claim is then another one.
+        overrides: Further changes to the settings, for research; the claim is then another one,
+            with a folder of its own.
         jobs: Runs at the same time, each on one processor.
         console: Where progress and the table go.
+        finished: Run nothing, tell what is finished.
 
     Raises:
-        ConfigError: If there is no such claim or variant, or a setting is invalid.
+        ConfigError: If there is no such claim or variant, a setting is invalid, or nothing is
+            finished where only that is to be told.
     """
     begun = time.monotonic()
     claim = find_claim(name)
     chosen = [claim.variant(each) for each in variants] or claim.variants
     planned = [
-        Job(
-            variant, seed, output / name / variant.folder / f"seed_{seed}", output / "shared",
-            claim.trials, (*variant.overrides, *overrides, f"seed={seed}"),
-        )
+        Job(variant, seed, output, claim.trials, tuple(overrides))
         for seed in seeds or claim.seeds
         for variant in chosen
-    ]  # fmt: skip
-    for job in planned:  # refused now, not in a process later
-        with_overrides(AlgorithmSettings(), job.overrides)
+    ]
+    for job in planned:
+        _ = job.settings  # refused now, not in a process later
+    folder = output / (f"{name}_{_key(list(overrides))}" if overrides else name)
     console.print(claim.text)
-    console.print(
-        f"{len(planned)} runs in {output / name}, {jobs} at a time; each logs to run.log in its "
-        "folder. Interrupted, the same command goes on."
-    )
-    reports = _run_all(planned, jobs, console)
-    summaries = summarise([job.variant.name for job in planned], reports)
-    watched = watched_table(*_watched(planned))
+    if finished:
+        done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
+        console.print(f"{len(done)} of {len(planned)} runs are finished in {output}.")
+        if not done:
+            raise ConfigError(f"no run of {name} is finished in {output}; leave --finished out")
+        for job in done:
+            job.claim()
+        planned, reports = done, [_read(job.folder / REPORT_FILE) for job in done]
+    else:
+        console.print(
+            f"{len(planned)} runs in {output / 'runs'}, {jobs} at a time; each logs to run.log in "
+            "its folder. Interrupted, the same command goes on."
+        )
+        for job in planned:
+            job.claim()
+        reports = _run_all(planned, jobs, console)
+    names = [job.variant.name for job in planned]
+    summaries = summarise(names, reports)
+    watched = watched_table(names, reports, max(job.settings.watch for job in planned))
     tables = [summary_table(summaries), *([] if watched is None else [watched])]
     for table in tables:
         console.print(table)
@@ -136,19 +218,30 @@ def reproduce(
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
-    report.write(output / name)
-    picture = output / name / "success.png"
-    claim_figure(by_variant(summaries)).savefig(picture, dpi=110)
-    write_markdown(output / name / TABLES, tables)
-    console.print(f"picture: {picture}; tables: {output / name / TABLES}")
+    report.write(folder)
+    figures = {"success.png": claim_figure(by_variant(summaries))}
+    if any(each.curve for each in reports):
+        figures["curves.png"] = curves_figure(names, reports)
+    for file, figure in figures.items():
+        figure.savefig(folder / file, dpi=110)
+    write_markdown(folder / TABLES, tables)
+    console.print(f"in {folder}: {', '.join((*figures, TABLES))}")
     return report
 
 
-def _watched(planned: Sequence[Job]) -> tuple[list[tuple[str, Path]], int]:
-    """Offline phases of the first rounds, and the episodes that their iterates played."""
-    folders = [(job.variant.name, job.folder / "run" / "round_1" / "offline") for job in planned]
-    episodes = max(with_overrides(AlgorithmSettings(), job.overrides).watch for job in planned)
-    return [(name, folder) for name, folder in folders if folder.exists()], episodes
+def _flat(settings: AlgorithmSettings) -> dict[str, Any]:
+    """All settings but the seed."""
+    flat = flattened(settings.model_dump(mode="json"))
+    del flat["seed"]
+    return flat
+
+
+def _key(told: object) -> str:
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+
+
+def _read(path: Path) -> Report:
+    return Report.model_validate_json(path.read_text(encoding="utf-8"))
 
 
 def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
@@ -174,20 +267,6 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
     return [done[index] for index in range(len(planned))]
 
 
-def _claim_folder(job: Job) -> None:
-    """Raises ConfigError if the folder holds results of another variant, or of other settings."""
-    job.folder.mkdir(parents=True, exist_ok=True)
-    asked = asdict(job.variant) | {"overrides": job.overrides, "trials": job.trials}
-    told = json.dumps(asked, indent=2) + "\n"
-    path = job.folder / JOB
-    if path.exists() and path.read_text(encoding="utf-8") != told:
-        raise ConfigError(
-            f"{job.folder} holds a run with other settings (see {JOB}); choose another --output, "
-            "or delete it"
-        )
-    path.write_text(told, encoding="utf-8")
-
-
 def _give_way() -> None:
     """The person's own work comes first."""
     with suppress(OSError):
@@ -197,13 +276,13 @@ def _give_way() -> None:
 def run_job(job: Job) -> Report:
     """Demonstrate, learn, evaluate; what is finished is taken from the folder."""
     path = job.folder / REPORT_FILE
-    _claim_folder(job)
     if path.exists():
-        return Report.model_validate_json(path.read_text(encoding="utf-8"))
+        return _read(path)
     begun = time.monotonic()
+    job.folder.mkdir(parents=True, exist_ok=True)
     with (job.folder / "run.log").open("a", encoding="utf-8") as log:
         console = Console(file=log, width=100)
-        settings = with_overrides(AlgorithmSettings(), job.overrides)
+        settings = job.settings
         task, robot = describe_task(job.variant)
         demonstrations = demonstrations_of(job.variant, job.seed, job.shared / "demonstrations")
         with (
@@ -234,6 +313,8 @@ def run_job(job: Job) -> Report:
         command="reproduce",
         stages=stages,
         run=records,
+        curve=learning_curve(job.folder / "run", records),
+        iterates=offline_iterates(job.folder / "run"),
         policy_version=records[-1].version,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
@@ -268,8 +349,7 @@ def _take_imitation(
 
 def _imitating(job: Job) -> AlgorithmSettings:
     """Settings of the run that does nothing but imitate, as this one does."""
-    settings = with_overrides(AlgorithmSettings(), job.overrides)
-    return AlgorithmSettings(**settings.imitation_settings.model_dump())
+    return AlgorithmSettings(**job.settings.imitation_settings.model_dump())
 
 
 def _imitation_key(job: Job) -> str:

@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from rich import box
@@ -15,8 +14,7 @@ from rich.table import Table
 from scipy import stats
 
 from rl100_bringup.claims import CONTROL
-from rl100_bringup.report import Report, StageResult, wilson
-from rl100_learner.training.records import read_metrics
+from rl100_bringup.report import Iterate, Report, StageResult, wilson
 
 
 @dataclass
@@ -147,35 +145,37 @@ def write_markdown(path: Path, tables: Iterable[Table]) -> None:
             console.print(table)
 
 
-def watched_table(folders: Iterable[tuple[str, Path]], episodes: int) -> Table | None:
-    """Estimate J, the gate and true success by iteration of the offline phase, over the seeds.
+def watched_table(names: Iterable[str], reports: Iterable[Report], episodes: int) -> Table | None:
+    """Estimate J, the gate and true success by iteration of the first offline phase.
 
     Args:
-        folders: Name of the variant and folder of the offline phase, one per seed.
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
         episodes: That every iterate played to be shown.
 
     Returns:
         None if no iterate was watched.
     """
-    found: dict[tuple[str, int], list[dict[str, Any]]] = {}
-    for name, folder in folders:
-        for row in read_metrics(folder):
-            if row["stage"] == "offline" and "success" in row:
-                found.setdefault((name, int(row["step"])), []).append(row)
+    found: dict[tuple[str, int], list[Iterate]] = {}
+    for name, report in zip(names, reports, strict=True):
+        for each in report.iterates:
+            if each.round == 1 and each.success is not None:
+                found.setdefault((name, each.iteration), []).append(each)
     if not found:
         return None
     table = Table(
         "variant", "iteration", "J", "accepted", "true success", "95 % interval", "seeds"
     )
-    for (name, step), rows in sorted(found.items()):
-        won, of = round(sum(row["success"] * episodes for row in rows)), episodes * len(rows)
+    for (name, step), iterates in sorted(found.items()):
+        won = round(sum((each.success or 0.0) * episodes for each in iterates))
+        of = episodes * len(iterates)
         table.add_row(
             name,
             str(step),
-            f"{np.mean([row['j'] for row in rows]):.4f}",
-            str(int(sum(row["accepted"] for row in rows))),
+            f"{np.mean([each.j for each in iterates]):.4f}",
+            str(sum(each.accepted for each in iterates)),
             f"{won}/{of} = {100 * won / of:.1f} %",
             _percent(wilson(won, of)),
-            str(len(rows)),
+            str(len(iterates)),
         )
     return table

@@ -2,6 +2,8 @@
 """Claims: their settings, one run of a variant in small, and the table over seeds."""
 
 from dataclasses import replace
+from io import StringIO
+from shutil import copy
 
 import numpy as np
 import pytest
@@ -11,10 +13,10 @@ from rl100_bringup import reproducing
 from rl100_bringup.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
 from rl100_bringup.demonstrating import describe_task, scripted_episodes
 from rl100_bringup.report import Report
-from rl100_bringup.reproducing import Job, _imitation_key, reproduce, run_job
+from rl100_bringup.reproducing import JOB, Job, _imitation_key, reproduce, run_job
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
-from rl100_learner.training.settings import with_overrides
+from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest
 from rl100_sim.meta_world.tasks import TASKS
@@ -37,6 +39,25 @@ def test_every_claim_is_of_known_tasks_and_valid_settings(name):
             policy_config_for(*describe_task(variant), settings)
 
 
+def test_ablations_share_the_run_in_which_nothing_is_changed(tmp_path):
+    unchanged = {
+        "ablation_prediction": "velocity",
+        "ablation_variance": "0.05 to 0.8",
+        "ablation_chunk": "n_chunk 8",
+        "ablation_steps": "K = 5",
+    }
+    jobs = [
+        Job(CLAIMS[claim].variant(name), 0, tmp_path, 100) for claim, name in unchanged.items()
+    ]
+    assert len({job.folder for job in jobs}) == 1
+    task, _ = describe_task(jobs[0].variant)
+    config = policy_config_for(task, None, jobs[0].settings)
+    assert config.action.n_chunk == 8
+    assert config.diffusion.n_steps == 5
+    assert config.diffusion.prediction == "velocity"
+    assert (config.diffusion.sigma_min, config.diffusion.sigma_max) == (0.05, 0.8)
+
+
 @pytest.mark.parametrize(
     ("claim", "variants", "message"),
     [("everything", (), "expected one of the claims"), ("push_t", ("x",), "has the variants")],
@@ -54,13 +75,11 @@ def test_a_setting_that_is_wrong_is_refused_before_anything_runs(tmp_path):
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory) -> tuple[Job, Report]:
-    folder = tmp_path_factory.mktemp("runs") / "push-v3" / "seed_0"
     variant = Variant("push-v3", "push-v3", TINY, demonstrations=4, control=True)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproducing, "ENVIRONMENTS", 2)
-        job = Job(
-            variant, 0, folder, folder.parent / "shared", trials=2, overrides=(*TINY, "seed=0")
-        )
+        job = Job(variant, 0, tmp_path_factory.mktemp("output"), trials=2)
+        job.claim()
         return job, run_job(job)
 
 
@@ -87,10 +106,8 @@ def test_imitation_of_equal_settings_is_done_once_for_all_runs(finished):
     assert copied.name == shared.name
     assert (copied / WEIGHTS).read_bytes() == (shared / WEIGHTS).read_bytes()
     assert report.run[0].seconds > 0.0
-    changed = replace(job, overrides=(*job.overrides, "rounds=1"))
-    assert _imitation_key(job) == _imitation_key(changed)
-    changed = replace(job, overrides=(*job.overrides, "seed=1"))
-    assert _imitation_key(job) != _imitation_key(changed)
+    assert _imitation_key(job) == _imitation_key(replace(job, overrides=("rounds=1",)))
+    assert _imitation_key(job) != _imitation_key(replace(job, seed=1))
 
 
 def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):
@@ -99,11 +116,49 @@ def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):
     assert run_job(job) == report
 
 
-def test_results_of_other_settings_are_not_told_as_those_asked_for(finished):
+def test_equal_runs_of_several_claims_share_a_folder_and_others_do_not(finished):
     job, _ = finished
-    for other in (replace(job, trials=3), replace(job, overrides=(*job.overrides, "gamma=0.9"))):
-        with pytest.raises(ConfigError, match="other settings"):
-            run_job(other)
+    renamed = replace(job.variant, name="chunks of 8", overrides=(*TINY, "n_chunk=8"))
+    assert replace(job, variant=renamed).folder == job.folder
+    others = (
+        replace(job, trials=3),
+        replace(job, seed=1),
+        replace(job, overrides=("gamma=0.9",)),
+        replace(job, variant=replace(job.variant, control=False)),
+    )
+    assert len({each.folder for each in (job, *others)}) == 5
+    assert replace(job, seed=1).alike == job.alike
+
+
+def test_runs_of_other_defaults_are_refused_by_the_setting_that_changed(finished, monkeypatch):
+    job, _ = finished
+
+    def changed(settings):
+        return flattened(settings.model_dump(mode="json")) | {"gamma": 0.5, "new": 1}
+
+    job.claim()
+    alike = job.alike
+    monkeypatch.setattr(reproducing, "_flat", changed)
+    monkeypatch.setattr(Job, "alike", alike)
+    with pytest.raises(ConfigError, match=r"had gamma=0\.99, and it is 0\.5 now"):
+        job.claim()
+
+
+def test_what_is_finished_is_told_from_reports_alone(finished, tmp_path, monkeypatch):
+    job, _ = finished
+    other = replace(job, output=tmp_path)
+    monkeypatch.setitem(CLAIMS, "tiny", Claim("text", (job.variant,), (0, 1), 2))
+    with pytest.raises(ConfigError, match="no run of tiny is finished"):
+        reproduce("tiny", tmp_path, (), (), (), 1, Console(quiet=True), finished=True)
+    other.folder.mkdir(parents=True)
+    copy(job.alike / JOB, other.alike)
+    copy(job.folder / "report.json", other.folder)
+    console = Console(record=True, width=200, file=StringIO())
+    told = reproduce("tiny", tmp_path, (), (), (), 1, console, finished=True)
+    assert "1 of 2 runs are finished" in console.export_text()
+    assert told.stages[0].trials == 4
+    names = {path.name for path in (tmp_path / "tiny").iterdir()}
+    assert names == {"report.json", "tables.md", "success.png", "curves.png"}
 
 
 def test_the_scripted_person_pushes_the_block_home_without_a_graph():
@@ -130,13 +185,6 @@ def test_decisions_are_discounted_as_online_learning_says(tmp_path, monkeypatch)
 
     monkeypatch.setattr(reproducing, "simulated_collector", tell)
     variant = Variant("push-v3", "push-v3", demonstrations=1)
-    job = Job(
-        variant,
-        0,
-        tmp_path,
-        tmp_path / "shared",
-        trials=1,
-        overrides=("gamma=0.5", "online.gamma=0.8"),
-    )
+    job = Job(variant, 0, tmp_path, trials=1, overrides=("gamma=0.5", "online.gamma=0.8"))
     with pytest.raises(ToldError, match=r"0\.8"):
         run_job(job)

@@ -3,8 +3,9 @@
 
 import pytest
 
-from rl100_bringup.learning_pictures import claim_figure
-from rl100_bringup.report import Report, StageResult
+from rl100_bringup.curves import learning_curve, offline_iterates
+from rl100_bringup.learning_pictures import claim_figure, curves_figure
+from rl100_bringup.report import Iterate, Report, StageResult
 from rl100_bringup.summaries import (
     by_variant,
     over_seeds,
@@ -84,16 +85,28 @@ def test_tables_become_markdown_with_a_line_per_row(tmp_path):
     assert "17 - 69 %" in lines[2]
 
 
-def test_watched_iterates_are_pooled_over_seeds(tmp_path):
-    folders = []
-    for seed, shares in enumerate(([0.5, 0.7], [0.6, 0.4])):
-        folders.append(("gate", tmp_path / str(seed)))
-        folders[-1][1].mkdir()
-        with Records(tmp_path / str(seed), 0) as records:
-            for step, share in enumerate(shares, start=1):
-                told = {"j": 0.1 * step + seed, "accepted": float(seed), "success": share}
-                records.write("offline", step, step, 1.0, told)
-    table = watched_table(folders, 10)
+def iterate(
+    round: int, iteration: int, j: float, accepted: bool, success: float | None
+) -> Iterate:
+    return Iterate(
+        round=round, iteration=iteration, j=j, j_snapshot=0.1, accepted=accepted, distance=0.0,
+        success=success,
+    )  # fmt: skip
+
+
+def test_watched_iterates_of_the_first_round_are_pooled_over_seeds():
+    reports = [
+        Report(
+            command="x",
+            iterates=[
+                iterate(1, 1, 0.1 + seed, bool(seed), first),
+                iterate(1, 2, 0.2 + seed, bool(seed), second),
+                iterate(2, 1, 9.0, True, 1.0),
+            ],
+        )
+        for seed, (first, second) in enumerate(([0.5, 0.7], [0.6, 0.4]))
+    ]
+    table = watched_table(["gate", "gate"], reports, 10)
     assert table is not None
     told = [list(column.cells) for column in table.columns]
     assert told[1:5] == [
@@ -101,7 +114,40 @@ def test_watched_iterates_are_pooled_over_seeds(tmp_path):
     ]  # fmt: skip
 
 
-def test_there_is_no_such_table_where_nothing_was_watched(tmp_path):
-    with Records(tmp_path, 0) as records:
-        records.write("offline", 1, 1, 1.0, {"j": 0.1, "accepted": 0.0})
-    assert watched_table([("gate", tmp_path)], 10) is None
+def test_there_is_no_such_table_where_nothing_was_watched():
+    report = Report(command="x", iterates=[iterate(1, 1, 0.1, False, None)])
+    assert watched_table(["gate"], [report], 10) is None
+
+
+def test_the_learning_curve_counts_episodes_over_all_stages(tmp_path):
+    (tmp_path / "online").mkdir()
+    with Records(tmp_path / "online", 0) as rows:
+        rows.write("online", 1, 1, 1.0, {"episodes": 50.0, "success": 0.8})
+        rows.write("online", 2, 2, 1.0, {"episodes": 100.0, "success": 0.9})
+        rows.write("distillation", 5, 7, 1.0, {"loss": 0.1})
+    stages = [("imitation", 20, None), ("round 1", 40, (15, 30)), ("online", 130, None)]
+    records = [
+        StageRecord(name=name, version="v", episodes=n, periods=1, seconds=1.0, rollouts=rollouts)
+        for name, n, rollouts in stages
+    ]
+    curve = learning_curve(tmp_path, records)
+    told = [(point.stage, point.episodes, point.success) for point in curve]
+    assert told == [("round 1", 30, 0.5), ("online", 90, 0.8), ("online", 140, 0.9)]
+    figure = curves_figure(["a", "b"], [Report(command="x", curve=curve), Report(command="x")])
+    lines, rollouts = figure.axes[0].lines
+    assert lines.get_xdata().tolist() == [30, 90, 140]
+    assert rollouts.get_ydata().tolist() == [50.0]
+    assert not figure.axes[1].lines
+
+
+def test_iterates_are_read_in_the_order_of_the_rounds(tmp_path):
+    for number in (2, 10):
+        folder = tmp_path / f"round_{number}" / "offline"
+        folder.mkdir(parents=True)
+        with Records(folder, 0) as rows:
+            rows.write("critics", 1, 1, 1.0, {"q_loss": 0.1})
+            told = {"j": 0.2, "j_snapshot": 0.1, "accepted": 1.0, "distance": 0.3}
+            rows.write("offline", 3, 4, 1.0, told | ({"success": 0.5} if number == 2 else {}))
+    first, second = offline_iterates(tmp_path)
+    assert (first.round, first.iteration, first.accepted, first.success) == (2, 3, True, 0.5)
+    assert (second.round, second.success) == (10, None)

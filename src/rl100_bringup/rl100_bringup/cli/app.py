@@ -276,11 +276,15 @@ def reproduce(
     output: Annotated[
         Path, typer.Option(help="folder of the runs; give it again to go on", file_okay=False)
     ] = Path("runs/reproduce"),
+    *,
     variant: Annotated[
         list[str] | None, typer.Option(help="only this variant; may be repeated")
     ] = None,
     seed: Annotated[list[int] | None, typer.Option(help="only this seed; may be repeated")] = None,
     jobs: Annotated[int, typer.Option(help="runs at the same time", min=1)] = 2,
+    finished: Annotated[
+        bool, typer.Option("--finished", help="run nothing, tell what is finished")
+    ] = False,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="training setting key=value")
     ] = None,
@@ -296,8 +300,10 @@ def reproduce(
             table.add_row(name, variants, str(len(each.seeds)), each.text)
         console.print(table)
         return
-    run(claim, output, variant or (), seed or (), tuple(override or ()), jobs, console)
-    console.print(f"report: {output / claim / 'report.json'}")
+    run(
+        claim, output, variant or (), seed or (), tuple(override or ()), jobs, console,
+        finished=finished,
+    )  # fmt: skip
 
 
 @app.command()

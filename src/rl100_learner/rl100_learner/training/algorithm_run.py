@@ -131,6 +131,8 @@ class StageRecord(FrozenModel):
     """Successes and trials of the current version (``current``) and of the candidates."""
     chosen: str = ""
     """Which of them goes on."""
+    rollouts: tuple[int, int] | None = None
+    """Successes and number of a round's roll-outs, drawn with noise."""
 
 
 def run_algorithm(
@@ -300,6 +302,7 @@ class _Run:
             )  # fmt: skip
         trials = self._trials(folder / "trials", first, {"current": current} | candidates)
         record = self._chosen(name, {"current": current} | candidates, trials, rollouts)
+        record = record.model_copy(update={"rollouts": (successes(rollouts), len(rollouts))})
         tried = [episode for episodes in trials.values() for episode in episodes]
         self.played += tried
         mine = trials[record.chosen]

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -80,16 +80,19 @@ def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
 
 
 def _no_such_key(key: str, tree: dict[str, Any]) -> str:
-    known = list(_keys(tree))
+    known = list(flattened(tree))
     near = difflib.get_close_matches(key, known, n=3) or known
     return (
         f"there is no setting {key!r}; did you mean {', '.join(near)}? All are in docs/settings.md"
     )
 
 
-def _keys(tree: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of nested settings by their dotted keys, as :func:`with_overrides` takes them."""
+    flat: dict[str, Any] = {}
     for name, value in tree.items():
         if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{name}.")
+            flat |= flattened(value, f"{prefix}{name}.")
         else:
-            yield prefix + name
+            flat[prefix + name] = value
+    return flat
