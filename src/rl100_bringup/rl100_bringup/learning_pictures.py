@@ -52,14 +52,23 @@ def claim_figure(found: Mapping[str, Sequence[StageResult]]) -> Figure:
     Raises:
         ConfigError: If a variant has no success of a policy.
     """
-    columns = min(len(found), 4)
-    rows = -(-len(found) // columns)
-    figure = Figure(figsize=(5.0 * columns, 3.8 * rows), layout="constrained")
-    for index, (name, stages) in enumerate(found.items(), start=1):
-        axes = figure.add_subplot(rows, columns, index)
-        _draw_success(axes, stages)
-        axes.set_title(name, fontsize=10)
+    figure, panels = _panels(list(found))
+    for name, stages in found.items():
+        _draw_success(panels[name], stages)
     return figure
+
+
+def _panels(names: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
+    """A panel per name, at most four in a row."""
+    columns = min(len(names), 4)
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(5.0 * columns, 3.8 * rows), layout="constrained")
+    panels = {
+        name: figure.add_subplot(rows, columns, index) for index, name in enumerate(names, start=1)
+    }
+    for name, axes in panels.items():
+        axes.set_title(name, fontsize=10)
+    return figure, panels
 
 
 def curves_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
@@ -69,18 +78,12 @@ def curves_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
     """
-    variants = list(dict.fromkeys(names))
-    columns = min(len(variants), 4)
-    rows = -(-len(variants) // columns)
-    figure = Figure(figsize=(5.0 * columns, 3.6 * rows), layout="constrained")
-    for index, variant in enumerate(variants, start=1):
-        axes = figure.add_subplot(rows, columns, index)
-        for name, report in zip(names, reports, strict=True):
-            if name == variant and report.curve:
-                _draw_curve(axes, report.curve)
-        axes.set(
-            title=variant, xlabel="episodes played", ylabel="success with noise [%]", ylim=(0, 103)
-        )
+    figure, panels = _panels(list(dict.fromkeys(names)))
+    for name, report in zip(names, reports, strict=True):
+        if report.curve:
+            _draw_curve(panels[name], report.curve)
+    for axes in panels.values():
+        axes.set(xlabel="episodes played", ylabel="success with noise [%]", ylim=(0, 103))
         axes.grid(visible=True, alpha=0.3)
     return figure
 
@@ -93,6 +96,36 @@ def _draw_curve(axes: Axes, curve: Sequence[CurvePoint]) -> None:
         [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
         ls="", marker="o", color=line.get_color(),
     )  # fmt: skip
+
+
+def watched_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
+    """Estimate J and true success by iteration of the first offline phase, by variant.
+
+    A line per seed; circles where the gate opened.
+
+    Args:
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
+    """
+    figure, panels = _panels(list(dict.fromkeys(names)))
+    right = {name: axes.twinx() for name, axes in panels.items()}
+    for name, report in zip(names, reports, strict=True):
+        watched = [
+            each for each in report.iterates if each.round == 1 and each.success is not None
+        ]
+        steps = [each.iteration for each in watched]
+        panels[name].plot(steps, [100 * (each.success or 0.0) for each in watched], color="black")
+        right[name].plot(steps, [each.j for each in watched], color="tab:blue", ls="--")
+        passed = [each for each in watched if each.accepted]
+        right[name].plot(
+            [each.iteration for each in passed], [each.j for each in passed],
+            ls="", marker="o", mfc="none", color="green",
+        )  # fmt: skip
+    for name, axes in panels.items():
+        axes.set(xlabel="proximal iteration", ylabel="true success [%] (black)", ylim=(0, 103))
+        axes.grid(visible=True, alpha=0.3)
+        right[name].set_ylabel("J [return] (dashed)", color="tab:blue")
+    return figure
 
 
 def _names(stages: Sequence[StageResult]) -> list[str]:

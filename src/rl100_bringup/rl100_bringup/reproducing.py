@@ -36,7 +36,7 @@ from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.learning_pictures import claim_figure, curves_figure
+from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -222,6 +222,8 @@ def reproduce(
     figures = {"success.png": claim_figure(by_variant(summaries))}
     if any(each.curve for each in reports):
         figures["curves.png"] = curves_figure(names, reports)
+    if watched is not None:
+        figures["gate.png"] = watched_figure(names, reports)
     for file, figure in figures.items():
         figure.savefig(folder / file, dpi=110)
     write_markdown(folder / TABLES, tables)

@@ -4,7 +4,7 @@
 import pytest
 
 from rl100_bringup.curves import learning_curve, offline_iterates
-from rl100_bringup.learning_pictures import claim_figure, curves_figure
+from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
 from rl100_bringup.report import Iterate, Report, StageResult
 from rl100_bringup.summaries import (
     by_variant,
@@ -111,6 +111,11 @@ def test_watched_iterates_of_the_first_round_are_pooled_over_seeds():
     told = [list(column.cells) for column in table.columns]
     assert told[1:5] == [
         ["1", "2"], ["0.6000", "0.7000"], ["1", "1"], ["11/20 = 55.0 %", "11/20 = 55.0 %"]
+    ]  # fmt: skip
+    success, estimate = watched_figure(["gate", "gate"], reports).axes
+    assert [line.get_ydata().tolist() for line in success.lines] == [[50.0, 70.0], [60.0, 40.0]]
+    assert [line.get_ydata().tolist() for line in estimate.lines] == [
+        [0.1, 0.2], [], [1.1, 1.2], [1.1, 1.2]
     ]  # fmt: skip
 
 
