@@ -88,8 +88,8 @@ class SimulatedCollector:
         if path.exists():
             return load_stored_episodes(path)
         policy, manifest = load_version(version)
-        generator = torch.Generator().manual_seed(seeds.start)
-        decide = decider(policy, "ddim", generator, deterministic=not stochastic)
+        generator = torch.Generator().manual_seed(seeds.start) if stochastic else None
+        decide = decider(policy, "ddim", generator)
         what = f"{folder.parent.name}/{folder.name}"
         played = sorted(
             self._count(what, len(seeds), self._pool.run(seeds, decide, every_frame=True)),
@@ -109,7 +109,7 @@ class SimulatedCollector:
         every_frame: bool,
     ) -> Collected:
         """See ``rl100_learner.training.collecting.Collector``."""
-        decide = decider(policy, "ddim", generator, deterministic=False)
+        decide = decider(policy, "ddim", generator)
         played = self._pool.run(seeds, decide, every_frame=every_frame)
         rollouts = sorted(self._count("online", len(seeds), played), key=lambda each: each.seed)
         return Collected(
@@ -129,8 +129,7 @@ class SimulatedCollector:
         self, policy: DiffusionPolicy, sampler: Sampler, seeds: range, what: str
     ) -> list[Rollout[Chain]]:
         """Episodes without noise; equal seeds give equal start states and equal x_T."""
-        generator = torch.Generator().manual_seed(seeds.start)
-        decide = decider(policy, sampler, generator, deterministic=True)
+        decide = decider(policy, sampler, None)
         return list(self._count(what, len(seeds), self._pool.run(seeds, decide)))
 
     def _count(
@@ -278,12 +277,20 @@ def _joined(arrays: Sequence[NDArray[np.generic]]) -> Tensor:
     return torch.from_numpy(np.concatenate(arrays))
 
 
+_DECISIONS = 1000
+"""More than an episode has."""
+
+
 def decider(
-    policy: DiffusionPolicy, sampler: Sampler, generator: torch.Generator, *, deterministic: bool
+    policy: DiffusionPolicy, sampler: Sampler, generator: torch.Generator | None
 ) -> Decide[Chain]:
     """Decisions of a policy for all environments at once, with the chains that they came from.
 
-    It decides on whatever device it is on.
+    Args:
+        policy: Decides on whatever device it is on.
+        sampler: How.
+        generator: Of all noise; None: without noise in the transitions, and x_T is a function of
+            the episode's seed and of how many decisions it has had, whatever else is played.
     """
 
     def decide(windows: Windows) -> tuple[NDArray[np.float64], list[Chain]]:
@@ -291,10 +298,16 @@ def decider(
             torch.from_numpy(windows.visual).to(policy.device),
             torch.from_numpy(windows.proprio).to(policy.device),
             sampler=sampler,
-            noise_seed=generator,
-            deterministic=deterministic,
+            noise_seed=generator or _starts(windows),
+            deterministic=generator is None,
         )
         chains = zip(made.latents.cpu().numpy(), made.log_probs.cpu().numpy(), strict=True)
         return made.actions.cpu().numpy().astype(np.float64), list(chains)
 
     return decide
+
+
+def _starts(windows: Windows) -> tuple[int, ...]:
+    """Seeds of x_T."""
+    counted = zip(windows.seeds, windows.decisions, strict=True)
+    return tuple(seed * _DECISIONS + decisions for seed, decisions in counted)

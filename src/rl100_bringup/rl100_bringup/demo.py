@@ -33,14 +33,13 @@ from rl100_bringup.report import (
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import TrainRequest, run_training_results, train_from_bags
 from rl100_learner.training.algorithm_run import AlgorithmSettings
+from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import check_fits, read_manifest
 
-EVALUATION_SEED = 100_000
-"""Seed of the first evaluation episode: far from those of the demonstrations."""
 TRIALS = "trials"
 """Folder of the episodes in which a policy was evaluated, beside those it learns from."""
 
@@ -147,6 +146,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         demonstrations = _collect(graph, demonstrating, settings, console)
     request = TrainRequest(bags, output / "train", driving.robot, driving.task, settings.learning)
     trained = train_from_bags(request, console)
+    seeds = episode_seeds(Purpose.EVALUATION, settings.seed, 0, settings.evaluations)
     evaluated: dict[str, dict[str, Trials]] = {}
     by_version: dict[str, dict[str, Trials]] = {}  # a stage may end with the version it began with
     with own_graph(driving, output / "log" / "drive", console) as graph:
@@ -154,7 +154,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
             if record.version not in by_version:
                 by_version[record.version] = _evaluate(
                     graph, driving, trained.output / record.version, settings.evaluations,
-                    SAMPLERS, EVALUATION_SEED, console, record.name,
+                    SAMPLERS, seeds.start, console, record.name,
                 )  # fmt: skip
             evaluated[record.name] = by_version[record.version]
     last = evaluated[trained.records[-1].name]
@@ -230,10 +230,10 @@ def _collect(
         def on_episodes(done: int, successes: int) -> None:
             display.update(bar, completed=done, note=f"{successes} successes")
 
-        first_seed = settings.seed * 10_000
+        seeds = episode_seeds(Purpose.DEMONSTRATIONS, settings.seed, 0, settings.demonstrations)
         return run_operator(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
-            first_seed=first_seed, skill=settings.skill,
+            first_seed=seeds.start, skill=settings.skill,
         )  # fmt: skip
 
 

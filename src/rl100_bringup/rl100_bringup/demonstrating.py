@@ -14,6 +14,7 @@ from rl100_bringup.claims import PUSH_T, SUITE, Variant
 from rl100_bringup.graph import config_path
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
+from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.config import (
     AnyTask,
     BenchmarkTask,
@@ -27,10 +28,6 @@ from rl100_sim.env import PushTEnv
 from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
 from rl100_sim.sight import seen
-
-_FIRST_SEED, _SEEDS = 10_000_000, 10_000
-"""Beyond all seeds that policies meet while they learn and are evaluated; demonstrations that a
-run may have."""
 
 
 def describe_task(variant: Variant) -> tuple[AnyTask, RobotConfig | None]:
@@ -66,9 +63,8 @@ def demonstrations_of(variant: Variant, seed: int, folder: Path) -> list[Episode
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
         if not (folder / name).exists():
-            first = _FIRST_SEED + seed * _SEEDS
-            shown = _shown(variant, range(first, first + variant.demonstrations))
-            save_episodes(folder / name, shown)
+            seeds = episode_seeds(Purpose.DEMONSTRATIONS, seed, 0, variant.demonstrations)
+            save_episodes(folder / name, _shown(variant, seeds))
         return load_stored_episodes(folder / name)
 
 

@@ -57,12 +57,11 @@ from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
+from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 
-TRIAL_SEED = 100_000
-"""Seed of the first evaluation episode: far from those of demonstrations and of learning."""
 JOB = "job.json"
 """What the runs of a folder are of."""
 TABLES = "tables.md"
@@ -306,7 +305,7 @@ def run_job(job: Job) -> Report:
                     demonstrations, task, robot, job.folder / "control", again,
                     partial(_tell_control, bars),
                 )  # fmt: skip
-            seeds = range(TRIAL_SEED, TRIAL_SEED + job.trials)
+            seeds = episode_seeds(Purpose.EVALUATION, job.seed, 0, job.trials)
             stages = [
                 _operator(demonstrations, collector.period_s),
                 *evaluate_stages(collector, versions, seeds),

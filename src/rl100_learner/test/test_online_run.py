@@ -18,15 +18,17 @@ from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.training.collecting import Collected
-from rl100_learner.training.online_run import ONLINE_SEED, OnlineSettings, improve_version
+from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import CHECKPOINT
+from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import WEIGHTS, load_version, read_manifest, write_version
 from rl100_policy.core.presets import preset
 
+ONLINE_SEED = episode_seeds(Purpose.ONLINE, 0, 0, 1).start
 SETTINGS = OnlineSettings(
     online=OnlineConfig(
         iterations=6,

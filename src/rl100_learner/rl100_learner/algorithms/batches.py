@@ -29,17 +29,19 @@ class WindowBatch:
 
 @dataclass(frozen=True)
 class ChainBatch:
-    """Denoising chains and the observations that they were drawn at.
+    """Denoising chains and the observations that they were drawn at, one or several at each.
 
     Attributes:
-        visual: What was seen, like that of a :class:`WindowBatch`, [D, n_obs, ...].
-        proprio: [D, n_obs, d_q] float32, SI units.
+        visual: What was seen, like that of a :class:`WindowBatch`, [S, n_obs, ...].
+        proprio: [S, n_obs, d_q] float32, SI units.
+        observation: Row of what every chain was drawn at, [D] int64.
         latents: [D, K + 1, n_c, d_a], x_T first, unclamped, normalised action units.
         log_probs: Log-density of the transitions when they were drawn, [D, K], nat.
     """
 
     visual: Tensor
     proprio: Tensor
+    observation: Tensor
     latents: Tensor
     log_probs: Tensor
 
@@ -50,9 +52,12 @@ class ChainBatch:
     def followed_by(self, other: ChainBatch) -> ChainBatch:
         """Both, one after the other."""
         return ChainBatch(
-            *(torch.cat((getattr(self, each.name), getattr(other, each.name)))
-              for each in fields(ChainBatch))
-        )  # fmt: skip
+            torch.cat((self.visual, other.visual)),
+            torch.cat((self.proprio, other.proprio)),
+            torch.cat((self.observation, other.observation + len(self.visual))),
+            torch.cat((self.latents, other.latents)),
+            torch.cat((self.log_probs, other.log_probs)),
+        )
 
 
 @dataclass(frozen=True)
@@ -89,7 +94,8 @@ class DecisionBatch:
     @property
     def chains(self) -> ChainBatch:
         """How they were made, without what came of them."""
-        return ChainBatch(self.visual, self.proprio, self.latents, self.log_probs)
+        each = torch.arange(len(self), device=self.visual.device)
+        return ChainBatch(self.visual, self.proprio, each, self.latents, self.log_probs)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,9 @@ class ReplayConfig(QConfig):
     from but the decisions that the policy has just made."""
     draws: Annotated[int, Field(ge=2)] = 4
     """M, chains per observation."""
+    improvements: PositiveInt = 1
+    """Proximal improvements per iteration: the first on the decisions that were made and on draws,
+    the others on draws of what the policy has become."""
     buffers: PositiveInt = 10
     """Latest iterations that Q learns from, besides what there was before the first."""
     first_steps: PositiveInt = 3000
@@ -196,6 +199,10 @@ def update(
         metrics |= {f"q_{key.removeprefix('q_')}": number for key, number in told.items()}
         metrics["q_spread"] = float(compared.square().mean().sqrt())
     metrics |= proximal.improve(state.proximal, chains, advantages, generator, config.proximal)
+    if seen is not None:
+        for _ in range(1, config.replay.improvements):
+            chains, compared = _draw(state, seen, generator, config)
+            proximal.improve(state.proximal, chains, compared, generator, config.proximal)
     state.iteration += 1
     return metrics
 
@@ -236,15 +243,13 @@ def _draw(
     """Chains of the policy as it is now, and their advantages by Q, [S M]."""
     draws = config.replay.draws
     own = encode_windows(state.policy, seen.visual, seen.proprio)
+    each = torch.arange(len(own), device=own.device)
     chain = proximal.draw_chains(state.policy, own.repeat_interleave(draws, dim=0), generator)
     frozen = encode_windows(state.features, seen.visual, seen.proprio)
     actions = chain.latents[:, -1].clamp(-1.0, 1.0)
     worth = state.q(frozen.repeat_interleave(draws, dim=0), actions).mean(dim=0)
     chains = ChainBatch(
-        seen.visual.repeat_interleave(draws, dim=0),
-        seen.proprio.repeat_interleave(draws, dim=0),
-        chain.latents,
-        chain.log_probs,
+        seen.visual, seen.proprio, each.repeat_interleave(draws), chain.latents, chain.log_probs
     )
     return chains, sampled_advantage(worth.view(-1, draws)).flatten()
 

@@ -128,21 +128,27 @@ def improve(
     Arguments and result as in :func:`improve_chains`, with chains and observations in ``batch``.
     """
     policy = state.policy
-    frozen = None if config.encoder_lr > 0 else encode_all(policy, batch)
+    chains = batch if isinstance(batch, ChainBatch) else batch.chains
+    frozen = None
+    if config.encoder_lr == 0:
+        frozen = encode_windows(policy, chains.visual, chains.proprio)
 
     def condition_of(rows: Tensor) -> tuple[Tensor, Tensor]:
         if frozen is not None:
-            return frozen[rows], frozen.new_zeros(())
-        visual, proprio = batch.visual[rows], batch.proprio[rows]
+            return frozen[chains.observation[rows]], frozen.new_zeros(())
+        # what several chains were drawn at is encoded once
+        seen, place = torch.unique(chains.observation[rows], return_inverse=True)
+        visual, proprio = chains.visual[seen], chains.proprio[seen]
         encoding = policy.encode_window(visual, proprio)
         auxiliary = auxiliary_loss(
             policy, encoding, visual, proprio, config.auxiliary, config.chamfer_points
         )
-        return encoding.condition, auxiliary.total
+        return encoding.condition[place], auxiliary.total
 
     return improve_chains(
-        state, condition_of, batch.latents, batch.log_probs, advantages, generator, config
-    )
+        state, condition_of, chains.latents, chains.log_probs, advantages, generator, config,
+        chains.observation,
+    )  # fmt: skip
 
 
 def improve_chains(
@@ -153,6 +159,7 @@ def improve_chains(
     advantages: Tensor,
     generator: torch.Generator,
     config: ChainsConfig,
+    observation: Tensor | None = None,
 ) -> dict[str, float]:
     """Some epochs over denoising chains.
 
@@ -164,6 +171,8 @@ def improve_chains(
         advantages: A_d, [D]; standardised here.
         generator: Order of the minibatches.
         config: Settings.
+        observation: What every chain was drawn at, [D] int64; those of one observation go into
+            one minibatch. None: every chain on its own.
 
     Returns:
         ``loss`` and ``auxiliary`` (what was added to it), ``kl`` and ``shift`` (mean of the last
@@ -178,10 +187,11 @@ def improve_chains(
         chains = latents[rows], log_probs[rows], standard[rows]
         return _step(state, condition, auxiliary, *chains, config)
 
+    groups = torch.arange(len(standard)) if observation is None else observation.cpu()
     before = _copied(state)
     for taken_back in range(_ATTEMPTS):
         share = state.optimizer.param_groups[0]["lr"] / config.lr
-        metrics, too_far = _epochs(step_on, len(standard), generator, config)
+        metrics, too_far = _epochs(step_on, groups, generator, config)
         metrics |= {"lr_share": share, "taken_back": float(taken_back)}
         if not too_far or taken_back == _ATTEMPTS - 1:
             break
@@ -192,14 +202,15 @@ def improve_chains(
 
 def _epochs(
     step_on: Callable[[Tensor], dict[str, float]],
-    decisions: int,
+    groups: Tensor,
     generator: torch.Generator,
     config: ChainsConfig,
 ) -> tuple[dict[str, float], bool]:
     """One attempt at an improvement, and whether it went too far and was broken off."""
     metrics: dict[str, float] = {}
     for epoch in range(config.epochs):
-        order = torch.randperm(decisions, generator=generator)
+        place = torch.randperm(int(groups.max()) + 1, generator=generator)
+        order = torch.argsort(place[groups], stable=True)
         found: list[dict[str, float]] = []
         for rows in torch.split(order, config.minibatch):
             found.append(step_on(rows))
@@ -291,12 +302,6 @@ def distance(
         )
         divergences.append(symmetric_gaussian_kl(mean, other_mean, step.sigma).mean())
     return float(torch.stack(divergences).mean())
-
-
-@torch.no_grad()
-def encode_all(policy: DiffusionPolicy, batch: ChainBatch | DecisionBatch) -> Tensor:
-    """Conditions of all observation windows of a batch, [D, d_c], without a gradient."""
-    return encode_windows(policy, batch.visual, batch.proprio)
 
 
 @torch.no_grad()

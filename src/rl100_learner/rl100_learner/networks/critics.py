@@ -57,7 +57,7 @@ class EnsembleMlp(nn.Module):
         layers: list[nn.Module] = []
         for d_in, d_out in pairwise((inputs, *widths)):
             layers += [_EnsembleLinear(members, d_in, d_out), _EnsembleNorm(members, d_out)]
-            layers.append(nn.Mish())
+            layers.append(nn.SiLU())
         last = widths[-1] if widths else inputs
         self.net = nn.Sequential(*layers, _EnsembleLinear(members, last, outputs))
 

@@ -42,6 +42,7 @@ from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.offline_run import OfflineSettings, improve_offline
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.run import Progress, train_imitation
+from rl100_learner.training.seeds import BLOCK, Purpose, episode_seeds
 from rl100_learner.training.settings import TrainSettings
 from rl100_policy.core.config import AnyTask, FrozenModel, RobotConfig
 from rl100_policy.core.errors import ConfigError
@@ -49,10 +50,8 @@ from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
 
 RUN, STAGES = "run.json", "stages.json"
-ROLLOUT_SEED, TRIAL_SEED, WATCH_SEED = 2_000_000, 3_000_000, 4_000_000
-"""Seeds of the first roll-out and the first trial, after which each round takes its own; and of
-the episodes that are only watched."""
-_ROUND_SEEDS = 10_000
+_ROUND_EPISODES = 10_000
+"""Start states of a round, of the :data:`BLOCK` that a run has."""
 Stage = Literal["imitation", "offline", "online"]
 ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
 
@@ -60,11 +59,11 @@ ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
 class AlgorithmSettings(TrainSettings):
     """Everything that decides a run, besides the demonstrations and how policies act."""
 
-    rounds: Annotated[int, Field(ge=0)] = 1
+    rounds: Annotated[int, Field(ge=0, lt=BLOCK // _ROUND_EPISODES)] = 1
     """M, offline rounds; 0 goes from imitation straight to online learning."""
-    rollouts: Annotated[int, Field(ge=2, le=_ROUND_SEEDS)] = 300
+    rollouts: Annotated[int, Field(ge=2, le=_ROUND_EPISODES)] = 300
     """Episodes of the current version per round, drawn with noise."""
-    trials: Annotated[int, Field(ge=1, le=_ROUND_SEEDS)] = 60
+    trials: Annotated[int, Field(ge=1, le=_ROUND_EPISODES)] = 60
     """Episodes without noise, of the current version and of each candidate, that choose after
     every round and after online learning."""
     watch: Annotated[int, Field(ge=0)] = 0
@@ -280,9 +279,9 @@ class _Run:
 
     def _round(self, index: int) -> StageRecord:
         name, folder = f"round {index}", self.output / f"round_{index}"
-        settings, first = self.settings, index * _ROUND_SEEDS
+        settings, first = self.settings, (index - 1) * _ROUND_EPISODES
         current, tell = self.current, self._teller(name)
-        seeds = range(ROLLOUT_SEED + first, ROLLOUT_SEED + first + settings.rollouts)
+        seeds = episode_seeds(Purpose.ROLLOUTS, settings.seed, first, settings.rollouts)
         rollouts = self.collector.episodes(current, seeds, folder / "rollouts", stochastic=True)
         self.played += rollouts
         self.own += rollouts
@@ -330,7 +329,8 @@ class _Run:
     def _trials(
         self, folder: Path, first: int, versions: dict[str, Path]
     ) -> dict[str, Sequence[Episode]]:
-        seeds = range(TRIAL_SEED + first, TRIAL_SEED + first + self.settings.trials)
+        settings = self.settings
+        seeds = episode_seeds(Purpose.TRIALS, settings.seed, first, settings.trials)
         return {
             name: self.collector.episodes(
                 version, seeds, folder / name.replace(" ", "_"), stochastic=False
@@ -347,7 +347,7 @@ class _Run:
         )  # fmt: skip
         metrics = read_manifest(learned).metrics
         versions = {"current": current, "online": learned}
-        first = (self.settings.rounds + 1) * _ROUND_SEEDS
+        first = self.settings.rounds * _ROUND_EPISODES
         record = self._chosen(
             "online", versions, self._trials(folder / "trials", first, versions), ()
         )
@@ -368,7 +368,9 @@ class _Run:
         )
 
     def _watch(self, policy: DiffusionPolicy) -> float:
-        return self.collector.success(policy, range(WATCH_SEED, WATCH_SEED + self.settings.watch))
+        settings = self.settings
+        seeds = episode_seeds(Purpose.WATCH, settings.seed, 0, settings.watch)
+        return self.collector.success(policy, seeds)
 
     def _name(self, stage: str) -> str:
         """Of a version: no two runs of a task share one."""

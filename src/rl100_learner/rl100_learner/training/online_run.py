@@ -32,6 +32,7 @@ from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected, Collector
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
+from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.transitions import encode_decisions, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
@@ -45,8 +46,6 @@ from rl100_policy.core.policy_version import (
 )
 
 RESOLVED = "online.json"
-ONLINE_SEED = 1_000_000
-"""Seed of the first online episode: far from those of demonstrations and trials."""
 _STEPS_PER_ROW = 100
 """Steps of the student between two rows of records after the last iteration."""
 
@@ -171,8 +170,8 @@ class _Run:
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations and not self._is_enough():
                 began = time.perf_counter()
-                first = ONLINE_SEED + state.iteration * config.episodes
-                seeds = range(first, first + config.episodes)
+                first = state.iteration * config.episodes
+                seeds = episode_seeds(Purpose.ONLINE, self.settings.seed, first, config.episodes)
                 replays = config.replay.states > 0
                 found = self.collector.decisions(
                     policy, self.parent, seeds, generator, every_frame=replays

@@ -44,7 +44,7 @@ class _ResidualBlock(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.inner = nn.Linear(width, width)
         self.outer = nn.Linear(width, width)
-        self.act = nn.Mish()
+        self.act = nn.SiLU()
 
     def forward(self, h: Tensor) -> Tensor:
         change: Tensor = self.outer(self.act(self.inner(self.act(self.norm(h)))))
@@ -66,7 +66,7 @@ class ResidualMlp(nn.Module):
         self.blocks = nn.Sequential(*(_ResidualBlock(config.width) for _ in range(config.blocks)))
         self.norm = nn.LayerNorm(config.width)
         self.output = nn.Linear(config.width, flat)
-        self.act = nn.Mish()
+        self.act = nn.SiLU()
         table = sinusoidal_features(torch.arange(n_train), config.time_features)
         self.register_buffer("time_table", table, persistent=False)
 

@@ -24,6 +24,15 @@ def normal(
     return drawn.to(device)
 
 
+def normal_by_row(shape: Sequence[int], seeds: Sequence[int], device: torch.device) -> Tensor:
+    """As :func:`normal`, but every row has a seed of its own, whatever is drawn beside it."""
+    rows = [
+        torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(seed))
+        for seed in seeds
+    ]
+    return torch.stack(rows).to(device)
+
+
 def integers(
     below: int, shape: Sequence[int], generator: torch.Generator | None, device: torch.device
 ) -> Tensor:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal
@@ -14,7 +15,7 @@ from rl100_policy.core.denoiser import build_denoiser
 from rl100_policy.core.encoder import Encoder, Features
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.image_encoder import ImageEncoder
-from rl100_policy.core.noise import normal
+from rl100_policy.core.noise import normal, normal_by_row
 from rl100_policy.core.normalizer import PolicyNormalizer
 from rl100_policy.core.point_encoder import PointEncoder
 from rl100_policy.core.policy_config import (
@@ -179,7 +180,7 @@ class DiffusionPolicy(nn.Module):
         proprio: Tensor,
         *,
         sampler: Sampler,
-        noise_seed: int | torch.Generator,
+        noise_seed: int | Sequence[int] | torch.Generator,
         deterministic: bool = True,
     ) -> Decision:
         """Choose a chunk of actions for each observation window.
@@ -190,7 +191,7 @@ class DiffusionPolicy(nn.Module):
             sampler: "ddim" runs K transitions, "one_step" the student; at equal seed both start
                 from the same x_T.
             noise_seed: Seed of, or the generator for x_T (drawn first) and then the transition
-                noise.
+                noise; or a seed per row for x_T, where there is no transition noise.
             deterministic: Take the mean of every transition. one_step has no transition noise
                 either way.
 
@@ -215,15 +216,24 @@ class DiffusionPolicy(nn.Module):
         condition: Tensor,
         *,
         sampler: Sampler,
-        noise_seed: int | torch.Generator,
+        noise_seed: int | Sequence[int] | torch.Generator,
         deterministic: bool = True,
     ) -> Decision:
         """As :meth:`decide`, from condition vectors [B, d_c]."""
-        generator = noise_seed
-        if isinstance(generator, int):
-            generator = torch.Generator().manual_seed(generator)
         size = self.config.action
-        x_start = normal((len(condition), size.n_chunk, size.dim), generator, self.device)
+        shape = (len(condition), size.n_chunk, size.dim)
+        generator: torch.Generator | None = None
+        match noise_seed:
+            case int():
+                generator = torch.Generator().manual_seed(noise_seed)
+            case torch.Generator():
+                generator = noise_seed
+            case _ if not deterministic:
+                raise ValueError("a seed per row is for x_T alone; transitions need a generator")
+        if isinstance(noise_seed, Sequence):
+            x_start = normal_by_row(shape, noise_seed, self.device)
+        else:
+            x_start = normal(shape, generator, self.device)
         timesteps: tuple[int, ...]
         sigmas: tuple[float, ...]
         if sampler == "one_step":

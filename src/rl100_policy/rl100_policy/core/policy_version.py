@@ -65,7 +65,8 @@ class FileRecord(FrozenModel):
 class Manifest(FrozenModel):
     """What a policy version is, what it was made for and what it was made from."""
 
-    format: Literal[1] = 1
+    format: Literal[2] = 2
+    """1 had another activation in the residual MLP."""
     name: str
     family: str
     """Generative family, as in the configuration; versions of different families are never
