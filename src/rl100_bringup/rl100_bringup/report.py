@@ -12,18 +12,20 @@ import platform
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, ValidationError
 from rich.table import Table
 from scipy.stats import binomtest
 
 from rl100_bringup.session import Trials
+from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import StageRecord
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
-from rl100_policy.core.config import FrozenModel
+from rl100_policy.core.config import FrozenModel, validation_problems
+from rl100_policy.core.errors import ConfigError
 
 REPORT_FILE = "report.json"
 
@@ -124,6 +126,8 @@ class Report(FrozenModel):
     """Of a run of several stages."""
     iterates: list[Iterate] = Field(default_factory=list)
     """Of all its offline phases."""
+    failure: str = ""
+    """Why the run ended before its last stage; what it has is evaluated all the same."""
     wall_seconds: float = 0.0
     """Wall time of the command, without the drawing of pictures [s]."""
     policy_version: str = ""
@@ -133,10 +137,25 @@ class Report(FrozenModel):
         """Write ``report.json`` into a folder; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / REPORT_FILE
-        path.write_text(
-            json.dumps(self.model_dump(mode="json"), indent=2) + "\n", encoding="utf-8"
-        )
+        with replacing(path) as file:
+            file.write((json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode())
         return path
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """The report that a folder has.
+
+        Raises:
+            ConfigError: If it is damaged.
+        """
+        path = folder / REPORT_FILE
+        try:
+            return cls.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as error:
+            raise ConfigError(
+                f"{path} is damaged; delete it, and the command that wrote it writes it again "
+                f"({validation_problems(error)})"
+            ) from error
 
 
 def stage_result(name: str, policy: str, trials: Trials) -> StageResult:

@@ -30,6 +30,7 @@ from typing import Any
 
 from filelock import FileLock
 from rich.console import Console
+from rich.table import Table
 
 from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_stages, simulated_collector
@@ -54,13 +55,18 @@ from rl100_bringup.summaries import (
 )
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
-from rl100_learner.training.algorithm_run import STAGES, AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import (
+    STAGES,
+    AlgorithmSettings,
+    read_stages,
+    run_algorithm,
+)
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.config import AnyTask, RobotConfig
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError, Rl100Error
 
 JOB = "job.json"
 """What the runs of a folder are of."""
@@ -138,7 +144,8 @@ class Job:
         if not path.exists():
             self.alike.mkdir(parents=True, exist_ok=True)
             told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
-            path.write_text(told, encoding="utf-8")
+            with replacing(path) as file:
+                file.write(told.encode())
             return
         for key, value in json.loads(path.read_text(encoding="utf-8"))["settings"].items():
             now = settings.get(key, "not a setting any more")
@@ -185,18 +192,19 @@ def reproduce(
         for seed in seeds or claim.seeds
         for variant in chosen
     ]
+    _refuse_what_the_claim_varies(chosen, overrides)
     for job in planned:
         _ = job.settings  # refused now, not in a process later
     folder = output / (f"{name}_{_key(list(overrides))}" if overrides else name)
     console.print(claim.text)
+    done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
     if finished:
-        done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
         console.print(f"{len(done)} of {len(planned)} runs are finished in {output}.")
         if not done:
             raise ConfigError(f"no run of {name} is finished in {output}; leave --finished out")
         for job in done:
             job.claim()
-        planned, reports = done, [_read(job.folder / REPORT_FILE) for job in done]
+        reports = [Report.read(job.folder) for job in done]
     else:
         console.print(
             f"{len(planned)} runs in {output / 'runs'}, {jobs} at a time; each logs to run.log in "
@@ -204,11 +212,12 @@ def reproduce(
         )
         for job in planned:
             job.claim()
-        reports = _run_all(planned, jobs, console)
-    names = [job.variant.name for job in planned]
+        done, reports = planned, _run_all(planned, jobs, console)
+    names = [job.variant.name for job in done]
     summaries = summarise(names, reports)
-    watched = watched_table(names, reports, max(job.settings.watch for job in planned))
-    tables = [summary_table(summaries), *([] if watched is None else [watched])]
+    watched = watched_table(names, reports, max(job.settings.watch for job in done))
+    short = _shortfalls(planned, done, reports)
+    tables = [each for each in (summary_table(summaries), watched, short) if each is not None]
     for table in tables:
         console.print(table)
     report = Report(
@@ -241,8 +250,30 @@ def _key(told: object) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
 
 
-def _read(path: Path) -> Report:
-    return Report.model_validate_json(path.read_text(encoding="utf-8"))
+def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequence[str]) -> None:
+    """Raises ConfigError if a change would make variants alike that the claim compares."""
+    for override in overrides:
+        key = override.partition("=")[0].strip()
+        said = {tuple(o for o in each.overrides if o.startswith(f"{key}=")) for each in variants}
+        if key == "seed" or len(said) > 1:
+            raise ConfigError(
+                f"{override!r} cannot be set here: "
+                + ("seeds are chosen by --seed" if key == "seed" else "it is what is compared")
+            )
+
+
+def _shortfalls(
+    planned: Sequence[Job], done: Sequence[Job], reports: Sequence[Report]
+) -> Table | None:
+    """Runs that are not finished, and those that ended early; None if there are none."""
+    table = Table("variant", "seed", "what is missing")
+    for job in planned:
+        if job not in done:
+            table.add_row(job.variant.name, str(job.seed), "not run yet")
+    for job, report in zip(done, reports, strict=True):
+        if report.failure:
+            table.add_row(job.variant.name, str(job.seed), report.failure)
+    return table if table.row_count else None
 
 
 def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
@@ -253,14 +284,19 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report
         ProcessPoolExecutor(jobs, context, _give_way) as pool,
     ):
         bar = display.add_task("runs", total=len(planned), note="")
-        waiting = {pool.submit(run_job, job): index for index, job in enumerate(planned)}
+        alone = {job.folder: job for job in planned}  # what two variants have in common, once
+        waiting = {pool.submit(run_job, job): job for job in alone.values()}
         try:
             for finished in as_completed(waiting):
-                index = waiting[finished]
-                done[index] = finished.result()
-                job = planned[index]
-                last = done[index].stages[-1]
-                note = f"{job.variant.name} seed {job.seed}: {last.successes}/{last.trials}"
+                job = waiting[finished]
+                name = f"{job.variant.name} seed {job.seed}"
+                try:
+                    report = finished.result()
+                except Rl100Error as error:
+                    raise ConfigError(f"{name}, in {job.folder}: {error}") from error
+                done |= {i: report for i, each in enumerate(planned) if each.folder == job.folder}
+                last = report.stages[-1]
+                note = f"{name}: {last.successes}/{last.trials}"
                 display.update(bar, completed=len(done), note=note)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -275,12 +311,21 @@ def _give_way() -> None:
 
 
 def run_job(job: Job) -> Report:
-    """Demonstrate, learn, evaluate; what is finished is taken from the folder."""
-    path = job.folder / REPORT_FILE
-    if path.exists():
-        return _read(path)
-    begun = time.monotonic()
+    """Demonstrate, learn, evaluate; what is finished is taken from the folder.
+
+    Two commands that have a run in common do it once: one waits for the other.
+    """
     job.folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(job.folder / "lock"):
+        if (job.folder / REPORT_FILE).exists():
+            return Report.read(job.folder)
+        report = _run(job)
+        report.write(job.folder)
+        return report
+
+
+def _run(job: Job) -> Report:
+    begun, failure = time.monotonic(), ""
     with (job.folder / "run.log").open("a", encoding="utf-8") as log:
         console = Console(file=log, width=100)
         settings = job.settings
@@ -294,10 +339,17 @@ def run_job(job: Job) -> Report:
             ) as collector,
         ):  # fmt: skip
             _take_imitation(job, demonstrations, task, robot, collector, bars)
-            records = run_algorithm(
-                demonstrations, task, robot, job.folder / "run", settings, collector,
-                bars.on_stage, job.variant.stages,
-            )  # fmt: skip
+            try:
+                run_algorithm(
+                    demonstrations, task, robot, job.folder / "run", settings, collector,
+                    bars.on_stage, job.variant.stages,
+                )  # fmt: skip
+            except (ConfigError, LearningError) as error:
+                failure = str(error)
+                console.print(f"ended early: {failure}")
+            records = read_stages(job.folder / "run")
+            if not records:
+                raise ConfigError(failure)
             versions = {record.name: job.folder / "run" / record.version for record in records}
             if job.variant.control and settings.episodes == "all":
                 again = settings.imitation_settings.model_copy(update={"episodes": "success"})
@@ -310,9 +362,10 @@ def run_job(job: Job) -> Report:
                 _operator(demonstrations, collector.period_s),
                 *evaluate_stages(collector, versions, seeds),
             ]
-    report = Report(
+    return Report(
         command="reproduce",
         stages=stages,
+        failure=failure,
         run=records,
         curve=learning_curve(job.folder / "run", records),
         iterates=offline_iterates(job.folder / "run"),
@@ -320,8 +373,6 @@ def run_job(job: Job) -> Report:
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
-    report.write(job.folder)
-    return report
 
 
 def _take_imitation(

@@ -14,6 +14,7 @@ from rl100_bringup.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
 from rl100_bringup.demonstrating import describe_task, scripted_episodes
 from rl100_bringup.report import Report
 from rl100_bringup.reproducing import JOB, Job, _imitation_key, reproduce, run_job
+from rl100_learner.training import algorithm_run
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
 from rl100_learner.training.settings import flattened, with_overrides
@@ -108,6 +109,43 @@ def test_imitation_of_equal_settings_is_done_once_for_all_runs(finished):
     assert report.run[0].seconds > 0.0
     assert _imitation_key(job) == _imitation_key(replace(job, overrides=("rounds=1",)))
     assert _imitation_key(job) != _imitation_key(replace(job, seed=1))
+
+
+def test_what_a_claim_compares_cannot_be_set_for_all_of_it(tmp_path):
+    for claim, override, why in (
+        ("ablation_chunk", "n_chunk=4", "what is compared"),
+        ("ablation_steps", "diffusion.n_steps=5", "what is compared"),
+        ("push_t", "seed=5", "chosen by --seed"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            reproduce(claim, tmp_path, (), (0,), (override,), 1, Console(quiet=True))
+
+
+def test_a_run_that_cannot_go_on_is_told_with_what_it_has(tmp_path, monkeypatch):
+    def fails(*_, **__):
+        raise ConfigError("0 of 2 roll-outs are labelled a success")
+
+    monkeypatch.setattr(algorithm_run, "improve_version", fails)
+    monkeypatch.setattr(reproducing, "ENVIRONMENTS", 2)
+    variant = Variant("push-v3", "push-v3", TINY, demonstrations=4)
+    report = run_job(Job(variant, 0, tmp_path, trials=2))
+    assert report.failure == "0 of 2 roll-outs are labelled a success"
+    assert [stage.name for stage in report.stages] == ["demonstrations", "imitation", "imitation"]
+    monkeypatch.setitem(CLAIMS, "tiny", Claim("text", (variant,), (0, 1), 2))
+    job = Job(variant, 0, tmp_path, trials=2)
+    job.claim()
+    reproduce("tiny", tmp_path, (), (), (), 1, Console(quiet=True), finished=True)
+    told = (tmp_path / "tiny" / "tables.md").read_text(encoding="utf-8")
+    assert "0 of 2 roll-outs" in told
+    assert "not run yet" in told
+
+
+def test_a_damaged_report_says_what_to_do(finished, tmp_path):
+    job = replace(finished[0], output=tmp_path)
+    job.folder.mkdir(parents=True)
+    (job.folder / "report.json").write_text('{"command": ', encoding="utf-8")
+    with pytest.raises(ConfigError, match="delete it"):
+        run_job(job)
 
 
 def test_a_finished_run_is_taken_from_its_folder(finished, monkeypatch):

@@ -83,14 +83,14 @@ def test_every_stage_leaves_a_version_that_names_its_parent(whole):
 def test_a_round_tries_the_current_version_and_all_candidates_from_the_same_starts(whole):
     output, records = whole
     for index, record in enumerate(records[1:3], start=1):
-        assert set(record.trials) == {"current", "iterate 1", "iterate 2", "imitation"}
+        assert set(record.trials) == {"current", "iterate 2", "imitation"}
         assert record.chosen in record.trials
         assert record.trials[record.chosen][0] == max(won for won, _ in record.trials.values())
         folder = output / f"round_{index}" / "trials"
         assert {path.name for path in folder.iterdir()} == {
-            "current", "iterate_1", "iterate_2", "imitation",
+            "current", "iterate_2", "imitation",
         }  # fmt: skip
-        assert record.episodes == 8 + 4 * 4
+        assert record.episodes == 8 + 3 * 4
     assert set(records[3].trials) == {"current", "online"}
     assert records[3].episodes == 2 * 6 + 2 * 4
 
@@ -99,9 +99,9 @@ def test_what_was_played_in_a_round_is_learned_from_in_the_next(whole):
     output, _ = whole
     sizes = []
     for index in (1, 2):
-        version = next((output / f"round_{index}" / "offline").glob("reach_*_1"))
+        version = next((output / f"round_{index}" / "offline").glob("reach_*_2"))
         sizes.append(len(read_manifest(version).bags))
-    assert sizes == [12 + 8, 12 + (8 + 16) + 8]
+    assert sizes == [12 + 8, 12 + (8 + 12) + 8]
 
 
 def test_the_offline_stage_records_estimate_and_decision(whole):

@@ -5,7 +5,8 @@ import pytest
 import torch
 from toy import make_episode
 
-from rl100_learner.training.offline_run import _drawn, _rows_of
+from rl100_learner.training.offline_run import _drawn
+from rl100_learner.training.transitions import rows_of
 
 OWN = [make_episode(index, steps=5 + index) for index in range(6)]
 DATA = [*OWN, *(make_episode(index) for index in range(10, 20))]
@@ -20,7 +21,7 @@ def test_a_share_of_own_and_other_episodes_is_drawn(share, own, others):
 
 
 def test_rows_are_those_of_the_chosen_episodes():
-    rows = _rows_of(OWN, {OWN[1].digest})
+    rows = rows_of(OWN, {OWN[1].digest})
     assert rows.nonzero().flatten().tolist() == list(range(5, 11))
     assert len(rows) == sum(map(len, OWN))
     assert rows.dtype is torch.bool

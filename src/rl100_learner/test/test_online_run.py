@@ -228,6 +228,25 @@ def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
 
 
+def test_without_any_success_nothing_is_changed_and_the_stage_says_so(version, tmp_path):
+    weights = []
+
+    class Hopeless(OnePushEach):
+        def decisions(self, policy, *args, **kwargs):
+            weights.append(
+                {key: each.clone() for key, each in policy.denoiser.state_dict().items()}
+            )
+            return replace(super().decisions(policy, *args, **kwargs), successes=0)
+
+    with pytest.raises(ConfigError, match="none of 72 episodes succeeded"):
+        improve_version(version, tmp_path / "run", REPLAYING, Hopeless(), silent)
+    assert len(weights) == 3
+    for later in weights[1:]:
+        assert all(torch.equal(later[key], each) for key, each in weights[0].items())
+    with pytest.raises(ConfigError, match="none of 96 episodes"):  # the same command tries again
+        improve_version(version, tmp_path / "run", REPLAYING, Hopeless(), silent)
+
+
 def test_q_learns_from_nothing_in_its_first_regression_whichever_iteration_it_is_in(
     version, tmp_path, monkeypatch
 ):

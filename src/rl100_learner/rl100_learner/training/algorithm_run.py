@@ -201,7 +201,9 @@ def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmS
             f"{output} holds a run with other settings or demonstrations; choose another output "
             "folder, or give the same again to go on with it"
         )
-    path.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    if not path.exists():
+        with replacing(path) as file:
+            file.write((json.dumps(told, indent=2) + "\n").encode())
 
 
 @dataclass

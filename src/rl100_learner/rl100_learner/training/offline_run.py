@@ -33,7 +33,7 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
-from rl100_learner.training.transitions import encode_decisions, within_range
+from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -100,7 +100,7 @@ def improve_offline(
         version: Folder of the version to begin with.
         output: Folder of the run: records, resolved settings, and the candidates.
         data: All episodes, of whomever.
-        own: Those in which this version acted; the value of the policy is learned from them.
+        own: Those of them in which this version acted; its value is learned from them.
         settings: Everything else.
         on_progress: Called now and then on this thread; an exception from it ends the run.
         name: Of the candidates, each followed by its iteration; ``<task>_<name of output>`` if
@@ -177,15 +177,6 @@ def _drawn(data: Sequence[Episode], own: Sequence[Episode], share: float, seed: 
     return set(drawn)
 
 
-def _rows_of(episodes: Sequence[Episode], chosen: set[str]) -> Tensor:
-    """Which decisions of some episodes are those of the chosen ones, [D] bool.
-
-    As :func:`encode_decisions` lays them out: one per control period, episode by episode.
-    """
-    periods = torch.tensor([len(episode) for episode in episodes])
-    return torch.tensor([e.digest in chosen for e in episodes]).repeat_interleave(periods)
-
-
 @dataclass
 class _Run:
     output: Path
@@ -208,7 +199,9 @@ class _Run:
         longest = longest_episode(self.parent.task, self.parent.robot)
         data, own = (within_range(policy, episodes) for episodes in (data, own))
         everything = encode_decisions(policy, data, settings.gamma, longest)
-        mine = encode_decisions(policy, own, settings.gamma, longest)
+        digests = {episode.digest for episode in own}
+        own = [episode for episode in data if episode.digest in digests]
+        mine = everything.where(rows_of(data, digests))
         self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})
         generator = torch.Generator().manual_seed(settings.seed)
         improving, judging = self._critics(data, own, everything, mine, generator)
@@ -229,7 +222,8 @@ class _Run:
             if self.watch is not None:
                 metrics = metrics | {"success": self.watch(iteration.policy)}
             self._tell("offline", index, steps, began, metrics)
-            if iteration.decision.accepted:
+            # without the gate nobody knows of a better one than the last
+            if iteration.decision.accepted and (settings.offline.gate.enabled or index == steps):
                 found.append(self._candidate(index, iteration, everything, generator))
             began = time.perf_counter()
         return found
@@ -251,8 +245,8 @@ class _Run:
         fitted, judging = (
             self._fit(
                 name,
-                everything.where(_rows_of(data, held) == is_held),
-                mine.where(_rows_of(own, held) == is_held),
+                everything.where(rows_of(data, held) == is_held),
+                mine.where(rows_of(own, held) == is_held),
                 generator,
             )
             for name, is_held in (("critics", False), ("judging critics", True))

@@ -33,7 +33,7 @@ from rl100_learner.training.collecting import Collected, Collector
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.transitions import encode_decisions, within_range
+from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import ConfigError
@@ -46,6 +46,8 @@ from rl100_policy.core.policy_version import (
 )
 
 RESOLVED = "online.json"
+_HOPELESS = 3
+"""Iterations without any success, after none before either, that end the stage."""
 _STEPS_PER_ROW = 100
 """Steps of the student between two rows of records after the last iteration."""
 
@@ -81,13 +83,14 @@ def improve_version(
         on_progress: Called after every iteration and now and then while distilling.
         name: Of the new version; ``<task>_<name of output>`` if empty.
         data: Episodes that there are already, of whomever; Q learns from them too.
-        own: Those in which this version acted; its value is learned from them before it begins.
+        own: Those of them in which this version acted; its value is learned from them before it
+            begins.
 
     Returns:
         Folder of the new version, in ``output``.
 
     Raises:
-        ConfigError: If ``output`` holds another run.
+        ConfigError: If ``output`` holds another run, or no episode ever succeeds.
         PolicyVersionError: If the version is damaged.
     """
     policy, parent = load_version(version)
@@ -157,6 +160,8 @@ class _Run:
     """Ids and digests of the bags that the iterations have learned from."""
     played: list[tuple[int, int]] = field(default_factory=list)
     """Successes and episodes of every iteration."""
+    hope: bool = False
+    """Whether an episode has ever succeeded; without one there is nothing to prefer."""
 
     def improve(
         self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
@@ -165,6 +170,7 @@ class _Run:
         state = online.init(policy, config, self.settings.seed)
         student = distillation.init(policy, self.settings.distillation)
         generator = torch.Generator().manual_seed(self.settings.seed)
+        self.hope = any(episode.outcome == "success" for episode in data)
         self._begin(state, data, own)
         self._restore(state, student, generator)
         with Records(self.output, state.iteration) as records:
@@ -197,6 +203,7 @@ class _Run:
                 self.on_progress(
                     Progress("online", state.iteration, config.iterations, played, self.seconds)
                 )
+                self._refuse_to_go_on_without_hope()
             self._finish(student, generator, records)
         policy.student.load_state_dict(student.averaged.state_dict())
         return {
@@ -205,6 +212,14 @@ class _Run:
             "online_periods": float(self.periods),
             "seconds": self.seconds,
         }
+
+    def _refuse_to_go_on_without_hope(self) -> None:
+        if not self.hope and len(self.played) >= _HOPELESS:
+            raise ConfigError(
+                f"none of {self.episodes} episodes succeeded, so nothing tells good from bad and "
+                "the policy is as it was; begin with a version that sometimes succeeds: more or "
+                "better demonstrations, or an easier start"
+            )
 
     def _is_enough(self) -> bool:
         """Whether the latest policies hardly fail any more."""
@@ -218,15 +233,15 @@ class _Run:
     def _begin(self, state: OnlineState, data: Sequence[Episode], own: Sequence[Episode]) -> None:
         """What the episodes before tell; after a kill their encoding is the same again."""
         config = self.settings.online
+        digests = {episode.digest for episode in own}
+        data = within_range(state.features, own if config.replay.states == 0 else data)
+        known = mine = None
+        if data:
+            known = encode_decisions(state.features, data, config.gamma, self.longest)
+            rows = rows_of(data, digests)
+            mine = known.where(rows) if rows.any() else None
         if config.replay.states == 0:
-            data = ()
-        data, own = (within_range(state.features, episodes) for episodes in (data, own))
-        known, mine = (
-            encode_decisions(state.features, episodes, config.gamma, self.longest)
-            if episodes
-            else None
-            for episodes in (data, own)
-        )
+            known = None
         generator = torch.Generator().manual_seed(self.settings.seed)
         online.begin_with(state, known, mine, generator, config)
 
@@ -260,7 +275,8 @@ class _Run:
             return {}
         elif best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
-        if won >= self.settings.online.enough * of:
+        self.hope = self.hope or won > 0
+        if won >= self.settings.online.enough * of or not self.hope:
             online.remember(state, seen)
             return {}
         batch = moved(found.batch, state.policy.device)
@@ -338,3 +354,4 @@ class _Run:
         self.best = None if saved["best"] is None else _Best(**saved["best"])
         self.returned, self.success = saved["returned"], saved["success"]
         self.bags, self.played = saved["bags"], saved["played"]
+        self.hope = self.hope or any(won for won, _ in self.played)

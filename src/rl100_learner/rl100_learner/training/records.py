@@ -11,6 +11,8 @@ from typing import Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from rl100_learner.files import replacing
+
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
 
@@ -22,7 +24,8 @@ class Records:
         """Open the files and drop rows after global step ``resume_at``: they will be run again."""
         self._path = folder / METRICS
         kept = [row for row in read_metrics(folder) if int(row["global_step"]) <= resume_at]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        with replacing(self._path) as file:
+            file.write("".join(json.dumps(row) + "\n" for row in kept).encode())
         self._file = self._path.open("a", encoding="utf-8")
         self._board = SummaryWriter(
             str(folder / TENSORBOARD), purge_step=resume_at + 1 if resume_at else None

@@ -8,7 +8,7 @@ so an episode of T periods gives up to n_c trajectories with different first per
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import numpy as np
 import torch
@@ -90,6 +90,14 @@ def _of_each_row(episodes: Sequence[Episode], asked: Callable[[Episode], bool]) 
     """What is true of the episode of every decision, [D] bool."""
     true = [asked(episode) for episode in episodes]
     return torch.from_numpy(np.repeat(true, list(map(len, episodes))))
+
+
+def rows_of(episodes: Sequence[Episode], chosen: Set[str]) -> Tensor:
+    """Which decisions are those of the episodes with some digests, [D] bool.
+
+    As :func:`encode_decisions` lays out those of ``episodes``.
+    """
+    return _of_each_row(episodes, lambda episode: episode.digest in chosen)
 
 
 _FAR, _MANY = 1.5, 0.2
