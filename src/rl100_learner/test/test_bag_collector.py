@@ -53,11 +53,13 @@ class Robot:
         for _ in wanted.seeds[: self.at_once]:
             self.record(wanted.version.name, stochastic=wanted.stochastic)
 
-    def record(self, version: str, *, stochastic: bool = True, **changes) -> None:
+    def record(
+        self, version: str, *, stochastic: bool = True, sampler: str = "ddim", **changes
+    ) -> None:
         """One episode; those with an odd number succeed."""
         number = next(self._ids)
         kind = JudgementKind.SUCCESS if number % 2 else JudgementKind.FAILURE
-        made = episode(version=version, kind=kind, likelihood=stochastic)
+        made = episode(version=version, kind=kind, likelihood=stochastic, sampler=sampler)
         named = {"policy_version": version, "episode_id": f"{number:04}"}
         replace(made, metadata=named, **changes).write(self.bags, FACTORY)
 
@@ -159,3 +161,11 @@ def test_what_the_asking_raises_ends_the_waiting(tmp_path, version):
 def test_watched_episodes_are_not_asked_of_a_robot(tmp_path, policy):
     with pytest.raises(ConfigError, match="watch=0"):
         Robot(tmp_path).collector.success(policy, SEEDS)
+
+
+def test_episodes_of_the_student_are_no_trials_of_its_teacher(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    for _ in range(3):
+        robot.record("v1", stochastic=False, sampler="one_step")
+    found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=False)
+    assert [each.id for each in found] == ["0003", "0004", "0005"]

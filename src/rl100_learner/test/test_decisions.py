@@ -30,7 +30,12 @@ def judged(kind: JudgementKind) -> tuple[Judgement, ...]:
 
 
 def episode(
-    at=(0, 4, 8), version="v1", kind=JudgementKind.SUCCESS, likelihood=True, **changes
+    at=(0, 4, 8),
+    version="v1",
+    kind=JudgementKind.SUCCESS,
+    likelihood=True,
+    sampler="ddim",
+    **changes,
 ) -> SyntheticEpisode:
     """Ten periods; the cloud of step t lies 1 mm lower than that of step t - 1."""
     steps = np.arange(T + 1)
@@ -38,6 +43,7 @@ def episode(
     plain = SyntheticEpisode(
         TASK, ROBOT, depth.astype(np.uint16), np.tile(ROBOT.home, (T + 1, 1)),
         np.zeros((T, 2), np.float32), judgements=judged(kind),
+        policy=dict.fromkeys(range(T), version),
     )  # fmt: skip
     log_probs = np.arange(5, dtype=np.float32) if likelihood else np.zeros(0, np.float32)
     chain = np.zeros((len(log_probs) + 1, 4, 2), np.float32)
@@ -45,11 +51,23 @@ def episode(
         (
             "decision",
             step,
-            FACTORY.decision(plain.stamp_ns(step), version, chain + step, log_probs),
+            FACTORY.decision(
+                plain.stamp_ns(step),
+                version,
+                chain + step,
+                log_probs,
+                [plain.stamp_ns(max(0, step - 1)), plain.stamp_ns(step)],
+                sampler,
+            ),
         )
         for step in at
     ]
     return replace(plain, extra=decided, **changes)
+
+
+def height(cloud) -> list:
+    """Step at which each frame was seen."""
+    return (1e3 * (0.040 - cloud[..., 2].mean(-1))).round().int().tolist()
 
 
 def read(tmp_path, synthetic, task=TASK):
@@ -67,7 +85,6 @@ def test_a_decision_lasts_until_the_next_and_the_last_one_earns_the_success(tmp_
     assert batch.ends.tolist() == [False, False, True]
     assert batch.latents[:, 0, 0, 0].tolist() == [0.0, 4.0, 8.0]
     assert batch.log_probs[0].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0]
-    height = lambda cloud: (1e3 * (0.040 - cloud[..., 2].mean(-1))).round().int().tolist()  # noqa: E731
     assert height(batch.visual) == [[0, 0], [3, 4], [7, 8]]
     assert height(batch.next_visual) == [[3, 4], [7, 8], [9, 10]]
 
@@ -116,3 +133,70 @@ def test_episodes_of_another_version_than_the_current_one_are_refused_and_named(
         decision_batch([], "v2", 2, GAMMA)
     both = decision_batch([new, new], "v2", 2, GAMMA)
     assert both.ends.tolist() == [False, False, True] * 2
+
+
+def test_a_decision_between_two_control_periods_belongs_to_the_nearer_one(tmp_path):
+    made = episode(at=(0, 8))
+    stamp = made.stamp_ns(4) + 10_000_000
+    seen = [made.stamp_ns(3), made.stamp_ns(4)]
+    chain = np.full((6, 4, 2), 4.0, np.float32)
+    between = ("decision", 4, FACTORY.decision(stamp, "v1", chain, np.arange(5.0), seen))
+    recorded = read(tmp_path, replace(made, extra=[*made.extra, between]))
+    assert recorded.rows.tolist() == [0, 4, 8]
+    other = FACTORY.decision(stamp, "v0", chain, np.arange(5.0), seen)
+    mixed = replace(made, extra=[*made.extra, ("decision", 4, other)])
+    with pytest.raises(BagError, match=r"several versions \['v0', 'v1'\]"):
+        read(tmp_path, mixed)
+
+
+def test_a_decision_was_made_on_the_frames_that_it_names(tmp_path):
+    """Nobody is in command at first: those periods are no part of the episode, but were seen."""
+    recorded = read(tmp_path, episode(at=(3, 7), hold=frozenset(range(3)), policy=by_policy(3)))
+    assert recorded.rows.tolist() == [0, 4]
+    batch = decision_batch([recorded], "v1", 2, GAMMA)
+    assert height(batch.visual) == [[2, 3], [6, 7]]
+    assert height(batch.next_visual) == [[6, 7], [9, 10]]
+
+
+def by_policy(first: int, until: int = T) -> dict[int, str]:
+    return dict.fromkeys(range(first, until), "v1")
+
+
+def test_decisions_whose_frames_are_not_in_the_bag_do_not_count(tmp_path):
+    made = episode(missing={"depth": frozenset({3})})
+    recorded = read(tmp_path, made)
+    assert len(recorded.episode) == 6
+    assert recorded.rows.tolist() == [4], "that of step 4 saw step 3, which is lost"
+
+
+def test_what_a_person_did_is_not_learned_as_the_policy_s_own(tmp_path):
+    with pytest.raises(BagError, match="was not in command during any"):
+        read(tmp_path, episode(policy={}))  # it only proposed, a person drove
+    taken_over = read(tmp_path, episode(at=(0, 3, 6), policy=by_policy(0, 7)))
+    assert taken_over.rows.tolist() == [0, 3], "the last decision was not carried out to its end"
+    batch = decision_batch([taken_over], "v1", 2, GAMMA)
+    assert batch.rewards.tolist() == [0.0, 0.0], "the person's success"
+    torch.testing.assert_close(batch.discounts, torch.tensor([GAMMA**3, GAMMA**3]))
+    assert batch.ends.tolist() == [False, True]
+    between = read(tmp_path, episode(at=(0, 3, 6), policy=by_policy(0, 3) | by_policy(6)))
+    assert between.rows.tolist() == [0, 6]
+    batch = decision_batch([between], "v1", 2, GAMMA)
+    assert batch.ends.tolist() == [True, True]
+    torch.testing.assert_close(batch.rewards, torch.tensor([0.0, GAMMA**3]))
+    torch.testing.assert_close(batch.discounts, torch.tensor([GAMMA**3, 0.0]))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"hold": frozenset({0}), "policy": by_policy(1), "at": (1, 5)},
+        {"hold": frozenset({9}), "policy": by_policy(0, 9)},
+        {"missing": {"depth": frozenset({10})}},
+        {"missing": {"depth": frozenset({1})}, "at": (2, 6)},
+    ],
+)
+def test_a_time_limit_stays_one_if_a_period_is_not_part_of_the_episode(tmp_path, changes):
+    task = TASK.model_copy(update={"time_limit": 1.0})
+    recorded = read(tmp_path, episode(kind=JudgementKind.FAILURE, **changes), task)
+    assert len(recorded.episode) < T
+    assert not recorded.terminated

@@ -22,7 +22,7 @@ from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.run import CHECKPOINT
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import WEIGHTS, load_version, read_manifest, write_version
@@ -226,6 +226,31 @@ def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
     resumed, rows = run(tmp_path / "b", silent, 0.95)
     assert len(rows) == 4
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
+
+
+class Spoils(OnePushEach):
+    """Tells other likelihoods of its first decisions than the policy gave them."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def decisions(self, *args, **kwargs):
+        found = super().decisions(*args, **kwargs)
+        log_probs = found.batch.log_probs.clone()
+        log_probs[: self.count, 2] += 0.2
+        return replace(found, batch=replace(found.batch, log_probs=log_probs))
+
+
+def test_decisions_that_the_policy_has_not_made_like_that_are_left_out(version, tmp_path):
+    improve_version(version, tmp_path / "run", SETTINGS, Spoils(6), silent)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    assert [row["foreign"] for row in rows] == pytest.approx([6 / 48] * 6)
+    assert all(row["ratio_error"] < 1e-3 for row in rows)
+
+
+def test_too_many_of_them_end_the_stage(version, tmp_path):
+    with pytest.raises(LearningError, match=r"25 % of 48 decisions have another likelihood"):
+        improve_version(version, tmp_path / "run", SETTINGS, Spoils(12), silent)
 
 
 def test_without_any_success_nothing_is_changed_and_the_stage_says_so(version, tmp_path):

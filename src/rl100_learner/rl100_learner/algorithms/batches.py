@@ -49,6 +49,16 @@ class ChainBatch:
         """Number of chains."""
         return len(self.latents)
 
+    def where(self, chosen: Tensor) -> ChainBatch:
+        """Some of the chains, [D] bool, in their order; all observations stay."""
+        return ChainBatch(
+            self.visual,
+            self.proprio,
+            self.observation[chosen],
+            self.latents[chosen],
+            self.log_probs[chosen],
+        )
+
     def followed_by(self, other: ChainBatch) -> ChainBatch:
         """Both, one after the other."""
         return ChainBatch(

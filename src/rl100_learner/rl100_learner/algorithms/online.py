@@ -33,6 +33,7 @@ from rl100_learner.algorithms.value import ValueBuffer, ValueConfig, ValueState
 from rl100_learner.networks.critics import QNetwork
 from rl100_learner.objectives.iql import q_target, sampled_advantage
 from rl100_learner.objectives.proximal import standardise
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 
 
@@ -180,7 +181,9 @@ def update(
         config: Settings.
 
     Returns:
-        What ``proximal.improve`` and ``value.update`` tell, the latter as ``value_*``, and what
+        What ``proximal.improve`` and ``value.update`` tell, the latter as ``value_*``;
+        ``foreign``, the share of the decisions that the policy has not made as they were recorded,
+        and whose chains it does not learn from; and what
         ``critics.regress`` tells as ``q_*`` with ``q_spread``, the standard deviation of Q among
         the draws of one observation, root mean square.
     """
@@ -189,8 +192,11 @@ def update(
     told = value.update(state.value, buffer, generator, config.value)
     metrics = {f"value_{key}": number for key, number in told.items()}
     limit = config.proximal.advantage_limit
-    chains = batch.chains
-    advantages = standardise(value.advantages(state.value, decided, config.value), limit)
+    advantages = value.advantages(state.value, decided, config.value)
+    own = _drawn_by_it(state.policy, batch.chains)
+    metrics["foreign"] = 1.0 - float(own.float().mean())
+    chains = batch.chains.where(own)
+    advantages = standardise(advantages[own], limit)
     if seen is not None:
         told = _learn_q(state, seen.decisions, generator, config)
         drawn, compared = _draw(state, seen, generator, config)
@@ -205,6 +211,28 @@ def update(
             proximal.improve(state.proximal, chains, compared, generator, config.proximal)
     state.iteration += 1
     return metrics
+
+
+def _drawn_by_it(policy: DiffusionPolicy, chains: ChainBatch) -> Tensor:
+    """Which chains the policy drew at the observations that they come with, [D] bool.
+
+    Raises:
+        LearningError: If too many are not: nothing is changed, and what they are of is not known.
+    """
+    own: Tensor = proximal.ratio_errors(policy, chains) < _OWN_RATIO
+    foreign = 1.0 - float(own.float().mean())
+    if foreign > _MOST_FOREIGN:
+        raise LearningError(
+            f"{100 * foreign:.0f} % of {len(chains)} decisions have another likelihood under the "
+            "policy than was recorded with them, so it has not made them, or not on what is "
+            "recorded; look whether camera pose, normaliser and version are those that it acted "
+            "with, and collect again"
+        )
+    return own
+
+
+_OWN_RATIO, _MOST_FOREIGN = 0.05, 0.2
+"""A ratio further from one is not rounding; share of the decisions."""
 
 
 def _encoded(features: DiffusionPolicy, batch: DecisionBatch) -> ValueBuffer:

@@ -283,6 +283,24 @@ def draw_chains(policy: DiffusionPolicy, condition: Tensor, generator: torch.Gen
 
 
 @torch.no_grad()
+def ratio_errors(policy: DiffusionPolicy, chains: ChainBatch) -> Tensor:
+    """Largest |ratio - 1| of each chain's transitions under the policy as it is, [D].
+
+    Zero but for rounding where it drew them at these observations.
+    """
+    condition = encode_windows(policy, chains.visual, chains.proprio)[chains.observation]
+    denoise = partial(policy.epsilon, condition=condition)
+    errors = []
+    for index in range(chains.log_probs.shape[1]):
+        k = torch.full((len(chains),), index, device=condition.device)
+        now = transition_log_prob(
+            denoise, policy.schedule, k, chains.latents[:, index], chains.latents[:, index + 1]
+        )
+        errors.append(((now - chains.log_probs[:, index]).exp() - 1.0).abs())
+    return torch.stack(errors).amax(dim=0)
+
+
+@torch.no_grad()
 def distance(
     policy: DiffusionPolicy, other: DiffusionPolicy, condition: Tensor, generator: torch.Generator
 ) -> float:

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ JOINTS = "joint_states"
 EXTRINSICS = "camera/extrinsics"
 COMMANDS = "gate/command"
 
+Proprio = NDArray[np.float32]
 _NOTHING: Visual = np.zeros((0, 3), np.float32)
 
 
@@ -55,6 +57,10 @@ class ReadEpisode:
     episode: Episode
     notes: tuple[str, ...]
     """For people; empty if the bag was whole."""
+    versions: tuple[str, ...] = ()
+    """Which policy version was in command in every control period; empty where none was."""
+    seen: Mapping[int, tuple[Visual, Proprio]] = field(default_factory=dict)
+    """What was seen at the stamps that were asked for [ns], and proprioception with it."""
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,12 @@ class EpisodeReader:
         self._kinematics = ArmKinematics(robot)
         self._period_ns = round(robot.control_period * 1e9)
 
-    def read(self, folder: Path) -> ReadEpisode:
+    def read(self, folder: Path, also: Collection[int] = ()) -> ReadEpisode:
         """Read one closed episode.
+
+        Args:
+            folder: Of the bag.
+            also: Stamps of frames that are wanted whether or not they are part of the episode.
 
         Raises:
             BagError: If the bag is of another task or robot, was recorded with another setup of
@@ -118,7 +128,7 @@ class EpisodeReader:
         try:
             self._check_origin(metadata)
             streams = self._streams(folder, metadata)
-            return self._joined(folder, metadata, streams)
+            return self._joined(folder, metadata, streams, also)
         except (BagError, ObservationError) as error:
             raise BagError(f"episode {folder} cannot be used: {error}") from error
 
@@ -190,7 +200,9 @@ class EpisodeReader:
         note = f"no {EXTRINSICS}: the camera pose of the robot description is used"
         return _View(intrinsics, pose_from_xyz_rpy(camera.xyz, camera.rpy), (note,))
 
-    def _joined(self, folder: Path, metadata: EpisodeMetadata, streams: _Streams) -> ReadEpisode:
+    def _joined(
+        self, folder: Path, metadata: EpisodeMetadata, streams: _Streams, also: Collection[int]
+    ) -> ReadEpisode:
         seen, unusable = self._seen(streams)
         joint_ns, seen_ns = _stamps(streams.positions), _stamps(seen)
         commands = streams.commands
@@ -202,8 +214,7 @@ class EpisodeReader:
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
         positions, frames = list(streams.positions.values()), list(seen.values())
-        observed, tool = self._task.observation, self._kinematics.tool_position
-        proprio = [proprioception(observed, positions[index], tool) for index in stretch.joints]
+        proprio = [self._proprioception(positions[index]) for index in stretch.joints]
         episode = Episode(
             id=metadata.episode_id,
             outcome=metadata.outcome.value if stretch.reaches_end else "unlabelled",
@@ -212,8 +223,32 @@ class EpisodeReader:
             actions=commands.actions[stretch.commands],
             stamps_ns=seen_ns[stretch.frames],
             source_sha256=_file_hash(bag_file(folder)),
+            lasted=1 + round(commands.recorded_ns / self._period_ns),
         )
-        return ReadEpisode(episode, _notes(metadata, streams, stretch, unusable))
+        return ReadEpisode(
+            episode,
+            _notes(metadata, streams, stretch, unusable),
+            tuple(commands.versions[index] for index in stretch.commands),
+            self._also_seen(streams, also),
+        )
+
+    def _proprioception(self, positions: NDArray[np.float64]) -> Proprio:
+        return proprioception(self._task.observation, positions, self._kinematics.tool_position)
+
+    def _also_seen(
+        self, streams: _Streams, also: Collection[int]
+    ) -> dict[int, tuple[Visual, Proprio]]:
+        """Usable frames of exactly these stamps, each with the joint state nearest to it."""
+        stamps = np.array(sorted(set(also) & streams.frames.keys()), dtype=np.int64)
+        joints = nearest_index(_stamps(streams.positions), stamps, self._period_ns // 2)
+        positions = list(streams.positions.values())
+        found = {}
+        for stamp, joint in zip(stamps.tolist(), joints, strict=True):
+            with suppress(ObservationError):
+                if joint >= 0:
+                    look = self._look(streams.frames[stamp], streams.view)
+                    found[stamp] = look, self._proprioception(positions[joint])
+        return found
 
     def _seen(self, streams: _Streams) -> tuple[dict[int, Visual], int]:
         """What was seen when commands were given, by stamp; and how many frames are unusable."""

@@ -92,6 +92,7 @@ class EpisodeCache:
                 id=described["id"],
                 outcome=described["outcome"],
                 source_sha256=described["source_sha256"],
+                lasted=int(described["lasted"]),
                 **arrays,
             )
             return ReadEpisode(episode, tuple(filter(None, described["notes"].split("\n"))))
@@ -106,6 +107,7 @@ class EpisodeCache:
             "id": episode.id,
             "outcome": episode.outcome,
             "source_sha256": episode.source_sha256,
+            "lasted": str(episode.lasted),
             "notes": "\n".join(note.replace("\n", " ") for note in read.notes),
         }
         arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in _ARRAYS}

@@ -14,6 +14,8 @@ from rl100_policy.core.errors import BagError
 from rl100_policy.core.observation import Visual
 
 Outcome = Literal["success", "failure", "unlabelled"]
+_JUST_BEFORE = 3
+"""Control periods."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,8 @@ class Episode:
         stamps_ns: [T + 1] int64, ROS time, strictly increasing.
         source_sha256: SHA-256 of the bag the episode was read from; empty if it never was in a
             bag.
+        lasted: Control periods from the first command of the recording to the last, those that
+            are left out included; 0: as many as there are actions.
 
     Raises:
         BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does
@@ -49,6 +53,7 @@ class Episode:
     actions: NDArray[np.float32]
     stamps_ns: NDArray[np.int64]
     source_sha256: str = ""
+    lasted: int = 0
 
     def __post_init__(self) -> None:
         """Check the invariants above once, so that nothing downstream has to."""
@@ -87,12 +92,15 @@ class Episode:
     def ends_task(self, longest: int | None) -> bool:
         """Whether the task was over at the end: a success, or a failure before the time limit.
 
-        A failure at the time limit, and an episode that nobody judged, are cut off.
+        A failure at the time limit, and an episode that nobody judged, are cut off. Where a
+        recording tells how long it was, one that ended just before the limit counts as at it: a
+        person who saw the time run out is not exact.
 
         Args:
             longest: Control periods until the time limit; None if nothing else ends a failure.
         """
-        early = longest is not None and len(self) < longest
+        least = self.lasted + _JUST_BEFORE if self.lasted else len(self)
+        early = longest is not None and least < longest
         return self.outcome == "success" or (self.outcome == "failure" and early)
 
     @property

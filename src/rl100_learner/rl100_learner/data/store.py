@@ -40,6 +40,7 @@ def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
             id=np.array([episode.id for episode in episodes]),
             outcome=np.array([episode.outcome for episode in episodes]),
             source_sha256=np.array([episode.source_sha256 for episode in episodes]),
+            lasted=np.array([episode.lasted for episode in episodes]),
             periods=np.array([len(episode) for episode in episodes]),
             **{
                 name: np.concatenate([getattr(episode, of_episode) for episode in episodes])
@@ -68,6 +69,7 @@ def load_stored_episodes(path: Path) -> list[Episode]:
                 id=str(held["id"][index]),
                 outcome=str(held["outcome"][index]),  # type: ignore[arg-type]
                 source_sha256=str(held["source_sha256"][index]),
+                lasted=int(held["lasted"][index]),
                 **{of_episode: parts[name][index] for name, of_episode in _ARRAYS.items()},
             )
             for index in range(len(held["periods"]))

@@ -29,10 +29,15 @@ class ExecutedActions:
     Attributes:
         stamps_ns: [C] stamp of the joint state that each answered.
         actions: [C, d_a] float32, SI units, as executed after limits.
+        versions: [C] name of the policy version that was in command; empty where a person or
+            nobody was.
+        recorded_ns: From the first command of the recording to the last, of whomever.
     """
 
     stamps_ns: NDArray[np.int64]
     actions: NDArray[np.float32]
+    versions: tuple[str, ...]
+    recorded_ns: int
 
 
 def by_stamp(recorded: Sequence[BagMessage], end_ns: int) -> dict[int, Any]:
@@ -109,14 +114,22 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     if not active:
         raise BagError(f"nobody was in command in any of its {len(commands)} control periods")
     usable = {
-        stamp: command.executed
+        stamp: command
         for stamp, command in commands.items()
         if active[0] <= stamp <= active[-1]
         and len(command.executed) == action.dim
         and np.isfinite(command.executed).all()
     }
-    actions = np.array(list(usable.values()), dtype=np.float32).reshape(-1, action.dim)
-    return ExecutedActions(np.array(list(usable), dtype=np.int64), actions)
+    executed = [command.executed for command in usable.values()]
+    actions = np.array(executed, dtype=np.float32).reshape(-1, action.dim)
+    versions = tuple(
+        command.policy_version if command.source == CommandSource.POLICY else ""
+        for command in usable.values()
+    )
+    every = list(commands)
+    return ExecutedActions(
+        np.array(list(usable), dtype=np.int64), actions, versions, every[-1] - every[0]
+    )
 
 
 def recorded_intrinsics(infos: Sequence[BagMessage], optical_frame: str) -> tuple[Intrinsics, int]:

@@ -90,7 +90,8 @@ class BagCollector:
         self._taken: set[str] = set()
         """Bags that earlier requests were answered with."""
         self._stochastic: dict[str, bool | None] = {}
-        """By bag: whether its decisions were drawn; None if that cannot be told."""
+        """By bag: whether its decisions were drawn; None if that cannot be told, or they were the
+        student's."""
 
     def episodes(
         self,
@@ -205,6 +206,9 @@ class BagCollector:
                 decided = read_messages(self._bags / folder, [DECISIONS])[DECISIONS]
             except (BagError, OSError):
                 decided = []
-            known = {not message.value.deterministic for message in decided}
-            self._stochastic[folder] = known.pop() if len(known) == 1 else None
+            known = {
+                (message.value.sampler, not message.value.deterministic) for message in decided
+            }
+            sampler, stochastic = known.pop() if len(known) == 1 else ("", None)
+            self._stochastic[folder] = stochastic if sampler == "ddim" else None
         return self._stochastic[folder]

@@ -174,13 +174,14 @@ class MessageFactory:
         task: TaskConfig,
         executed: Sequence[float] | NDArray[np.float32],
         source: CommandSource = CommandSource.TELEOP,
+        version: str = "",
     ) -> bytes:
-        """rl100_msgs/GateCommand with an executed action."""
+        """rl100_msgs/GateCommand with an executed action; ``version`` if a policy's."""
         return self.serialise(
             TYPES["command"],
             header=self.header(stamp_ns),
             source=int(source),
-            policy_version="",
+            policy_version=version,
             action_space=task.action.space,
             names=list(task.action.names),
             requested=np.asarray(executed, dtype=np.float64),
@@ -197,15 +198,17 @@ class MessageFactory:
         version: str,
         latents: NDArray[np.float32],
         log_probs: NDArray[np.float32],
+        seen_ns: Sequence[int] = (),
+        sampler: str = "ddim",
     ) -> bytes:
         """rl100_msgs/DecisionRecord of a chain [K + 1, n_c, d_a] with its log-densities [K]."""
         _, n_chunk, d_a = latents.shape
         return self.serialise(
             TYPES["decision"],
             header=self.header(stamp_ns),
-            observation_stamps=[],
+            observation_stamps=[self.header(each).stamp for each in seen_ns],
             policy_version=version,
-            sampler="ddim",
+            sampler=sampler,
             deterministic=len(log_probs) == 0,
             noise_seed=0,
             n_chunk=n_chunk,
@@ -243,6 +246,8 @@ class SyntheticEpisode:
     """Further messages: stream, step, bytes; each is recorded before the others of its step."""
     hold: frozenset[int] = frozenset()
     """Steps at which nobody was in command."""
+    policy: Mapping[int, str] = field(default_factory=dict)
+    """Version by step at which a policy was in command; a person is in the others."""
     judgements: tuple[Judgement, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the episode metadata."""
@@ -308,7 +313,10 @@ class SyntheticEpisode:
             made.append(("joint_states", stamp, factory.joint_state(stamp, self.robot.joints, q)))
             if step < len(self.actions):
                 source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP
-                command = factory.command(stamp, self.task, self.actions[step], source)
+                version = self.policy.get(step, "")
+                if version:
+                    source = CommandSource.POLICY
+                command = factory.command(stamp, self.task, self.actions[step], source, version)
                 made.append(("command", stamp, command))
         kept = [each for each in made if not self._is_missing(*each[:2])]
         extra = [(name, self.stamp_ns(step), data) for name, step, data in self.extra]
