@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from rl100_bringup import pictures
 from rl100_bringup.collecting import SAMPLERS
+from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.display import progress_display
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
+from rl100_bringup.learning_pictures import tell_pictures
 from rl100_bringup.processes import RunningGraph
 from rl100_bringup.report import (
     Report,
@@ -172,6 +173,8 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         bags=bags_result(demonstrations.episodes),
         training=run_training_results(trained),
         run=trained.records,
+        curve=learning_curve(trained.output, trained.records),
+        iterates=offline_iterates(trained.output),
         policy_version=trained.version.name,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
@@ -210,13 +213,7 @@ def _draw(
     drawn, problems = pictures.draw_all(
         output / "pictures", output / TRIALS, episodes, output / "train", report, robot, task
     )
-    for picture in drawn:
-        console.print(f"picture: {picture}")
-    for name, reason in problems.items():
-        console.print(
-            f"[yellow]warning:[/yellow] picture {name} not drawn: {escape(reason)}",
-            highlight=False,
-        )
+    tell_pictures(console, drawn, problems)
 
 
 def _collect(

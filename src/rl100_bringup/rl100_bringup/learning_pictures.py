@@ -3,16 +3,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from rich.console import Console
+from rich.markup import escape
 
 from rl100_bringup.report import CurvePoint, Report, StageResult
 from rl100_learner.training.records import read_metrics
 from rl100_policy.core.errors import ConfigError
+
+_DPI = 130
+
+
+def learning_figures(training: Path, report: Report) -> dict[str, Callable[[], Figure]]:
+    """What draws the pictures of a run's learning, by file."""
+    figures: dict[str, Callable[[], Figure]] = {
+        "loss.png": lambda: loss_figure(training / "imitation")
+    }
+    if report.stages:
+        figures["success.png"] = lambda: success_figure(report)
+    if report.curve:
+        figures["curve.png"] = lambda: curves_figure([training.name], [report])
+    return figures | {
+        f"{folder.parent.name}_gate.png": partial(gate_figure, folder)
+        for folder in sorted(training.glob("round_*/offline"))
+    }
+
+
+def save_figures(
+    folder: Path, figures: Mapping[str, Callable[[], Figure]]
+) -> tuple[list[Path], dict[str, str]]:
+    """Draw pictures into a folder.
+
+    Returns:
+        Files written; and, by file name, why one could not be drawn.
+    """
+    mpl.use("Agg")
+    folder.mkdir(parents=True, exist_ok=True)
+    drawn: list[Path] = []
+    problems: dict[str, str] = {}
+    for name, figure in figures.items():
+        try:
+            figure().savefig(folder / name, dpi=_DPI)
+            drawn.append(folder / name)
+        except Exception as error:  # a picture must not cost the run its result
+            problems[name] = str(error) or repr(error)
+    return drawn, problems
+
+
+def tell_pictures(console: Console, drawn: Sequence[Path], problems: Mapping[str, str]) -> None:
+    """Name what :func:`save_figures` has drawn, and what it could not."""
+    for picture in drawn:
+        console.print(f"picture: {picture}")
+    for name, reason in problems.items():
+        console.print(
+            f"[yellow]warning:[/yellow] picture {name} not drawn: {escape(reason)}",
+            highlight=False,
+        )
 
 
 def loss_figure(training: Path) -> Figure:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Circle
 from numpy.typing import NDArray
 
-from rl100_bringup.learning_pictures import gate_figure, loss_figure, success_figure
+from rl100_bringup.learning_pictures import learning_figures, save_figures
 from rl100_bringup.report import Report
 from rl100_learner.data.streams import arm_positions
 from rl100_policy.bags.index import IndexEntry
@@ -44,7 +44,6 @@ Floats = NDArray[np.float32]
 
 _SNAPSHOTS = 4
 """Clouds drawn along an episode's path."""
-_DPI = 130
 _OUTLINE_STEP = 0.001
 """Grid on which the outline of the block is drawn [m]."""
 
@@ -136,8 +135,6 @@ def draw_all(
     Returns:
         Files written; and, by file name, why one could not be drawn.
     """
-    mpl.use("Agg")
-    folder.mkdir(parents=True, exist_ok=True)
 
     @cache
     def chosen() -> RecordedEpisode:
@@ -146,21 +143,8 @@ def draw_all(
     figures = {
         "scene.png": lambda: scene_figure(chosen(), task),
         "episode_path.png": lambda: path_figure(chosen(), task),
-        "loss.png": lambda: loss_figure(training / "imitation"),
-        "success.png": lambda: success_figure(report),
-    } | {
-        f"{folder.parent.name}_gate.png": partial(gate_figure, folder)
-        for folder in sorted(training.glob("round_*/offline"))
-    }
-    drawn: list[Path] = []
-    problems: dict[str, str] = {}
-    for name, figure in figures.items():
-        try:
-            figure().savefig(folder / name, dpi=_DPI)
-            drawn.append(folder / name)
-        except Exception as error:  # a picture must not cost the run its result
-            problems[name] = str(error) or repr(error)
-    return drawn, problems
+    } | learning_figures(training, report)
+    return save_figures(folder, figures)
 
 
 def _choose(bags: Path, episodes: Sequence[IndexEntry], robot: RobotConfig) -> RecordedEpisode:

@@ -20,7 +20,7 @@ import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 
@@ -37,7 +38,13 @@ from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
+from rl100_bringup.learning_pictures import (
+    claim_figure,
+    curves_figure,
+    save_figures,
+    tell_pictures,
+    watched_figure,
+)
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -227,15 +234,16 @@ def reproduce(
         machine=this_machine(),
     )
     report.write(folder)
-    figures = {"success.png": claim_figure(by_variant(summaries))}
-    if any(each.curve for each in reports):
-        figures["curves.png"] = curves_figure(names, reports)
-    if watched is not None:
-        figures["gate.png"] = watched_figure(names, reports)
-    for file, figure in figures.items():
-        figure.savefig(folder / file, dpi=110)
     write_markdown(folder / TABLES, tables)
-    console.print(f"in {folder}: {', '.join((*figures, TABLES))}")
+    figures: dict[str, Callable[[], Figure]] = {
+        "success.png": lambda: claim_figure(by_variant(summaries))
+    }
+    if any(each.curve for each in reports):
+        figures["curves.png"] = lambda: curves_figure(names, reports)
+    if watched is not None:
+        figures["gate.png"] = lambda: watched_figure(names, reports)
+    console.print(f"tables: {folder / TABLES}")
+    tell_pictures(console, *save_figures(folder, figures))
     return report
 
 

@@ -22,6 +22,7 @@ from rl100_bringup.collecting import (
     evaluate_stages,
     simulated_collector,
 )
+from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
@@ -179,6 +180,8 @@ def train_and_report(
         bags=bags_result(trained.entries),
         training=run_training_results(trained),
         run=trained.records,
+        curve=learning_curve(trained.output, trained.records),
+        iterates=offline_iterates(trained.output),
         policy_version=trained.version.name,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),

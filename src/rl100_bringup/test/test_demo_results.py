@@ -13,7 +13,7 @@ from rl100_bringup import demo, driving, learning_pictures, pictures
 from rl100_bringup.demo import _verdict
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
-from rl100_bringup.report import Report, stage_result
+from rl100_bringup.report import CurvePoint, Report, simulated_result, stage_result
 from rl100_bringup.session import Trials
 from rl100_bringup.training import training_results
 from rl100_policy.bags.index import IndexEntry, read_index
@@ -175,10 +175,8 @@ def test_what_can_be_drawn_is_drawn_and_the_rest_has_a_reason(record, tmp_path):
     drawn, problems = draw(tmp_path, record())
     assert [path.name for path in drawn] == ["scene.png", "episode_path.png"]
     assert all(path.stat().st_size > 10_000 for path in drawn)
-    assert problems == {
-        "loss.png": f"{tmp_path / 'train' / 'imitation'} holds no records of a training",
-        "success.png": "the report holds no success of a policy",
-    }
+    missing = tmp_path / "train" / "imitation"
+    assert problems == {"loss.png": f"{missing} holds no records of a training"}
 
 
 def test_success_by_stage_is_drawn_with_its_intervals():
@@ -261,3 +259,18 @@ def test_the_outline_at_the_goal_is_that_of_the_block(record, tmp_path):
     gap = T_BLOCK.distance(goal_pose(turned), drawn)
     np.testing.assert_allclose(gap, 0.001, atol=2e-4)
     assert np.ptp(drawn, axis=0).min() > 0.12
+
+
+def test_a_run_of_learning_has_pictures_of_what_it_measured(tmp_path):
+    (tmp_path / "round_1" / "offline").mkdir(parents=True)
+    assert [*learning_pictures.learning_figures(tmp_path, Report(command="train"))] == [
+        "loss.png", "round_1_gate.png"
+    ]  # fmt: skip
+    point = CurvePoint(stage="online", episodes=50, success=0.5)
+    tried = simulated_result("imitation", "ddim", [True, False], [1.0, 2.0], 1.0)
+    report = Report(command="train", curve=[point], stages=[tried])
+    figures = learning_pictures.learning_figures(tmp_path, report)
+    assert [*figures] == ["loss.png", "success.png", "curve.png", "round_1_gate.png"]
+    drawn, problems = learning_pictures.save_figures(tmp_path, figures)
+    assert [path.name for path in drawn] == ["success.png", "curve.png"]
+    assert problems.keys() == {"loss.png", "round_1_gate.png"}

@@ -180,6 +180,7 @@ def train(
     acts itself: in the vectorised simulation of the task, or through a ROS graph with the
     simulated robot, whose bags are then learned from.
     """
+    from rl100_bringup.learning_pictures import learning_figures, save_figures, tell_pictures
     from rl100_bringup.training import TrainRequest, train_and_report
 
     request = TrainRequest(
@@ -198,6 +199,7 @@ def train(
         console.print("the same command goes on from the last checkpoint")
         raise
     _tell(report, output)
+    tell_pictures(console, *save_figures(output / "pictures", learning_figures(output, report)))
     console.print(f"policy version: {trained.version}")
 
 
