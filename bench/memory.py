@@ -80,10 +80,10 @@ def settings_of(preset: str, episodes: int) -> AlgorithmSettings:
     """The defaults with few steps; roll-outs and demonstrations together are ``episodes``."""
     few = DistillationConfig(steps=2)
     value = replace(ValueConfig(), first_sweeps=1, sweeps=1, epochs=1)
+    replay = ReplayConfig(first_steps=5, steps=5)
     online = replace(
-        OnlineConfig(), iterations=value.buffers + 1, value=value,
-        proximal=replace(OnlineConfig().proximal, epochs=1),
-        replay=ReplayConfig(first_steps=5, steps=5),
+        OnlineConfig(), iterations=max(value.buffers, replay.buffers) + 1, value=value,
+        proximal=replace(OnlineConfig().proximal, epochs=1), replay=replay,
     )  # fmt: skip
     changes = {
         "preset": preset,
@@ -177,17 +177,17 @@ def run_stage(stage: str, points: int, episodes: int, preset: str) -> list[float
             case "offline" | "online":
                 version = output / "version"
                 _write_version(version, points, preset)
+                made = make_episodes(episodes, points)
+                own = made[demonstrations:]
                 if stage == "offline":
-                    made = make_episodes(episodes, points)
-                    own = made[demonstrations:]
                     improve_offline(
                         version, output / "run", made, own, settings.offline_settings, _mute
                     )
                 else:
-                    decide = MadeUp(points).decisions
                     improve_version(
-                        version, output / "run", settings.online_settings, decide, _mute
-                    )
+                        version, output / "run", settings.online_settings, MadeUp(points), _mute,
+                        data=made, own=own,
+                    )  # fmt: skip
             case "whole run":
                 made = make_episodes(demonstrations, points)
                 run_algorithm(

@@ -128,7 +128,7 @@ class Job:
         """Folder of the runs that differ in nothing but the seed."""
         chosen = _flat(self.settings)
         usual = _flat(AlgorithmSettings())
-        changes = {key: value for key, value in chosen.items() if value != usual[key]}
+        changes = {key: value for key, value in chosen.items() if value != usual.get(key)}
         return self.output / "runs" / f"{self.variant.task}_{_key([self.what, changes])}"
 
     @property

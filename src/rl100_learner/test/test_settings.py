@@ -4,8 +4,10 @@
 import pytest
 
 from rl100_learner.training.algorithm_run import AlgorithmSettings
-from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_learner.training.settings import TrainSettings, flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
+from rl100_policy.core.presets import DiffusionChoice, NetworkChoice, choose, preset
 
 
 def test_changes_are_applied_where_the_key_says():
@@ -45,3 +47,39 @@ def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
 def test_what_has_no_effect_where_observations_stay_encoded_is_refused(entry):
     with pytest.raises(ConfigError, match="no setting"):
         with_overrides(AlgorithmSettings(), [entry])
+
+
+def test_a_preset_brings_the_sizes_of_critics_and_model_unless_they_are_said():
+    paper = with_overrides(AlgorithmSettings(), ["preset=paper"])
+    assert (paper.critics.width, paper.online.replay.width) == (1024, 1024)
+    assert paper.transition.widths == (1024, 1024, 512, 512)
+    assert (paper.transition.members, paper.transition.elites) == (7, 5)
+    smaller = with_overrides(AlgorithmSettings(), ["critics.width=64", "preset=paper_single"])
+    assert smaller.critics.width == 64
+    assert smaller.transition.widths == (400,) * 4
+    assert with_overrides(AlgorithmSettings(), ["preset=small"]) == AlgorithmSettings()
+    assert with_overrides(TrainSettings(), ["preset=paper"]).preset == "paper"
+
+
+def test_encoder_and_denoiser_are_of_any_size_and_kind_that_a_policy_may_have():
+    changes = [
+        "network.encoder={features: 64, widths: [64, 128, 256], layer_norm: true}",
+        "network.sizes={blocks: 4}",
+    ]
+    settings = with_overrides(AlgorithmSettings(), changes)
+    size = ObservationSize(n_obs=2, n_points=32, proprio_dim=3)
+    action = ActionSize(n_chunk=4, dim=2)
+    chosen = choose(preset("small", size, action), settings.diffusion, settings.network)
+    assert (chosen.encoder.features, chosen.encoder.widths) == (64, (64, 128, 256))
+    assert chosen.denoiser.blocks == chosen.student.blocks == 4
+    seen = ObservationSize(n_obs=2, n_points=0, height=32, width=32, proprio_dim=3)
+    image = preset("small", seen, action)
+    resnet = NetworkChoice(encoder={"backbone": {"kind": "resnet18"}})
+    assert choose(image, DiffusionChoice(), resnet).encoder.backbone.kind == "resnet18"
+    with pytest.raises(ConfigError, match="featurs"):
+        choose(image, DiffusionChoice(), NetworkChoice(encoder={"featurs": 3}))
+
+
+def test_nested_settings_are_flattened_to_the_keys_that_changes_name():
+    flat = flattened({"a": {"b": 1, "c": {"d": [2]}}, "e": {}})
+    assert flat == {"a.b": 1, "a.c.d": [2], "e": {}}

@@ -22,11 +22,11 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -59,6 +59,21 @@ ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
 class AlgorithmSettings(TrainSettings):
     """Everything that decides a run, besides the demonstrations and how policies act."""
 
+    SIZES: ClassVar[Mapping[str, Sequence[str]]] = {
+        "paper": (
+            "critics.width=1024", "critics.layers=1", "critics.members=2",
+            "critics.returns.width=512", "transition.widths=[1024, 1024, 512, 512]",
+            "transition.members=7", "transition.elites=5", "online.value.width=512",
+            "online.replay.width=1024", "online.replay.layers=1", "online.replay.members=2",
+        ),
+        "paper_single": (
+            "critics.width=512", "critics.layers=1", "critics.members=2",
+            "critics.returns.width=512", "transition.widths=[400, 400, 400, 400]",
+            "transition.members=7", "transition.elites=5", "online.value.width=512",
+            "online.replay.width=512", "online.replay.layers=1", "online.replay.members=2",
+        ),
+    }  # fmt: skip
+    """Of critics and model, by preset. Source: the published code of RL-100."""
     rounds: Annotated[int, Field(ge=0, lt=BLOCK // _ROUND_EPISODES)] = 1
     """M, offline rounds; 0 goes from imitation straight to online learning."""
     rollouts: Annotated[int, Field(ge=2, le=_ROUND_EPISODES)] = 300

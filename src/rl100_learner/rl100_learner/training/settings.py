@@ -53,11 +53,19 @@ _Settings = TypeVar("_Settings", bound=FrozenModel)
 def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
     """Settings with changes such as ``seed=3`` or ``imitation.optimizer.muon_lr=0.01`` applied.
 
+    A change of the preset brings the sizes of what learns beside the policy, too; what is said of
+    them in another change holds.
+
     Raises:
         ConfigError: If an entry is not ``key=value``, or a key or value is not valid.
     """
     tree: dict[str, Any] = settings.model_dump(mode="json")
-    for entry in overrides:
+    implied: Mapping[str, Sequence[str]] = getattr(settings, "SIZES", {})
+    presets = [entry for entry in overrides if entry.partition("=")[0].strip() == "preset"]
+    sizes = [
+        size for entry in presets for size in implied.get(entry.partition("=")[2].strip(), ())
+    ]
+    for entry in (*sizes, *overrides):
         key, separator, text = entry.partition("=")
         if not separator:
             raise ConfigError(
@@ -91,7 +99,7 @@ def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values of nested settings by their dotted keys, as :func:`with_overrides` takes them."""
     flat: dict[str, Any] = {}
     for name, value in tree.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             flat |= flattened(value, f"{prefix}{name}.")
         else:
             flat[prefix + name] = value

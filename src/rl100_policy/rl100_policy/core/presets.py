@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -130,6 +130,11 @@ class NetworkChoice(FrozenModel):
     """Of the encoder."""
     pretrained: str | None = None
     """File with weights of an image backbone."""
+    encoder: dict[str, Any] = Field(default_factory=dict)
+    """Other keys of the encoder, for example {features: 64, widths: [64, 128, 256]}, or of an
+    image's {backbone: {kind: resnet18}}."""
+    sizes: dict[str, Any] = Field(default_factory=dict)
+    """Other keys of denoiser and student, for example {blocks: 4}."""
 
 
 def choose(
@@ -147,8 +152,9 @@ def choose(
             tree[name] = {"kind": network.denoiser}
         if network.width is not None:
             tree[name]["width"] = network.width
+        tree[name] |= network.sizes
     encoder = network.model_dump(include={"bottleneck", "pretrained"}, exclude_none=True)
-    tree["encoder"] |= encoder
+    tree["encoder"] |= encoder | network.encoder
     try:
         return PolicyConfig.model_validate(tree)
     except ValidationError as error:
