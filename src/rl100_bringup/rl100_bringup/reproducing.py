@@ -54,6 +54,7 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.summaries import (
     by_variant,
+    origins_table,
     pooled,
     summarise,
     summary_table,
@@ -180,7 +181,7 @@ def reproduce(
         name: Of the claim.
         output: Folder of runs, tables and pictures.
         variants: Which of the claim's; empty: all.
-        seeds: Which; empty: the claim's.
+        seeds: Which; empty: the claim's. A part of a claim is told in a folder of its own.
         overrides: Further changes to the settings, for research; the claim is then another one,
             with a folder of its own.
         jobs: Runs at the same time, each on one processor.
@@ -202,7 +203,8 @@ def reproduce(
     _refuse_what_the_claim_varies(chosen, overrides)
     for job in planned:
         _ = job.settings  # refused now, not in a process later
-    folder = output / (f"{name}_{_key(list(overrides))}" if overrides else name)
+    part = "_part" if variants or seeds else ""
+    folder = output / f"{name}{f'_{_key(list(overrides))}' if overrides else ''}{part}"
     console.print(claim.text)
     done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
     if finished:
@@ -224,7 +226,8 @@ def reproduce(
     summaries = summarise(names, reports)
     watched = watched_table(names, reports, max(job.settings.watch for job in done))
     short = _shortfalls(planned, done, reports)
-    tables = [each for each in (summary_table(summaries), watched, short) if each is not None]
+    told = (summary_table(summaries), watched, short, origins_table(reports))
+    tables = [each for each in told if each is not None]
     for table in tables:
         console.print(table)
     report = Report(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,14 +97,15 @@ def by_variant(summaries: Sequence[Summary]) -> dict[str, list[StageResult]]:
     return found
 
 
-def over_seeds(shares: Sequence[float]) -> tuple[float, float]:
-    """95 % interval of the mean of the seeds' shares, by Student's t; (0, 1) with one seed.
+def over_seeds(shares: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean of the seeds' shares, by Student's t.
 
     It counts that trials of one policy are not independent, as the pooled Wilson interval does
-    not; nothing is outside [0, 1].
+    not; nothing is outside [0, 1]. None with one seed, or where all seeds are equal, which tells
+    of no spread.
     """
-    if len(shares) < 2:
-        return 0.0, 1.0
+    if len(set(shares)) < 2:
+        return None
     mean, deviation = np.mean(shares), np.std(shares, ddof=1)
     half = stats.t.ppf(0.975, len(shares) - 1) * deviation / np.sqrt(len(shares))
     return max(0.0, float(mean - half)), min(1.0, float(mean + half))
@@ -122,12 +124,24 @@ def summary_table(summaries: Sequence[Summary]) -> Table:
             each.policy,
             f"{each.successes}/{each.trials} = {100 * each.successes / each.trials:.1f} %",
             _percent(wilson(each.successes, each.trials)),
-            _percent(over_seeds(each.shares)),
+            _percent(spread) if (spread := over_seeds(each.shares)) is not None else "-",
             ", ".join(f"{100 * share:.0f}" for share in each.shares),
             f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-",
             f"{np.mean(each.episodes):.0f}",
             f"{np.mean(each.minutes):.1f}",
         )
+    return table
+
+
+def origins_table(reports: Iterable[Report]) -> Table:
+    """Which state of the code the runs are of, and where they ran."""
+    found = Counter(
+        (str(each.machine.get("commit", "")), f"{each.machine.get('processors')} processors")
+        for each in reports
+    )
+    table = Table("commit", "machine", "runs")
+    for (commit, machine), runs in sorted(found.items()):
+        table.add_row(commit, machine, str(runs))
     return table
 
 
