@@ -71,6 +71,7 @@ _STATE = (
     "critics.steps=2000", "diffusion.sigma_min=0.05", "network.width=128",
     "offline.iterations=20", "offline.gate.patience=20",
     "online.iterations=24", "online.episodes=50", "online.replay.steps=300",
+    "online.replay.width=128",
     "online.proximal.lr=2e-4", "online.proximal.encoder_lr=2e-4",
     "online.enough=0.985", "online.enough_episodes=200",
 )  # fmt: skip
@@ -86,20 +87,28 @@ _ONLINE: tuple[Stage, ...] = ("imitation", "online")
 _IMITATION: tuple[Stage, ...] = ("imitation",)
 
 
-def _state(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
+def _state(
+    name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES, control: bool = False
+) -> Variant:
     """Of push-v3 with states."""
     task = "push-v3"
-    return Variant(name, task, (*_STATE, *overrides), _DEMONSTRATIONS[task], stages=stages)
+    return Variant(
+        name, task, (*_STATE, *overrides), _DEMONSTRATIONS[task], stages=stages, control=control
+    )
 
 
-def _cloud(name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES) -> Variant:
+def _cloud(
+    name: str, *overrides: str, stages: tuple[Stage, ...] = ALL_STAGES, control: bool = False
+) -> Variant:
     """Of Push-T with clouds."""
-    return Variant(name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200, stages=stages)
+    return Variant(
+        name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200, stages=stages, control=control
+    )
 
 
 _SIGMA_MAX = 0.8
 """Of the preset; who does not change a preset says nothing, so that equal runs are run once."""
-_BRIEFLY = ("online.iterations=10",)
+_BRIEFLY, _LONG = ("online.iterations=10",), "online.iterations=40"
 _THREE = (0, 1, 2)
 CLAIMS = {
     "meta_world": Claim(
@@ -119,15 +128,17 @@ CLAIMS = {
     "push_t": Claim(
         "Push-T from point clouds: imitation, two offline rounds, online learning, one-step "
         "student.",
-        (_cloud("push_t", "online.iterations=40"),),
+        (_cloud("push_t", _LONG, control=True),),
     ),
     "baselines": Claim(
         "Other methods on the data, with the roll-outs and by the evaluation of this one: "
         "imitation alone (a diffusion policy on states, DP3 on clouds), advantage-weighted "
         "regression, online learning as DPPO does it, without offline rounds and without Q.",
         tuple(
-            make(f"{name}: {what}", *overrides, stages=stages)
-            for make, what in ((_state, "push-v3"), (_cloud, "Push-T clouds"))
+            make(f"{name}: {what}", *length, *overrides, stages=stages, control=name == "RL-100")
+            for make, what, length in (
+                (_state, "push-v3", ()), (_cloud, "Push-T clouds", (_LONG,))
+            )
             for name, stages, overrides in (
                 ("diffusion policy", _IMITATION, ()),
                 ("advantage-weighted regression", _OFFLINE,

@@ -59,6 +59,18 @@ def test_ablations_share_the_run_in_which_nothing_is_changed(tmp_path):
     assert (config.diffusion.sigma_min, config.diffusion.sigma_max) == (0.05, 0.8)
 
 
+def test_the_method_in_the_table_of_baselines_is_that_of_the_claims(tmp_path):
+    for baseline, claim, name in (
+        ("RL-100: push-v3", "meta_world", "push-v3"),
+        ("RL-100: Push-T clouds", "push_t", "push_t"),
+    ):
+        one, other = (
+            Job(CLAIMS[each].variant(variant), 0, tmp_path, CLAIMS[each].trials).folder
+            for each, variant in (("baselines", baseline), (claim, name))
+        )
+        assert one == other
+
+
 @pytest.mark.parametrize(
     ("claim", "variants", "message"),
     [("everything", (), "expected one of the claims"), ("push_t", ("x",), "has the variants")],

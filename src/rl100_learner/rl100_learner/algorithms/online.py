@@ -54,9 +54,6 @@ class ReplayConfig(QConfig):
     from but the decisions that the policy has just made."""
     draws: Annotated[int, Field(ge=2)] = 4
     """M, chains per observation."""
-    improvements: PositiveInt = 1
-    """Proximal improvements per iteration: the first on the decisions that were made and on draws,
-    the others on draws of what the policy has become."""
     buffers: PositiveInt = 10
     """Latest iterations that Q learns from, besides what there was before the first."""
     first_steps: PositiveInt = 3000
@@ -205,10 +202,6 @@ def update(
         metrics |= {f"q_{key.removeprefix('q_')}": number for key, number in told.items()}
         metrics["q_spread"] = float(compared.square().mean().sqrt())
     metrics |= proximal.improve(state.proximal, chains, advantages, generator, config.proximal)
-    if seen is not None:
-        for _ in range(1, config.replay.improvements):
-            chains, compared = _draw(state, seen, generator, config)
-            proximal.improve(state.proximal, chains, compared, generator, config.proximal)
     state.iteration += 1
     return metrics
 
