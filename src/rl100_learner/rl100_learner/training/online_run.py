@@ -46,6 +46,8 @@ from rl100_policy.core.policy_version import (
 )
 
 RESOLVED = "online.json"
+_AT_THE_END = 0.6
+"""Share of ``return_deviations`` that is evidence enough after the last iteration."""
 _HOPELESS = 3
 """Iterations without any success, after none before either, that end the stage."""
 _STEPS_PER_ROW = 100
@@ -204,6 +206,7 @@ class _Run:
                     Progress("online", state.iteration, config.iterations, played, self.seconds)
                 )
                 self._refuse_to_go_on_without_hope()
+            self._end_with_the_best(state)
             self._finish(student, generator, records)
         policy.student.load_state_dict(student.averaged.state_dict())
         return {
@@ -281,6 +284,21 @@ class _Run:
             return {}
         batch = moved(found.batch, state.policy.device)
         return online.update(state, batch, seen, generator, self.settings.online)
+
+    def _end_with_the_best(self, state: OnlineState) -> None:
+        """Give up the last policy for the best one on less evidence: it cannot recover any more.
+
+        The student's remaining steps then follow that one.
+        """
+        best = self.best
+        if best is None or best.acts or not self.played:
+            return
+        won, of = self.played[-1]
+        share = self.settings.online.return_deviations * _AT_THE_END
+        if clearly_worse(won, of, best.won, best.of, share):
+            self.returned += 1
+            self.success = best.won / best.of
+            state.policy.load_state_dict(best.weights, strict=False)
 
     def _distil(
         self, student: DistillationState, share: float, generator: torch.Generator
