@@ -117,8 +117,12 @@ def observed(request, tmp_path_factory):
     return Observed(robot, task, network, version, paths)
 
 
-def record_an_episode(observed: Observed, bags: Path, **told: object) -> tuple[Path, Person]:
-    given = {"policy": observed.version, "shadow": True, "execute": 1, **observed.paths, **told}
+def record_an_episode(
+    observed: Observed, bags: Path, source: CommandSource = CommandSource.TELEOP, **told: object
+) -> tuple[Path, Person]:
+    """The person drives and the policy only decides, or the policy drives."""
+    shadow = source is not CommandSource.POLICY
+    given = {"policy": observed.version, "shadow": shadow, "execute": 1, **observed.paths, **told}
     sees = sight_camera(observed.task, observed.robot) is not None
     with isolated_ros(lockstep=True, use_sim_time=True, bags=bags, **given):
         person = Person()
@@ -143,7 +147,7 @@ def record_an_episode(observed: Observed, bags: Path, **told: object) -> tuple[P
             )
             call("reset", ResetSim.Request(seed=11))
             call("start", StartEpisode.Request(task="push_t", operator_name="test"))
-            call("source", SetCommandSource.Request(source=int(CommandSource.TELEOP)))
+            call("source", SetCommandSource.Request(source=int(source)))
             call("run", SetBool.Request(data=True))
             last = STEPS * PERIOD_NS
 
@@ -196,7 +200,8 @@ def test_the_learner_rebuilds_what_the_policy_saw(tmp_path, observed):
 def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, observed):
     """Online learning from bags begins with ratios of one."""
     stochastic = {"sampler": "ddim", "deterministic": False}
-    folder, _ = record_an_episode(observed, tmp_path / "bags", **stochastic)
+    bags = tmp_path / "bags"
+    folder, _ = record_an_episode(observed, bags, CommandSource.POLICY, **stochastic)
     recorded = DecisionReader(observed.task, observed.robot).read(folder)
     batch = decision_batch([recorded], "random_1", TASK.observation.n_obs, gamma=0.99)
     assert len(batch) >= ENOUGH

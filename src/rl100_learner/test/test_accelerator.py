@@ -78,7 +78,7 @@ def test_every_stage_learns_on_another_device_to_the_same_bits(on_cpu, tmp_path,
     with pretended_device(monkeypatch):
         there = run(tmp_path / "run", device="cuda")
     assert largest_difference(there, on_cpu) < 1e-4
-    assert len(there) == 5  # imitation twice, two candidates, online
+    assert len(there) == 4  # imitation twice, a candidate, online
 
 
 def test_a_killed_run_goes_on_on_another_device(on_cpu, tmp_path, monkeypatch):
