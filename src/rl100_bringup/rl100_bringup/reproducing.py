@@ -14,37 +14,25 @@ a finished run that tables and pictures need.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import multiprocessing
 import os
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from filelock import FileLock
-from matplotlib.figure import Figure
 from rich.console import Console
-from rich.table import Table
 
 from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.learning_pictures import (
-    claim_figure,
-    curves_figure,
-    save_figures,
-    tell_pictures,
-    watched_figure,
-)
+from rl100_bringup.jobs import Job, content_key
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -52,15 +40,7 @@ from rl100_bringup.report import (
     simulated_result,
     this_machine,
 )
-from rl100_bringup.summaries import (
-    by_variant,
-    origins_table,
-    pooled,
-    summarise,
-    summary_table,
-    watched_table,
-    write_markdown,
-)
+from rl100_bringup.telling import tell
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import (
@@ -72,96 +52,11 @@ from rl100_learner.training.algorithm_run import (
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError, LearningError, Rl100Error
 
-JOB = "job.json"
-"""What the runs of a folder are of."""
-TABLES = "tables.md"
-"""What the runs of a claim found, for documents."""
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One run of a variant and a seed.
-
-    Attributes:
-        variant: What is run.
-        seed: Of everything.
-        output: Folder of all runs.
-        trials: Evaluation episodes per stage and policy.
-        overrides: Changes to the settings beyond those of the variant.
-    """
-
-    variant: Variant
-    seed: int
-    output: Path
-    trials: int
-    overrides: tuple[str, ...] = ()
-
-    @property
-    def settings(self) -> AlgorithmSettings:
-        """Of learning.
-
-        Raises:
-            ConfigError: If one is invalid.
-        """
-        changes = (*self.variant.overrides, *self.overrides, f"seed={self.seed}")
-        return with_overrides(AlgorithmSettings(), changes)
-
-    @property
-    def what(self) -> dict[str, Any]:
-        """All that decides the run but the settings."""
-        return {
-            "task": self.variant.task,
-            "demonstrations": self.variant.demonstrations,
-            "n_points": self.variant.n_points,
-            "stages": list(self.variant.stages),
-            "control": self.variant.control,
-            "trials": self.trials,
-        }
-
-    @property
-    def alike(self) -> Path:
-        """Folder of the runs that differ in nothing but the seed."""
-        chosen = _flat(self.settings)
-        usual = _flat(AlgorithmSettings())
-        changes = {key: value for key, value in chosen.items() if value != usual.get(key)}
-        return self.output / "runs" / f"{self.variant.task}_{_key([self.what, changes])}"
-
-    @property
-    def folder(self) -> Path:
-        """Of the run; equal for equal runs, whichever claim they are part of."""
-        return self.alike / f"seed_{self.seed}"
-
-    @property
-    def shared(self) -> Path:
-        """Folder of what is equal in several runs: demonstrations and imitation."""
-        return self.output / "shared"
-
-    def claim(self) -> None:
-        """Write down what is run; a setting that was not there at the time may be any.
-
-        Raises:
-            ConfigError: If the runs that are there had a setting of another value.
-        """
-        path, settings = self.alike / JOB, _flat(self.settings)
-        if not path.exists():
-            self.alike.mkdir(parents=True, exist_ok=True)
-            told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
-            with replacing(path) as file:
-                file.write(told.encode())
-            return
-        for key, value in json.loads(path.read_text(encoding="utf-8"))["settings"].items():
-            now = settings.get(key, "not a setting any more")
-            if now != value:
-                raise ConfigError(
-                    f"the runs in {self.alike} had {key}={value}, and it is {now} now; choose "
-                    "another --output, or delete them"
-                )
 
 
 def reproduce(
@@ -204,7 +99,7 @@ def reproduce(
     for job in planned:
         _ = job.settings  # refused now, not in a process later
     part = "_part" if variants or seeds else ""
-    folder = output / f"{name}{f'_{_key(list(overrides))}' if overrides else ''}{part}"
+    folder = output / f"{name}{f'_{content_key(list(overrides))}' if overrides else ''}{part}"
     console.print(claim.text)
     done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
     if finished:
@@ -212,7 +107,7 @@ def reproduce(
         if not done:
             raise ConfigError(f"no run of {name} is finished in {output}; leave --finished out")
         for job in done:
-            job.claim()
+            job.write_down()
         reports = [Report.read(job.folder) for job in done]
     else:
         console.print(
@@ -220,45 +115,22 @@ def reproduce(
             "its folder. Interrupted, the same command goes on."
         )
         for job in planned:
-            job.claim()
+            job.write_down()
         done, reports = planned, _run_all(planned, jobs, console)
-    names = [job.variant.name for job in done]
-    summaries = summarise(names, reports)
-    watched = watched_table(names, reports, max(job.settings.watch for job in done))
-    short = _shortfalls(planned, done, reports)
-    told = (summary_table(summaries), watched, short, origins_table(reports))
-    tables = [each for each in told if each is not None]
-    for table in tables:
-        console.print(table)
+    missing = [(job.variant.name, job.seed, "not run yet") for job in planned if job not in done]
+    missing += [
+        (job.variant.name, job.seed, report.failure)
+        for job, report in zip(done, reports, strict=True)
+        if report.failure
+    ]
     report = Report(
         command=f"reproduce {name}",
-        stages=[pooled(each) for each in summaries],
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
-    report.write(folder)
-    write_markdown(folder / TABLES, tables)
-    figures: dict[str, Callable[[], Figure]] = {
-        "success.png": lambda: claim_figure(by_variant(summaries))
-    }
-    if any(each.curve for each in reports):
-        figures["curves.png"] = lambda: curves_figure(names, reports)
-    if watched is not None:
-        figures["gate.png"] = lambda: watched_figure(names, reports)
-    console.print(f"tables: {folder / TABLES}")
-    tell_pictures(console, *save_figures(folder, figures))
-    return report
-
-
-def _flat(settings: AlgorithmSettings) -> dict[str, Any]:
-    """All settings but the seed."""
-    flat = flattened(settings.model_dump(mode="json"))
-    del flat["seed"]
-    return flat
-
-
-def _key(told: object) -> str:
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+    watched = max(job.settings.watch for job in done)
+    names = [job.variant.name for job in done]
+    return tell(folder, report, names, reports, missing, watched, console)
 
 
 def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequence[str]) -> None:
@@ -271,20 +143,6 @@ def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequen
                 f"{override!r} cannot be set here: "
                 + ("seeds are chosen by --seed" if key == "seed" else "it is what is compared")
             )
-
-
-def _shortfalls(
-    planned: Sequence[Job], done: Sequence[Job], reports: Sequence[Report]
-) -> Table | None:
-    """Runs that are not finished, and those that ended early; None if there are none."""
-    table = Table("variant", "seed", "what is missing")
-    for job in planned:
-        if job not in done:
-            table.add_row(job.variant.name, str(job.seed), "not run yet")
-    for job, report in zip(done, reports, strict=True):
-        if report.failure:
-            table.add_row(job.variant.name, str(job.seed), report.failure)
-    return table if table.row_count else None
 
 
 def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
@@ -419,8 +277,7 @@ def _imitation_key(job: Job) -> str:
     """Equal for two runs whose imitation is equal; another one where defaults have changed."""
     variant = job.variant
     settings = _imitating(job).model_dump(mode="json")
-    told = [variant.task, variant.demonstrations, variant.n_points, settings]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return content_key([variant.task, variant.demonstrations, variant.n_points, settings])
 
 
 def _tell_control(bars: Bars, progress: Progress) -> None:

@@ -133,6 +133,14 @@ def summary_table(summaries: Sequence[Summary]) -> Table:
     return table
 
 
+def missing_table(missing: Sequence[tuple[str, int, str]]) -> Table | None:
+    """Variant, seed and reason of what is missing; None if nothing is."""
+    table = Table("variant", "seed", "what is missing")
+    for variant, seed, reason in missing:
+        table.add_row(variant, str(seed), reason)
+    return table if missing else None
+
+
 def origins_table(reports: Iterable[Report]) -> Table:
     """Which state of the code the runs are of, and where they ran."""
     found = Counter(

@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup import reproducing
+from rl100_bringup import jobs, reproducing
 from rl100_bringup.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
 from rl100_bringup.demonstrating import describe_task, scripted_episodes
+from rl100_bringup.jobs import JOB, Job
 from rl100_bringup.report import Report
-from rl100_bringup.reproducing import JOB, Job, _imitation_key, reproduce, run_job
+from rl100_bringup.reproducing import _imitation_key, reproduce, run_job
 from rl100_learner.training import algorithm_run
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
@@ -92,7 +93,7 @@ def finished(tmp_path_factory) -> tuple[Job, Report]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(reproducing, "ENVIRONMENTS", 2)
         job = Job(variant, 0, tmp_path_factory.mktemp("output"), trials=2)
-        job.claim()
+        job.write_down()
         return job, run_job(job)
 
 
@@ -145,7 +146,7 @@ def test_a_run_that_cannot_go_on_is_told_with_what_it_has(tmp_path, monkeypatch)
     assert [stage.name for stage in report.stages] == ["demonstrations", "imitation", "imitation"]
     monkeypatch.setitem(CLAIMS, "tiny", Claim("text", (variant,), (0, 1), 2))
     job = Job(variant, 0, tmp_path, trials=2)
-    job.claim()
+    job.write_down()
     reproduce("tiny", tmp_path, (), (), (), 1, Console(quiet=True), finished=True)
     told = (tmp_path / "tiny" / "tables.md").read_text(encoding="utf-8")
     assert "0 of 2 roll-outs" in told
@@ -186,12 +187,12 @@ def test_runs_of_other_defaults_are_refused_by_the_setting_that_changed(finished
     def changed(settings):
         return flattened(settings.model_dump(mode="json")) | {"gamma": 0.5, "new": 1}
 
-    job.claim()
+    job.write_down()
     alike = job.alike
-    monkeypatch.setattr(reproducing, "_flat", changed)
+    monkeypatch.setattr(jobs, "_flat", changed)
     monkeypatch.setattr(Job, "alike", alike)
     with pytest.raises(ConfigError, match=r"had gamma=0\.99, and it is 0\.5 now"):
-        job.claim()
+        job.write_down()
 
 
 def test_what_is_finished_is_told_from_reports_alone(finished, tmp_path, monkeypatch):

@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the runs of a claim found: tables for the terminal and for documents, and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from rich.console import Console
+
+from rl100_bringup.learning_pictures import (
+    claim_figure,
+    curves_figure,
+    save_figures,
+    tell_pictures,
+    watched_figure,
+)
+from rl100_bringup.report import Report
+from rl100_bringup.summaries import (
+    by_variant,
+    missing_table,
+    origins_table,
+    pooled,
+    summarise,
+    summary_table,
+    watched_table,
+    write_markdown,
+)
+
+TABLES = "tables.md"
+
+
+def tell(
+    folder: Path,
+    report: Report,
+    names: Sequence[str],
+    reports: Sequence[Report],
+    missing: Sequence[tuple[str, int, str]],
+    watched: int,
+    console: Console,
+) -> Report:
+    """Print the tables of a claim and write them, its report and its pictures.
+
+    Args:
+        folder: Where they go.
+        report: Of the claim, without what its runs found.
+        names: Of the variants that the runs are of.
+        reports: Of the runs.
+        missing: Variant, seed and reason of what is missing.
+        watched: Episodes that every offline iterate played to be shown.
+        console: Where the tables go.
+
+    Returns:
+        The report with the success of all stages, over the seeds.
+    """
+    summaries = summarise(names, reports)
+    shown = watched_table(names, reports, watched)
+    told = (summary_table(summaries), shown, missing_table(missing), origins_table(reports))
+    tables = [each for each in told if each is not None]
+    for table in tables:
+        console.print(table)
+    report = report.model_copy(update={"stages": [pooled(each) for each in summaries]})
+    report.write(folder)
+    write_markdown(folder / TABLES, tables)
+    figures: dict[str, Callable[[], Figure]] = {
+        "success.png": lambda: claim_figure(by_variant(summaries))
+    }
+    if any(each.curve for each in reports):
+        figures["curves.png"] = lambda: curves_figure(names, reports)
+    if shown is not None:
+        figures["gate.png"] = lambda: watched_figure(names, reports)
+    console.print(f"tables: {folder / TABLES}")
+    tell_pictures(console, *save_figures(folder, figures))
+    return report
