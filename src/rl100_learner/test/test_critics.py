@@ -275,3 +275,30 @@ def test_the_regression_moves_towards_the_better_actions_of_the_data(policy, par
         for each in (policy, after)
     ]
     assert worth[1] > worth[0] + 0.05
+
+
+def test_the_value_of_the_policy_counts_what_is_behind_a_time_limit():
+    """One state: a decision succeeds with p = .1, after four that did not time is up.
+
+    V = p + (1 - p) g V = .1 / (1 - .9 * .9) = .526; without what is behind the limit .30.
+    """
+    g = generator(5)
+    rewards, discounts, ends = [], [], []
+    for _ in range(1500):
+        for step in range(4):
+            won = bool(torch.rand((), generator=g) < 0.1)
+            rewards.append(float(won))
+            discounts.append(0.0 if won else 0.9)
+            ends.append(won or step == 3)
+            if won:
+                break
+    count = len(rewards)
+    state = torch.full((count, STATE), 0.5)
+    buffer = value.ValueBuffer(
+        state, state, torch.tensor(rewards), torch.tensor(discounts), torch.tensor(ends)
+    )
+    config = CriticConfig().returns
+    torch.manual_seed(0)
+    learned = value.init(STATE, config)
+    value.update(learned, buffer, g, config)
+    assert float(learned.network(state[:1])) == pytest.approx(0.526, abs=0.06)

@@ -57,6 +57,16 @@ def test_both_samplers_start_from_the_same_noise(policy):
     assert not torch.equal(several.latents[:, -1], single.latents[:, -1])
 
 
+def test_a_row_with_a_seed_of_its_own_starts_alike_whatever_is_beside_it(policy):
+    clouds, proprio = observation()
+    three = policy.decide(clouds, proprio, sampler="ddim", noise_seed=(5, 6, 7))
+    one = policy.decide(clouds[1:2], proprio[1:2], sampler="one_step", noise_seed=(6,))
+    assert torch.equal(three.latents[1, 0], one.latents[0, 0])
+    assert not torch.equal(three.latents[0, 0], three.latents[1, 0])
+    with pytest.raises(ValueError, match="transitions need a generator"):
+        policy.decide(clouds, proprio, sampler="ddim", noise_seed=(5, 6, 7), deterministic=False)
+
+
 def test_stochastic_chain_starts_from_the_noise_of_the_deterministic_one(policy):
     mean = policy.decide(*observation(), sampler="ddim", noise_seed=7)
     drawn = policy.decide(*observation(), sampler="ddim", noise_seed=7, deterministic=False)

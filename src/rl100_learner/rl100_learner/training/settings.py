@@ -27,7 +27,7 @@ class TrainSettings(AcceleratorSettings):
 
     seed: int = 0
     preset: Literal["small", "paper", "paper_single"] = "small"
-    """Sizes of the networks."""
+    """Sizes of the networks; where critics and a model are learned too, of these as well."""
     n_chunk: Annotated[int, Field(ge=1)] = 8
     """Actions per decision."""
     episodes: Literal["all", "success"] = "success"

@@ -222,17 +222,15 @@ class DiffusionPolicy(nn.Module):
         """As :meth:`decide`, from condition vectors [B, d_c]."""
         size = self.config.action
         shape = (len(condition), size.n_chunk, size.dim)
-        generator: torch.Generator | None = None
-        match noise_seed:
-            case int():
-                generator = torch.Generator().manual_seed(noise_seed)
-            case torch.Generator():
-                generator = noise_seed
-            case _ if not deterministic:
-                raise ValueError("a seed per row is for x_T alone; transitions need a generator")
+        generator = None
         if isinstance(noise_seed, Sequence):
+            if not deterministic:
+                raise ValueError("a seed per row is for x_T alone; transitions need a generator")
             x_start = normal_by_row(shape, noise_seed, self.device)
         else:
+            if isinstance(noise_seed, int):
+                noise_seed = torch.Generator().manual_seed(noise_seed)
+            generator = noise_seed
             x_start = normal(shape, generator, self.device)
         timesteps: tuple[int, ...]
         sigmas: tuple[float, ...]
