@@ -38,7 +38,8 @@ class ImitationConfig:
     """(t, eps) draws per window and step."""
     points: PositiveInt = 64
     """Points per cloud while training, drawn afresh at every use."""
-    chamfer_weight: NonNegativeFloat = 0.2
+    chamfer_weight: NonNegativeFloat = 1.0
+    """Of the reconstruction of the cloud, if the encoder has a decoder."""
     chamfer_points: PositiveInt = 48
     """Input points the reconstruction is compared with."""
     proprio_weight: NonNegativeFloat = 0.2
