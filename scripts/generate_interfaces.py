@@ -18,15 +18,16 @@ import re
 import sys
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from environment import REPOSITORY
+from pydantic import BaseModel
 
 SOURCE = REPOSITORY / "src"
 CONFIG = SOURCE / "rl100_bringup" / "config"
@@ -58,9 +59,10 @@ for reliable; `recorder` asks for what the publishers it finds offer. Every node
 _ABOUT_SETTINGS = """# Settings
 
 Keys of the robot and task descriptions (YAML files), of training (`--set key=value`, or
-`overrides` of the Train action), and of a policy. A misspelt key is an error. The sizes of a
-policy are chosen by the training settings `preset` and `n_chunk` and by the task; they are written
-into its version.
+`overrides` of the Train action), and of a policy. A misspelt key is an error. Where a group of
+training settings occurs several times, a default that differs stands with its places. A policy's
+networks are chosen by the training settings `preset`, `n_chunk`, `network.*` and `diffusion.*` and
+by the task; they are written into its version.
 """
 Ends = dict[tuple[str, str], tuple[list[str], list[str]]]
 """By name and type: who offers and who uses."""
@@ -69,6 +71,7 @@ _SECTIONS = {
     "action": ("goal", "result", "feedback"),
     "msg": ("",),
 }
+_ALL_SETTINGS = "rl100_learner.training.algorithm_run"
 _SETTINGS_OF = {
     "Robot description": (
         "rl100_policy.core.config",
@@ -108,7 +111,7 @@ _SETTINGS_OF = {
         "rl100_learner.algorithms.distillation",
         ("DistillationConfig", "FramesDistillationConfig"),
     ),
-    "Training: `imitation.optimizer.*` and `distillation.optimizer.*`": (
+    "Training: `*.optimizer.*`": (
         "rl100_learner.algorithms.optimizers",
         ("OptimizerConfig",),
     ),
@@ -135,6 +138,10 @@ _SETTINGS_OF = {
     "Reinforcement learning: `online.proximal.*` and `offline.proximal.*`": (
         "rl100_learner.algorithms.proximal",
         ("ChainsConfig", "ProximalConfig"),
+    ),
+    "Reinforcement learning: `online.proximal.auxiliary.*` and `offline.proximal.auxiliary.*`": (
+        "rl100_learner.algorithms.auxiliary",
+        ("AuxiliaryWeights",),
     ),
     "Reinforcement learning: `online.value.*` and `critics.returns.*`": (
         "rl100_learner.algorithms.value",
@@ -335,8 +342,41 @@ def _rows(found: Ends) -> list[tuple[str, str, str, str]]:
 # Declarations with their docstrings
 
 
-def declared(source: str, class_name: str) -> Iterator[tuple[str, str, str, str]]:
-    """Name, type, default and docstring of each field of a class, from its source."""
+def sections(settings: object, prefix: str = "") -> Iterator[tuple[str, object]]:
+    """Dotted place of every section within settings, and the section; themselves first."""
+    yield prefix, settings
+    names = [each.name for each in fields(settings)] if is_dataclass(settings) else []  # type: ignore[arg-type]
+    for name in names or getattr(type(settings), "model_fields", ()):
+        value = getattr(settings, name)
+        if is_dataclass(value) or isinstance(value, BaseModel):
+            yield from sections(value, f"{prefix}{name}.")
+
+
+def defaults_at(places: Mapping[str, object], key: str) -> str:
+    """Default of a key wherever its section stands; nothing where it is a section itself."""
+    values: dict[str, list[str]] = defaultdict(list)
+    for prefix, section in places.items():
+        value = getattr(section, key)
+        if is_dataclass(value) or isinstance(value, BaseModel):
+            return f"`{type(value).__name__}`"
+        values[repr(float(f"{value:.6g}")) if isinstance(value, float) else repr(value)].append(
+            prefix
+        )
+    if len(values) == 1:
+        return f"`{next(iter(values))}`"
+    return "<br>".join(
+        f"`{value}`: " + ", ".join(f"`{prefix.rstrip('.')}`" for prefix in prefixes)
+        for value, prefixes in values.items()
+    )
+
+
+def declared(
+    source: str, class_name: str, places: Mapping[str, object]
+) -> Iterator[tuple[str, str, str, str]]:
+    """Name, type, default and docstring of each field of a class, from its source.
+
+    Defaults are those of the sections at ``places``, where there are any.
+    """
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     (kind,) = [node for node in classes if node.name == class_name]
     for statement, following in zip(kind.body, [*kind.body[1:], None], strict=True):
@@ -348,6 +388,8 @@ def declared(source: str, class_name: str) -> Iterator[tuple[str, str, str, str]
         doc = markdown(str(following.value.value)) if documented else ""  # type: ignore[union-attr]
         default = f"`{ast.unparse(statement.value)}`" if statement.value else "required"
         name, kind_of = ast.unparse(statement.target), ast.unparse(statement.annotation)
+        if places:
+            default = defaults_at(places, name)
         yield f"`{name}`", f"`{kind_of}`", default, doc
 
 
@@ -363,12 +405,15 @@ def settings_section(module: str, names: Sequence[str]) -> str:
     """Tables of some classes of a module."""
     path = SOURCE / module.partition(".")[0] / f"{module.replace('.', '/')}.py"
     source = path.read_text(encoding="utf-8")
+    everywhere = dict(sections(importlib.import_module(_ALL_SETTINGS).AlgorithmSettings()))
     parts = []
     for name in names:
+        kind = getattr(importlib.import_module(module), name)
+        places = {at: each for at, each in everywhere.items() if isinstance(each, kind)}
         inherited = ", ".join(f"`{base}`" for base in bases(source, name))
         more = f", with the keys of {inherited}" if inherited else ""
         parts += [f"### {name}\n", f"`{module}.{name}`{more}\n"]
-        parts.append(table(["key", "type", "default", ""], declared(source, name)))
+        parts.append(table(["key", "type", "default", ""], declared(source, name, places)))
     return "\n".join(parts)
 
 
