@@ -159,10 +159,36 @@ def test_a_fresh_model_moves_in_units_of_its_scale():
     assert (log_variance < 0.5).all()
 
 
-@pytest.mark.parametrize(("count", "elites"), [(5, 1), (100, 9)])
-def test_too_little_data_or_too_many_elites_is_refused(count, elites):
-    with pytest.raises(ConfigError, match="transition model needs"):
+@pytest.mark.parametrize(
+    ("count", "elites", "match"),
+    [(5, 1, "20 decisions of 2 episodes, got 5 of 5"), (100, 9, "transition.elites=9")],
+)
+def test_too_little_data_or_too_many_elites_is_refused(count, elites, match):
+    with pytest.raises(ConfigError, match=match):
         transition.fit(bandit(count), 0, generator(), replace(MODEL, elites=elites))
+
+
+def test_elites_are_chosen_on_episodes_that_no_member_has_learned_from(monkeypatch):
+    data, learned = chain(), []
+    learn = transition._learn
+    monkeypatch.setattr(
+        transition, "_learn", lambda *args: learned.append(args[3]) or learn(*args)
+    )
+    transition.fit(data, 0, generator(), replace(MODEL, steps=5, held_out=0.25))
+    episode = data.starts.long().cumsum(0) - 1
+    kept, count = set(episode[learned[0]].tolist()), int(episode[-1]) + 1
+    assert len(kept) == count - round(0.25 * count)
+    assert sum(int((episode == each).sum()) for each in kept) == len(learned[0])  # whole episodes
+
+
+def test_one_episode_makes_no_model():
+    data = chain()
+    one = data.starts.long().cumsum(0) == 1
+    repeated = one.nonzero().flatten().repeat(30)
+    starts = torch.arange(len(repeated)) == 0
+    again = EncodedDecisions(*(getattr(data, name)[repeated] for name in vars(data)))
+    with pytest.raises(ConfigError, match="of 1; collect"):
+        transition.fit(replace(again, starts=starts), 0, generator(), MODEL)
 
 
 # The phase

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from rl100_learner.algorithms import imitation
-from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
+from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss, some_points
 from rl100_learner.algorithms.batches import WindowBatch
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
@@ -43,7 +43,7 @@ DENOISERS = {
     "unet1d": UNet1dConfig(channels=(16, 32), groups=4, time_features=16),
 }
 CONFIG = ImitationConfig(
-    steps=100, draws=16, ema=0.9, bottleneck_weight=1e-3,
+    steps=100, draws=16, ema=0.9, chamfer_weight=0.2, bottleneck_weight=1e-3,
     optimizer=OptimizerConfig(warmup_steps=5, muon_lr=0.0, adamw_lr=3e-3),
 )  # fmt: skip
 
@@ -87,8 +87,8 @@ def windows(policy: DiffusionPolicy) -> WindowBatch:
     return WindowBatch(visual, proprio, actions)
 
 
-def generator() -> torch.Generator:
-    return torch.Generator().manual_seed(2)
+def generator(seed: int = 2) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
 
 
 def fixed_loss(policy: DiffusionPolicy, batch: WindowBatch) -> dict[str, float]:
@@ -179,13 +179,14 @@ def test_auxiliary_loss_is_its_definition_on_the_latents_that_were_drawn():
     batch = windows(policy)
     encoding = policy.encode_window(batch.visual, batch.proprio, generator())
     found = auxiliary_loss(
-        policy, encoding, batch.visual, batch.proprio, AuxiliaryWeights(2.0, 3.0, 5.0), 12
-    )
+        policy, encoding, batch.visual, batch.proprio, AuxiliaryWeights(2.0, 3.0, 5.0), 12,
+        generator(),
+    )  # fmt: skip
     frames, features = batch.visual.flatten(0, 1), encoding.features
     centre = (frames.amin(1) + frames.amax(1)) / 2
     seen = (frames - centre.unsqueeze(1)) / policy.config.encoder.centre_scale
     decoded = policy.encoder.decoder(features.visual).view(len(frames), -1, 3)
-    chamfer = chamfer_distance(decoded, seen[:, :12])
+    chamfer = chamfer_distance(decoded, some_points(seen, 12, generator()))
     low, high = batch.proprio.flatten(0, 1).amin(0), batch.proprio.flatten(0, 1).amax(0)
     target = 2 * (batch.proprio.flatten(0, 1) - low) / (high - low) - 1
     error = (policy.encoder.bottleneck.proprio_decoder(features.proprio) - target).pow(2).mean()
@@ -201,13 +202,28 @@ def test_auxiliary_loss_is_its_definition_on_the_latents_that_were_drawn():
     torch.testing.assert_close(found.total, 2 * chamfer + 3 * error + 5 * divergence)
 
 
+def test_points_to_compare_with_are_drawn_from_the_whole_cloud_whatever_its_order():
+    clouds = torch.arange(600.0).view(2, 100, 3)
+    draws = [some_points(clouds, 20, generator(seed)) for seed in range(50)]
+    for drawn in draws:
+        assert drawn.shape == (2, 20, 3)
+        assert all(len(torch.unique(cloud, dim=0)) == 20 for cloud in drawn)  # no point twice
+        rows = drawn[..., 0] / 3 - torch.tensor([[0.0], [100.0]])
+        assert ((rows >= 0) & (rows < 100)).all()  # of its own cloud
+    mean = torch.stack([drawn[0, :, 0] / 3 for drawn in draws]).mean()
+    assert mean == pytest.approx(49.5, abs=3)  # 1000 draws: a standard error of .9
+    assert some_points(clouds, 500, generator()).shape == clouds.shape
+
+
 def test_a_tenth_of_the_weights_is_a_tenth_of_the_loss():
     policy = make("points_bottleneck")
     batch = windows(policy)
     weights = AuxiliaryWeights(0.2, 0.3, 0.5)
     encoding = policy.encode_window(batch.visual, batch.proprio)
     full, tenth = (
-        auxiliary_loss(policy, encoding, batch.visual, batch.proprio, each, 12).total
+        auxiliary_loss(
+            policy, encoding, batch.visual, batch.proprio, each, 12, generator()
+        ).total
         for each in (weights, weights.scaled(0.1))
     )
     torch.testing.assert_close(tenth, full / 10)

@@ -213,12 +213,12 @@ def test_reconstruction_takes_part_where_the_encoder_learns_with_a_tenth_of_its_
     assert weights.chamfer == pytest.approx(0.1 * ImitationConfig().chamfer_weight)
     told = {}
     for rate in (0.0, 1e-3):
-        config = ProximalConfig(encoder_lr=rate, epochs=1, minibatch=D)
+        config = ProximalConfig(encoder_lr=rate, epochs=1, minibatch=D, chamfer_points=10_000)
         state = proximal.init(copy.deepcopy(policy), config)
         told[rate] = proximal.improve(state, batch, advantages, generator(), config)["auxiliary"]
     seen = auxiliary_loss(
         policy, policy.encode_window(batch.visual, batch.proprio), batch.visual, batch.proprio,
-        weights, 48,
+        weights, 10_000, generator(),
     )  # fmt: skip
     assert told == {0.0: 0.0, 1e-3: pytest.approx(float(seen.total.detach()), rel=1e-4)}
 

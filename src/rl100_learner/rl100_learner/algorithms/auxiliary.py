@@ -68,16 +68,18 @@ def auxiliary_loss(
     proprio: Tensor,
     weights: AuxiliaryWeights,
     chamfer_points: int,
+    generator: torch.Generator,
 ) -> AuxiliaryLoss:
     """Reconstruction and bottleneck terms of a batch that is encoded already.
 
     Args:
         policy: Whose encoder has the heads.
         encoding: ``policy.encode_window(visual, proprio, ...)``, with a graph.
-        visual: What was seen, as for ``policy.encode``; points of a cloud in random order.
+        visual: What was seen, as for ``policy.encode``.
         proprio: [B, n_obs, d_q], SI units.
         weights: Of the terms.
-        chamfer_points: Points of each cloud that decoded ones are compared with.
+        chamfer_points: Points of each cloud that decoded ones are compared with, drawn afresh.
+        generator: Draws them.
     """
     encoder, features = policy.encoder, encoding.features
     chamfer = proprio_error = bottleneck = encoding.condition.new_zeros(())
@@ -85,8 +87,7 @@ def auxiliary_loss(
         points = encoder.reconstruct_points(features, visual.flatten(0, 1))
         if points is not None:
             decoded, seen = points
-            # Points are in random order, so the first ones are a random subset.
-            chamfer = chamfer_distance(decoded, seen[:, :chamfer_points])
+            chamfer = chamfer_distance(decoded, some_points(seen, chamfer_points, generator))
     if weights.proprio > 0:
         decoded_proprio = encoder.reconstruct_proprio(features)
         if decoded_proprio is not None:
@@ -100,3 +101,10 @@ def auxiliary_loss(
         + weights.bottleneck * bottleneck
     )
     return AuxiliaryLoss(total, chamfer, proprio_error, bottleneck)
+
+
+def some_points(clouds: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``count`` points of each cloud in random order, or all there are. [C, N, 3] -> [C, n, 3]."""
+    keys = torch.rand(clouds.shape[:2], generator=generator)
+    order = keys.topk(min(count, clouds.shape[1]), dim=1).indices.to(clouds.device)
+    return clouds.gather(1, order.unsqueeze(-1).expand(-1, -1, clouds.shape[2]))

@@ -34,9 +34,7 @@ from rl100_learner.objectives.iql import expectile_loss, q_loss, q_target
 
 
 def _value() -> ValueConfig:
-    return ValueConfig(
-        width=128, members=3, weight_decay=5e-2, target_lambda=1.0, first_sweeps=4, epochs=3
-    )
+    return ValueConfig(target_lambda=1.0, first_sweeps=4)
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,9 @@ class Objective(nn.Module):
         )
         weights = auxiliary_weights(config, step)
         auxiliary = auxiliary_loss(
-            policy, encoding, batch.visual, batch.proprio, weights, config.chamfer_points
-        )
+            policy, encoding, batch.visual, batch.proprio, weights, config.chamfer_points,
+            generator,
+        )  # fmt: skip
         return ImitationLoss(denoising + auxiliary.total, denoising, auxiliary)
 
 

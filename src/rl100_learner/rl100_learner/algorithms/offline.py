@@ -41,7 +41,7 @@ from rl100_policy.core.policy import DiffusionPolicy
 
 
 def _proximal() -> ChainsConfig:
-    return ChainsConfig(lr=2e-4, epochs=2, minibatch=205, advantage_limit=3.0)
+    return ChainsConfig(epochs=2, minibatch=205)
 
 
 @dataclass(frozen=True)
@@ -73,8 +73,8 @@ class OfflineConfig:
     """Most proximal iterations of a phase."""
     states: PositiveInt = 512
     """States of the data per iteration."""
-    draws: PositiveInt = 4
-    """M, chains drawn per state; at least 2 for the baseline ``draws``."""
+    draws: Annotated[int, Field(ge=2)] = 4
+    """M, chains drawn per state."""
     baseline: Literal["draws", "value"] = "draws"
     """What Q is compared with: the mean over the policy's own draws, or V, which as in the paper
     is taken from the least Q of the ensemble."""

@@ -38,11 +38,7 @@ from rl100_policy.core.policy import DiffusionPolicy
 
 
 def _proximal() -> ProximalConfig:
-    return ProximalConfig(lr=3e-4, encoder_lr=3e-4, epochs=4, advantage_limit=3.0)
-
-
-def _value() -> ValueConfig:
-    return ValueConfig(width=128, members=3, weight_decay=5e-2)
+    return ProximalConfig(lr=3e-4, encoder_lr=3e-4)
 
 
 @dataclass(frozen=True)
@@ -77,7 +73,7 @@ class OnlineConfig:
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     """Discount of one control period."""
     proximal: ProximalConfig = field(default_factory=_proximal)
-    value: ValueConfig = field(default_factory=_value)
+    value: ValueConfig = field(default_factory=ValueConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
     distil_jointly: Annotated[float, Field(ge=0.0, le=1.0)] = 0.5
     """Share of the student's steps that is taken during the iterations, after each an equal part;

@@ -59,7 +59,7 @@ class ChainsConfig:
     """Decisions per optimiser step, each with its K transitions."""
     clip: PositiveFloat = 0.2
     """Half width eps of the clip range of the ratio."""
-    advantage_limit: PositiveFloat = 4.0
+    advantage_limit: PositiveFloat = 3.0
     """Standardised advantages are clamped to +- this."""
     gradient_norm: PositiveFloat = 0.5
     kl_stop: PositiveFloat = 0.2
@@ -78,8 +78,8 @@ class ProximalConfig(ChainsConfig):
     encoder_lr: NonNegativeFloat = 0.0
     """0: the encoder is frozen."""
     auxiliary: AuxiliaryWeights = field(default_factory=lambda: _TENTH)
-    """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's,
-    as in the paper. The decoders stay as they are, and so hold the features near what they
+    """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's
+    defaults, as in the paper. The decoders stay as they are, and so hold the features near what they
     were."""
     chamfer_points: PositiveInt = 48
     """Points of a cloud that the reconstruction is compared with."""
@@ -141,7 +141,7 @@ def improve(
         visual, proprio = chains.visual[seen], chains.proprio[seen]
         encoding = policy.encode_window(visual, proprio)
         auxiliary = auxiliary_loss(
-            policy, encoding, visual, proprio, config.auxiliary, config.chamfer_points
+            policy, encoding, visual, proprio, config.auxiliary, config.chamfer_points, generator
         )
         return encoding.condition[place], auxiliary.total
 

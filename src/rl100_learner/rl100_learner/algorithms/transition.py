@@ -3,7 +3,7 @@
 
     s' = s + scale (mu_m(s, a) + sigma_m(s, a) eps),   member m drawn per row among the elites
 
-Fitted by the likelihood of the data; the elites are the members with the lowest error on decisions
+Fitted by the likelihood of the data; the elites are the members with the lowest error on episodes
 that were held out. What leaves the range of the data is clamped to it.
 """
 
@@ -36,7 +36,7 @@ class TransitionConfig:
     lr: PositiveFloat = 1e-3
     weight_decay: NonNegativeFloat = 1e-4
     held_out: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.05
-    """Share of the decisions that choose the elites."""
+    """Share of the episodes whose decisions choose the elites: neighbours in time share frames."""
     margin: NonNegativeFloat = 0.25
     """Predictions are clamped to the range of the data, widened by this share of it."""
 
@@ -70,7 +70,7 @@ def fit(
     Args:
         data: All decisions that there are.
         seed: Of the initial weights.
-        generator: Held-out rows and order of the minibatches.
+        generator: Held-out episodes and order of the minibatches.
         config: Settings.
 
     Returns:
@@ -78,12 +78,20 @@ def fit(
         the held-out changes by the elites (1: all of it).
 
     Raises:
-        ConfigError: If there are fewer than 20 decisions, or more elites than members.
+        ConfigError: If there are fewer than 2 episodes or 20 decisions, or more elites than
+            members.
     """
-    if len(data) < _FEWEST or config.elites > config.members:
+    if config.elites > config.members:
         raise ConfigError(
-            f"a transition model needs {_FEWEST} decisions and no more elites than members, got "
-            f"{len(data)} decisions, {config.elites} elites of {config.members}"
+            f"expected no more elites than members, got transition.elites={config.elites} of "
+            f"transition.members={config.members}; set one of them"
+        )
+    episode = data.starts.cpu().long().cumsum(0) - 1
+    episodes = int(episode[-1]) + 1
+    if len(data) < _FEWEST or episodes < 2:
+        raise ConfigError(
+            f"a transition model needs {_FEWEST} decisions of 2 episodes, got {len(data)} of "
+            f"{episodes}; collect more roll-outs"
         )
     change = data.next_condition - data.condition
     with torch.random.fork_rng(devices=[]):
@@ -99,9 +107,10 @@ def fit(
     network.low.copy_(seen.amin(dim=0) - room)
     network.high.copy_(seen.amax(dim=0) + room)
     target = change / network.scale
-    order = torch.randperm(len(data), generator=generator)
-    count = max(1, int(config.held_out * len(data)))
-    held, kept = order[:count], order[count:]
+    count = min(max(1, round(config.held_out * episodes)), episodes - 1)
+    chosen = torch.zeros(episodes, dtype=torch.bool)
+    chosen[torch.randperm(episodes, generator=generator)[:count]] = True
+    held, kept = (which.nonzero().flatten() for which in (chosen[episode], ~chosen[episode]))
     loss = _learn(network, data, target, kept, generator, config)
     with torch.no_grad():
         mean, _ = network(data.condition[held], data.action[held])

@@ -29,12 +29,12 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 class ValueConfig:
     """Settings of the value network."""
 
-    width: PositiveInt = 256
+    width: PositiveInt = 128
     layers: PositiveInt = 2
-    members: PositiveInt = 1
+    members: PositiveInt = 3
     """Networks whose mean is the value; each learns from minibatches of its own."""
     lr: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-2
+    weight_decay: NonNegativeFloat = 5e-2
     target_lambda: Share = 0.95
     """lambda of the targets."""
     advantage_lambda: Share = 0.9

@@ -239,7 +239,7 @@ class _Run:
         """Those that improve, and those that judge."""
         share = self.settings.offline.gate.held_out
         if share == 0.0:
-            fitted = self._fit("critics", everything, mine, generator)
+            fitted = self._fit("critics", everything, mine, generator, self.settings.seed)
             return fitted, fitted
         held = _drawn(data, own, share, self.settings.seed)
         fitted, judging = (
@@ -248,6 +248,7 @@ class _Run:
                 everything.where(rows_of(data, held) == is_held),
                 mine.where(rows_of(own, held) == is_held),
                 generator,
+                self.settings.seed + is_held,  # who judges begins with other weights
             )
             for name, is_held in (("critics", False), ("judging critics", True))
         )
@@ -259,9 +260,10 @@ class _Run:
         data: EncodedDecisions,
         own: EncodedDecisions,
         generator: torch.Generator,
+        seed: int,
     ) -> Critics:
         began = time.perf_counter()
-        fitted, told = critics.fit(data, own, self.settings.seed, generator, self.settings.critics)
+        fitted, told = critics.fit(data, own, seed, generator, self.settings.critics)
         self._tell(name, 1, 1, began, told | {"loss": told["q_loss"]})
         return fitted
 
