@@ -26,8 +26,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from environment import REPOSITORY
 from pydantic import BaseModel
+
+from environment import REPOSITORY
 
 SOURCE = REPOSITORY / "src"
 CONFIG = SOURCE / "rl100_bringup" / "config"
@@ -345,8 +346,9 @@ def _rows(found: Ends) -> list[tuple[str, str, str, str]]:
 def sections(settings: object, prefix: str = "") -> Iterator[tuple[str, object]]:
     """Dotted place of every section within settings, and the section; themselves first."""
     yield prefix, settings
-    names = [each.name for each in fields(settings)] if is_dataclass(settings) else []  # type: ignore[arg-type]
-    for name in names or getattr(type(settings), "model_fields", ()):
+    of_model: dict[str, Any] = getattr(type(settings), "model_fields", {})
+    names = [each.name for each in fields(settings)] if is_dataclass(settings) else list(of_model)
+    for name in names:
         value = getattr(settings, name)
         if is_dataclass(value) or isinstance(value, BaseModel):
             yield from sections(value, f"{prefix}{name}.")

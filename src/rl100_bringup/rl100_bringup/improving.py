@@ -48,7 +48,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     task = load_task(config_path("tasks", settings.task))
     check_fits(read_manifest(settings.version), task, robot)
     before, _ = load_version(settings.version)
-    n_chunk, gamma = before.config.action.n_chunk, settings.learning.online.gamma
+    n_chunk, gamma = before.config.action.n_chunk, settings.learning.gamma
     trials = range(settings.first_seed, settings.first_seed + settings.trials)
     with (
         Bars.shown(console) as bars,

@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,9 +75,8 @@ class NodeProcess:
         """Start the process with an environment; from the main thread, see ``tether``."""
         self.node, self.log = node, log
         self._output = log.open("wb")
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid())]
         self._process = subprocess.Popen(
-            [*tied, *node_command(node, params_folder)],
+            tether.tied(node_command(node, params_folder)),
             env=variables,
             stdout=self._output,
             stderr=subprocess.STDOUT,

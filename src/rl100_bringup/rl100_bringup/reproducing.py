@@ -14,13 +14,9 @@ a finished run that tables and pictures need.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
 import time
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +28,7 @@ from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
+from rl100_bringup.job_processes import run_jobs
 from rl100_bringup.jobs import Job, content_key
 from rl100_bringup.report import (
     REPORT_FILE,
@@ -53,7 +50,7 @@ from rl100_learner.training.collecting import Collector
 from rl100_learner.training.run import Progress, train_imitation
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.config import AnyTask, RobotConfig
-from rl100_policy.core.errors import ConfigError, LearningError, Rl100Error
+from rl100_policy.core.errors import ConfigError, LearningError
 
 ENVIRONMENTS = 24
 """Episodes of one run at the same time; every environment holds a scene of its own."""
@@ -101,23 +98,32 @@ def reproduce(
     part = "_part" if variants or seeds else ""
     folder = output / f"{name}{f'_{content_key(list(overrides))}' if overrides else ''}{part}"
     console.print(claim.text)
-    done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
-    if finished:
-        console.print(f"{len(done)} of {len(planned)} runs are finished in {output}.")
-        if not done:
-            raise ConfigError(f"no run of {name} is finished in {output}; leave --finished out")
-        for job in done:
-            job.write_down()
-        reports = [Report.read(job.folder) for job in done]
-    else:
+    failed: dict[Path, str] = {}
+    if not finished:
         console.print(
             f"{len(planned)} runs in {output / 'runs'}, {jobs} at a time; each logs to run.log in "
             "its folder. Interrupted, the same command goes on."
         )
         for job in planned:
             job.write_down()
-        done, reports = planned, _run_all(planned, jobs, console)
-    missing = [(job.variant.name, job.seed, "not run yet") for job in planned if job not in done]
+        failed = _run_all(planned, jobs, console)
+    done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
+    if finished:
+        console.print(f"{len(done)} of {len(planned)} runs are finished in {output}.")
+    if not done:
+        reasons = "\n".join(f"{folder}: {reason}" for folder, reason in failed.items())
+        raise ConfigError(
+            f"no run of {name} is finished in {output}; "
+            + (reasons or "leave --finished out to run them")
+        )
+    for job in done:
+        job.write_down()
+    reports = [Report.read(job.folder) for job in done]
+    missing = [
+        (job.variant.name, job.seed, failed.get(job.folder, "not run yet"))
+        for job in planned
+        if job not in done
+    ]
     missing += [
         (job.variant.name, job.seed, report.failure)
         for job, report in zip(done, reports, strict=True)
@@ -145,38 +151,21 @@ def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequen
             )
 
 
-def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> list[Report]:
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads' locks of torch
-    done: dict[int, Report] = {}
-    with (
-        progress_display(console) as display,
-        ProcessPoolExecutor(jobs, context, _give_way) as pool,
-    ):
-        bar = display.add_task("runs", total=len(planned), note="")
-        alone = {job.folder: job for job in planned}  # what two variants have in common, once
-        waiting = {pool.submit(run_job, job): job for job in alone.values()}
-        try:
-            for finished in as_completed(waiting):
-                job = waiting[finished]
-                name = f"{job.variant.name} seed {job.seed}"
-                try:
-                    report = finished.result()
-                except Rl100Error as error:
-                    raise ConfigError(f"{name}, in {job.folder}: {error}") from error
-                done |= {i: report for i, each in enumerate(planned) if each.folder == job.folder}
-                last = report.stages[-1]
-                note = f"{name}: {last.successes}/{last.trials}"
-                display.update(bar, completed=len(done), note=note)
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return [done[index] for index in range(len(planned))]
+def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> dict[Path, str]:
+    """Reasons of the runs that failed, by their folder."""
+    alone = {job.folder: job for job in planned}  # what two variants have in common, once
+    with progress_display(console) as display:
+        bar = display.add_task("runs", total=len(alone), note="")
 
+        def on_finished(job: Job, reason: str) -> None:
+            result = "failed"
+            if not reason:
+                last = Report.read(job.folder).stages[-1]
+                result = f"{last.successes}/{last.trials}"
+            note = f"{job.variant.name} seed {job.seed}: {result}"
+            display.update(bar, advance=1, note=note)
 
-def _give_way() -> None:
-    """The person's own work comes first."""
-    with suppress(OSError):
-        os.nice(5)
+        return run_jobs(list(alone.values()), jobs, on_finished)
 
 
 def run_job(job: Job) -> Report:
@@ -203,7 +192,7 @@ def _run(job: Job) -> Report:
         with (
             Bars.shown(console) as bars,
             simulated_collector(
-                task, robot, settings.n_chunk, 1, settings.online.gamma, bars.on_episodes,
+                task, robot, settings.n_chunk, 1, settings.gamma, bars.on_episodes,
                 ENVIRONMENTS,
             ) as collector,
         ):  # fmt: skip
@@ -213,12 +202,12 @@ def _run(job: Job) -> Report:
                     demonstrations, task, robot, job.folder / "run", settings, collector,
                     bars.on_stage, job.variant.stages,
                 )  # fmt: skip
-            except (ConfigError, LearningError) as error:
+            except LearningError as error:
                 failure = str(error)
                 console.print(f"ended early: {failure}")
             records = read_stages(job.folder / "run")
             if not records:
-                raise ConfigError(failure)
+                raise LearningError(failure)
             versions = {record.name: job.folder / "run" / record.version for record in records}
             if job.variant.control and settings.episodes == "all":
                 again = settings.imitation_settings.model_copy(update={"episodes": "success"})

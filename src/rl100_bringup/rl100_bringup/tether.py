@@ -24,5 +24,10 @@ def main(parent: int, command: list[str]) -> None:
     os.execv(command[0], command)
 
 
+def tied(command: list[str]) -> list[str]:
+    """The command line that runs ``command`` tied to this process."""
+    return [sys.executable, "-I", "-S", __file__, str(os.getpid()), *command]
+
+
 if __name__ == "__main__":
     main(int(sys.argv[1]), sys.argv[2:])

@@ -131,7 +131,7 @@ def train_from_bags(request: TrainRequest, console: Console) -> Trained:
             pass
         elif request.collect == "graph":
             acting = graph_collector(
-                request.robot, request.task, request.output, settings.online.gamma,
+                request.robot, request.task, request.output, settings.gamma,
                 bars.on_episodes, console,
             )  # fmt: skip
         else:
@@ -150,7 +150,7 @@ def _simulated(request: TrainRequest, bars: Bars) -> AbstractContextManager[Simu
     robot, task = request.descriptions()
     settings = request.settings()
     return simulated_collector(
-        task, robot, settings.n_chunk, request.processes, settings.online.gamma, bars.on_episodes
+        task, robot, settings.n_chunk, request.processes, settings.gamma, bars.on_episodes
     )
 
 

@@ -19,7 +19,7 @@ from rl100_learner.training import algorithm_run
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.run import policy_config_for
 from rl100_learner.training.settings import flattened, with_overrides
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest
 from rl100_sim.meta_world.tasks import TASKS
 
@@ -136,7 +136,7 @@ def test_what_a_claim_compares_cannot_be_set_for_all_of_it(tmp_path):
 
 def test_a_run_that_cannot_go_on_is_told_with_what_it_has(tmp_path, monkeypatch):
     def fails(*_, **__):
-        raise ConfigError("0 of 2 roll-outs are labelled a success")
+        raise LearningError("0 of 2 roll-outs are labelled a success")
 
     monkeypatch.setattr(algorithm_run, "improve_version", fails)
     monkeypatch.setattr(reproducing, "ENVIRONMENTS", 2)
@@ -236,6 +236,6 @@ def test_decisions_are_discounted_as_online_learning_says(tmp_path, monkeypatch)
 
     monkeypatch.setattr(reproducing, "simulated_collector", tell)
     variant = Variant("push-v3", "push-v3", demonstrations=1)
-    job = Job(variant, 0, tmp_path, trials=1, overrides=("gamma=0.5", "online.gamma=0.8"))
+    job = Job(variant, 0, tmp_path, trials=1, overrides=("gamma=0.8",))
     with pytest.raises(ToldError, match=r"0\.8"):
         run_job(job)

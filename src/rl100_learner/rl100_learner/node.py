@@ -202,7 +202,7 @@ class LearnerNode(Node):
             output / "versions",
             self._task,
             self._robot,
-            settings.online.gamma,
+            settings.gamma,
             ask,
         )
         records = run_algorithm(

@@ -21,7 +21,7 @@ from rl100_learner.training.algorithm_run import (
     run_algorithm,
 )
 from rl100_learner.training.records import read_metrics
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest
 
 DEMONSTRATIONS = [make_episode(index) for index in range(12)]
@@ -218,7 +218,7 @@ def test_roll_outs_that_all_fail_end_the_round_with_what_to_do(tmp_path):
     class Hopeless(ReachCollector):
         TOLERANCE_M = 0.0
 
-    with pytest.raises(ConfigError, match="0 of 8 roll-outs"):
+    with pytest.raises(LearningError, match="0 of 8 roll-outs"):
         run(tmp_path / "run", collector=Hopeless())
     assert json.loads((tmp_path / "run" / STAGES).read_text())[0]["name"] == "imitation"
 

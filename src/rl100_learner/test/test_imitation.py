@@ -221,9 +221,7 @@ def test_a_tenth_of_the_weights_is_a_tenth_of_the_loss():
     weights = AuxiliaryWeights(0.2, 0.3, 0.5)
     encoding = policy.encode_window(batch.visual, batch.proprio)
     full, tenth = (
-        auxiliary_loss(
-            policy, encoding, batch.visual, batch.proprio, each, 12, generator()
-        ).total
+        auxiliary_loss(policy, encoding, batch.visual, batch.proprio, each, 12, generator()).total
         for each in (weights, weights.scaled(0.1))
     )
     torch.testing.assert_close(tenth, full / 10)

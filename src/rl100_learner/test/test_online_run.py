@@ -283,7 +283,7 @@ def test_without_any_success_nothing_is_changed_and_the_stage_says_so(version, t
             )
             return replace(super().decisions(policy, *args, **kwargs), successes=0)
 
-    with pytest.raises(ConfigError, match="none of 72 episodes succeeded"):
+    with pytest.raises(LearningError, match="none of 72 episodes succeeded"):
         improve_version(version, tmp_path / "run", REPLAYING, Hopeless(), silent)
     assert len(weights) == 3
     for later in weights[1:]:

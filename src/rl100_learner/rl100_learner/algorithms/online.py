@@ -70,8 +70,6 @@ class OnlineConfig:
     learning ends once this share of the latest ``enough_episodes`` did. They are played with
     noise, which succeeds less often than without."""
     enough_episodes: PositiveInt = 200
-    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
-    """Discount of one control period."""
     proximal: ProximalConfig = field(default_factory=_proximal)
     value: ValueConfig = field(default_factory=ValueConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)

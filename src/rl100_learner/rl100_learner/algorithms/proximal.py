@@ -79,8 +79,8 @@ class ProximalConfig(ChainsConfig):
     """0: the encoder is frozen."""
     auxiliary: AuxiliaryWeights = field(default_factory=lambda: _TENTH)
     """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's
-    defaults, as in the paper. The decoders stay as they are, and so hold the features near what they
-    were."""
+    defaults, as in the paper. The decoders stay as they are, and so hold the features near what
+    they were."""
     chamfer_points: PositiveInt = 48
     """Points of a cloud that the reconstruction is compared with."""
 

@@ -87,7 +87,7 @@ class AlgorithmSettings(TrainSettings):
     retrain: Literal["none", "success", "all"] = "success"
     """Re-train imitation in every round, on the successful or on all episodes so far."""
     gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
-    """Discount of one control period in the offline rounds; online it is ``online.gamma``."""
+    """Discount of one control period, in all rounds and online."""
     critics: CriticConfig = CriticConfig()
     transition: TransitionConfig = TransitionConfig()
     offline: OfflineConfig = OfflineConfig()
@@ -123,6 +123,7 @@ class AlgorithmSettings(TrainSettings):
             **self.acceleration,
             seed=self.seed,
             threads=self.threads,
+            gamma=self.gamma,
             online=self.online,
             distillation=self.online_distillation,
         )

@@ -35,7 +35,7 @@ from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
 from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_policy.core.config import longest_episode
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
     BagReference,
@@ -112,8 +112,8 @@ def improve_offline(
         The candidates in the order of the phase; none if the gate let nothing through.
 
     Raises:
-        ConfigError: If ``own`` holds no success or nothing but successes, an episode does not fit
-            the policy, or ``output`` holds another run.
+        ConfigError: If an episode does not fit the policy, or ``output`` holds another run.
+        LearningError: If ``own`` holds no success or nothing but successes.
         PolicyVersionError: If the version is damaged.
     """
     policy, parent = load_version(version)
@@ -145,7 +145,7 @@ def improve_offline(
 def _require_both_outcomes(own: Sequence[Episode]) -> None:
     won = sum(episode.outcome == "success" for episode in own)
     if not 0 < won < len(own):
-        raise ConfigError(
+        raise LearningError(
             f"{won} of {len(own)} roll-outs of the policy are labelled a success, so nothing "
             "tells good from bad; collect more, look at the labels, or skip this stage"
         )

@@ -36,7 +36,7 @@ from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
     BagReference,
@@ -60,6 +60,8 @@ class OnlineSettings(AcceleratorSettings):
     seed: int = 0
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads per tensor operation; part of what makes a run repeatable bit for bit."""
+    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """Discount of one control period."""
     online: OnlineConfig = OnlineConfig()
     distillation: DistillationConfig = DistillationConfig()
     """Of the one-step student, beginning with the one that the version has."""
@@ -92,7 +94,8 @@ def improve_version(
         Folder of the new version, in ``output``.
 
     Raises:
-        ConfigError: If ``output`` holds another run, or no episode ever succeeds.
+        ConfigError: If ``output`` holds another run.
+        LearningError: If no episode ever succeeds, or a loss is not a number.
         PolicyVersionError: If the version is damaged.
     """
     policy, parent = load_version(version)
@@ -218,7 +221,7 @@ class _Run:
 
     def _refuse_to_go_on_without_hope(self) -> None:
         if not self.hope and len(self.played) >= _HOPELESS:
-            raise ConfigError(
+            raise LearningError(
                 f"none of {self.episodes} episodes succeeded, so nothing tells good from bad and "
                 "the policy is as it was; begin with a version that sometimes succeeds: more or "
                 "better demonstrations, or an easier start"
@@ -240,7 +243,7 @@ class _Run:
         data = within_range(state.features, own if config.replay.states == 0 else data)
         known = mine = None
         if data:
-            known = encode_decisions(state.features, data, config.gamma, self.longest)
+            known = encode_decisions(state.features, data, self.settings.gamma, self.longest)
             rows = rows_of(data, digests)
             mine = known.where(rows) if rows.any() else None
         if config.replay.states == 0:
@@ -253,7 +256,8 @@ class _Run:
         played = within_range(state.features, found.recorded)
         windows = build_windows(played, state.features.config)
         some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
-        decisions = encode_decisions(state.features, played, config.gamma, self.longest)
+        gamma = self.settings.gamma
+        decisions = encode_decisions(state.features, played, gamma, self.longest)
         device = state.policy.device
         return Seen(decisions, some.visual.to(device), some.proprio.to(device))
 
