@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,6 +24,7 @@ from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import read_manifest
 
 pytestmark = [pytest.mark.launch, pytest.mark.slow]
 
@@ -113,7 +113,7 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
     trained = json.loads((tmp_path / "run" / REPORT_FILE).read_text())
     assert trained["command"] == "train"
     assert trained["bags"] == report["bags"]
-    assert trained["policy_version"] == "push_t_run_imitation"
+    assert trained["policy_version"].startswith("push_t_run_imitation@")
     assert [(row["stage"], row["steps"]) for row in trained["training"]] == [
         ("imitation", 60), ("distillation", 30)
     ]  # fmt: skip
@@ -131,8 +131,8 @@ def test_online_learning_through_the_graph_begins_with_ratios_of_one(finished, t
     (row,) = (row for row in read_metrics(run / "online") if row["stage"] == "online")
     assert row["ratio_error"] < 1e-3
     (version,) = (run / "versions").iterdir()
-    entries = read_index(run / "bags").entries
-    (entry,) = (each for each in entries if each.metadata.policy_version == version.name)
+    entries, who = read_index(run / "bags").entries, read_manifest(version).reference
+    (entry,) = (each for each in entries if each.metadata.policy_version == who)
     assert entry.metadata.tags["seed"] == "100000000"
     assert len(entries) == 1 + 2 * 2  # and the trials of both versions
 
@@ -140,7 +140,11 @@ def test_online_learning_through_the_graph_begins_with_ratios_of_one(finished, t
 def test_every_episode_is_a_labelled_bag_without_loss(finished):
     output, _, report = finished
     taught, tried = (read_index(output / name) for name in ("bags", "trials"))
-    versions = list(dict.fromkeys(Path(each["version"]).name for each in report["run"]))
+    versions = list(
+        dict.fromkeys(
+            read_manifest(output / "train" / each["version"]).reference for each in report["run"]
+        )
+    )
     assert (len(taught.entries), len(tried.entries)) == (4, 4 * len(versions))
     assert not {**taught.damaged, **tried.damaged}
     assert not taught.unfinished + tried.unfinished

@@ -175,7 +175,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         run=trained.records,
         curve=learning_curve(trained.output, trained.records),
         iterates=offline_iterates(trained.output),
-        policy_version=trained.version.name,
+        policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
@@ -299,7 +299,7 @@ def evaluate_version(
         stages=[stage_result("evaluation", sampler, done) for sampler, done in evaluated.items()],
         **_driving_results(bags, evaluated),
         bags=bags_result([entry for trials in evaluated.values() for entry in trials.episodes]),
-        policy_version=version.name,
+        policy_version=read_manifest(version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )

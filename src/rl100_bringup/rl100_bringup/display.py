@@ -86,6 +86,8 @@ class Bars:
 
     def on_stage(self, stage: str, progress: TrainingProgress) -> None:
         """Of one stage of a run of several."""
-        what = "success" if progress.stage == "online" else "loss"
         name = progress.stage if stage == progress.stage else f"{stage}: {progress.stage}"
-        self.update(name, progress.step, progress.steps, f"{what} {progress.loss:.3f}")
+        note = f"loss {progress.loss:.3f}"
+        if progress.success is not None:
+            note = f"success {progress.success:.3f}"
+        self.update(name, progress.step, progress.steps, note)

@@ -69,7 +69,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
         command="improve",
         stages=stages,
         training=training_results(settings.output),
-        policy_version=version.name,
+        policy_version=read_manifest(version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )

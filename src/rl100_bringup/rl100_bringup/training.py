@@ -41,6 +41,7 @@ from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.policy_version import read_manifest
 
 Collect = Literal["simulation", "graph"]
 
@@ -182,7 +183,7 @@ def train_and_report(
         run=trained.records,
         curve=learning_curve(trained.output, trained.records),
         iterates=offline_iterates(trained.output),
-        policy_version=trained.version.name,
+        policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )

@@ -105,7 +105,7 @@ class LearnerNode(Node):
             cancel_callback=lambda _: CancelResponse.ACCEPT,
             callback_group=ReentrantCallbackGroup(),
         )
-        self._publish(LearnerStatus(state=LearnerStatus.IDLE, loss=float("nan")))
+        self._publish(_nothing_measured(LearnerStatus.IDLE))
 
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         if goal.task not in ("", self._task.name):
@@ -156,9 +156,7 @@ class LearnerNode(Node):
             raise ConfigError("a goal needs the folder of bags and the output folder")
         settings = with_overrides(AlgorithmSettings(), list(goal.overrides))
         stages = _stages(goal.stages)
-        self._report(
-            handle, LearnerStatus(state=LearnerStatus.READING, loss=float("nan")), force=True
-        )
+        self._report(handle, _nothing_measured(LearnerStatus.READING), force=True)
         episodes = load_episodes(
             Path(goal.bags),
             self._task,
@@ -171,21 +169,19 @@ class LearnerNode(Node):
         def on_progress(stage: str, progress: Progress) -> None:
             self._stop_if_cancelled(handle)
             name = stage if stage == progress.stage else f"{stage}: {progress.stage}"
-            status = LearnerStatus(state=LearnerStatus.TRAINING, stage=name, step=progress.step)
-            status.steps, status.loss, status.episodes = (
-                progress.steps,
-                progress.loss,
-                len(episodes),
-            )
+            status = _nothing_measured(LearnerStatus.TRAINING)
+            status.stage, status.step, status.steps = name, progress.step, progress.steps
+            status.loss, status.episodes = progress.loss, len(episodes)
+            if progress.success is not None:
+                status.success = progress.success
             self._report(handle, status, force=progress.step == progress.steps)
 
         def ask(wanted: Wanted) -> None:
             self._stop_if_cancelled(handle)
             self._version = wanted.version
             done = wanted.total - len(wanted.seeds)
-            status = LearnerStatus(
-                state=LearnerStatus.WAITING, step=done, steps=wanted.total, loss=float("nan")
-            )
+            status = _nothing_measured(LearnerStatus.WAITING)
+            status.step, status.steps = done, wanted.total
             status.wanted_episodes = len(wanted.seeds)
             status.wanted_first_seed = wanted.seeds.start
             status.wanted_stochastic = wanted.stochastic
@@ -233,10 +229,17 @@ class LearnerNode(Node):
     def _finish(self, state: int, message: str, version: Path | None) -> Train.Result:
         if version is not None:
             self._version = version
-        self._publish(LearnerStatus(state=state, loss=float("nan"), detail=message))
+        status = _nothing_measured(state)
+        status.detail = message
+        self._publish(status)
         return Train.Result(
             success=version is not None, policy_version_path=str(version or ""), message=message
         )
+
+
+def _nothing_measured(state: int) -> LearnerStatus:
+    """A status whose figures say that there are none."""
+    return LearnerStatus(state=state, loss=float("nan"), success=float("nan"))
 
 
 def main(args: Sequence[str] | None = None) -> int:

@@ -10,7 +10,9 @@ import torch
 from test_decisions import FACTORY, ROBOT, TASK, episode
 
 from rl100_learner.training.bag_collector import BagCollector, Wanted
-from rl100_policy.bags.judgement import JudgementKind
+from rl100_learner.training.collecting import successes
+from rl100_policy.bags.judgement import Judgement, JudgementKind
+from rl100_policy.bags.relabel import relabel_episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
@@ -18,6 +20,10 @@ from rl100_policy.core.policy_version import read_manifest, write_version
 from rl100_policy.core.presets import preset
 
 SEEDS = range(100, 103)
+
+
+def judge(bag: Path, kind: JudgementKind) -> None:
+    relabel_episode(bag, Judgement(stamp_ns=2, kind=kind))
 
 
 @pytest.fixture
@@ -51,15 +57,26 @@ class Robot:
     def act(self, wanted: Wanted) -> None:
         self.asked.append(wanted)
         for _ in wanted.seeds[: self.at_once]:
-            self.record(wanted.version.name, stochastic=wanted.stochastic)
+            self.record(read_manifest(wanted.version).reference, stochastic=wanted.stochastic)
 
     def record(
-        self, version: str, *, stochastic: bool = True, sampler: str = "ddim", **changes
+        self,
+        version: str,
+        *,
+        stochastic: bool = True,
+        sampler: str = "ddim",
+        judged: bool = True,
+        taken_over: bool = False,
+        **changes,
     ) -> None:
         """One episode; those with an odd number succeed."""
         number = next(self._ids)
         kind = JudgementKind.SUCCESS if number % 2 else JudgementKind.FAILURE
         made = episode(version=version, kind=kind, likelihood=stochastic, sampler=sampler)
+        if taken_over:
+            changes["policy"] = dict.fromkeys(range(6), version)
+        if not judged:
+            changes["judgements"] = ()
         named = {"policy_version": version, "episode_id": f"{number:04}"}
         replace(made, metadata=named, **changes).write(self.bags, FACTORY)
 
@@ -98,8 +115,10 @@ def test_no_episode_answers_two_requests_also_after_a_restart(tmp_path, version)
 
 def test_only_episodes_of_the_version_and_of_the_kind_that_is_wanted_count(tmp_path, version):
     robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
     robot.record("v0")
-    robot.record("v1", stochastic=False)
+    robot.record("v1@0badc0de")  # another version of that name
+    robot.record(who, stochastic=False)
     robot.record("")
     found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
     assert [each.seeds for each in robot.asked] == [SEEDS]
@@ -113,7 +132,7 @@ def test_another_episode_is_asked_for_in_the_place_of_one_that_cannot_be_used(
     tmp_path, version, caplog
 ):
     robot = Robot(tmp_path, at_once=3)
-    robot.record("v1", missing={"depth": frozenset(range(11))})
+    robot.record(read_manifest(version).reference, missing={"depth": frozenset(range(11))})
     found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
     assert len(found) == 3
     assert [each.seeds for each in robot.asked] == [range(101, 104)]
@@ -163,9 +182,49 @@ def test_watched_episodes_are_not_asked_of_a_robot(tmp_path, policy):
         Robot(tmp_path).collector.success(policy, SEEDS)
 
 
-def test_episodes_of_the_student_are_no_trials_of_its_teacher(tmp_path, version):
+def test_episodes_of_the_student_are_no_trials_of_its_teacher(tmp_path, version, caplog):
     robot = Robot(tmp_path, at_once=3)
     for _ in range(3):
-        robot.record("v1", stochastic=False, sampler="one_step")
+        robot.record(read_manifest(version).reference, stochastic=False, sampler="one_step")
     found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=False)
     assert [each.id for each in found] == ["0003", "0004", "0005"]
+    assert caplog.text.count("0001 does not count: not all of its decisions were made") == 1
+
+
+def test_an_episode_counts_when_it_is_judged_and_as_it_was_judged_last(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    robot.record(who, judged=False)
+    robot.record(who)
+    first, second = sorted(each.name for each in robot.bags.iterdir() if each.is_dir())
+
+    def judged_late(wanted):
+        assert (len(wanted.seeds), wanted.total) == (1, 2)
+        judge(robot.bags / first, JudgementKind.SUCCESS)
+        judge(robot.bags / second, JudgementKind.FAILURE)
+
+    collector = BagCollector(robot.bags, tmp_path, TASK, ROBOT, gamma=0.9, ask=judged_late)
+    found = collector.episodes(version, range(2), tmp_path / "kept", stochastic=True)
+    assert [each.outcome for each in found] == ["success", "failure"]
+
+
+def test_bags_that_are_judged_anew_after_they_were_used_are_named(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    kept = tmp_path / "round_1" / "rollouts"
+    robot.collector.episodes(version, SEEDS, kept, stochastic=True)
+    bag = min(each for each in robot.bags.iterdir() if each.is_dir())
+    judge(bag, JudgementKind.SUCCESS)
+    with pytest.raises(ConfigError, match=f"{bag.name}.*delete .*round_1 and the stages after"):
+        robot.collector.episodes(version, SEEDS, kept, stochastic=True)
+
+
+def test_an_episode_that_a_person_saved_is_no_success_of_the_policy(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    robot.record(who)
+    robot.record(who, taken_over=True)
+    robot.record(who)
+    found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
+    assert [each.outcome for each in found] == ["failure", "success", "failure"]
+    assert [each.taken_over for each in found] == [False, True, False]
+    assert successes(found) == 0

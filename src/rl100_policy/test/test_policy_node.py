@@ -138,7 +138,9 @@ def test_a_decision_every_chunk_with_its_record(rig):
         8 * PERIOD_NS,
         9 * PERIOD_NS,
     ]
-    assert (record.policy_version, record.sampler, record.n_chunk, record.d_a) == (
+    name, _, digest = record.policy_version.partition("@")
+    assert len(digest) == 8
+    assert (name, record.sampler, record.n_chunk, record.d_a) == (
         "random_1",
         "one_step",
         8,
@@ -249,7 +251,7 @@ def test_a_version_that_is_refused_leaves_the_one_in_use(rig, tmp_path):
     assert spin_until(future.done)
     answer = future.result()
     assert not answer.success
-    assert answer.policy_version == "random_1"
+    assert answer.policy_version.startswith("random_1@")
     assert "nothing" in answer.message
     robot.command(POLICY)
     spin_until(lambda: False, 0.2)
@@ -292,7 +294,7 @@ def test_a_version_that_decides_nonsense_is_refused(rig, version, tmp_path):
     future = robot.load.call_async(LoadPolicy.Request(path=str(tmp_path / "wild_1")))
     assert spin_until(future.done)
     assert not future.result().success
-    assert future.result().policy_version == "random_1"
+    assert future.result().policy_version.startswith("random_1@")
     robot.command(POLICY)
     spin_until(lambda: False, 0.2)
     drive(rig, 1)

@@ -124,13 +124,18 @@ class EpisodeReader:
                 the robot that is not accepted, is damaged, or holds no action with an observation
                 before and after it.
         """
-        metadata = read_metadata(folder)
         try:
-            self._check_origin(metadata)
-            streams = self._streams(folder, metadata)
-            return self._joined(folder, metadata, streams, also)
+            for _ in range(_ATTEMPTS):
+                before = _times(folder)
+                metadata = read_metadata(folder)
+                self._check_origin(metadata)
+                streams = self._streams(folder, metadata)
+                read = self._joined(folder, metadata, streams, also)
+                if _times(folder) == before:
+                    return read
         except (BagError, ObservationError) as error:
             raise BagError(f"episode {folder} cannot be used: {error}") from error
+        raise BagError(f"episode {folder} changed whenever it was read; read it again later")
 
     def _check_origin(self, metadata: EpisodeMetadata) -> None:
         expected = (
@@ -213,6 +218,8 @@ class EpisodeReader:
                 f"{len(streams.frames)} frames of which {unusable} cannot be used, "
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
+        versions = tuple(commands.versions[index] for index in stretch.commands)
+        by_policy = sum(version != "" for version in versions)
         positions, frames = list(streams.positions.values()), list(seen.values())
         proprio = [self._proprioception(positions[index]) for index in stretch.joints]
         episode = Episode(
@@ -224,11 +231,12 @@ class EpisodeReader:
             stamps_ns=seen_ns[stretch.frames],
             source_sha256=_file_hash(bag_file(folder)),
             lasted=1 + round(commands.recorded_ns / self._period_ns),
+            taken_over=0 < by_policy < len(versions),
         )
         return ReadEpisode(
             episode,
             _notes(metadata, streams, stretch, unusable),
-            tuple(commands.versions[index] for index in stretch.commands),
+            versions,
             self._also_seen(streams, also),
         )
 
@@ -281,6 +289,16 @@ def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
 
 def _stamps(stream: dict[int, Any]) -> NDArray[np.int64]:
     return np.array(list(stream), dtype=np.int64)
+
+
+_ATTEMPTS = 3
+"""At a bag that is judged anew while it is read."""
+
+
+def _times(folder: Path) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of change of the files of a bag."""
+    files = [(path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file()]
+    return [(name, found.st_size, found.st_mtime_ns) for name, found in files]
 
 
 def _file_hash(path: Path) -> str:

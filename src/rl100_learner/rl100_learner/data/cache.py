@@ -20,42 +20,18 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from rl100_learner.data import alignment, bag_episode, streams
+from rl100_learner import data
 from rl100_learner.data.bag_episode import ReadEpisode
 from rl100_learner.data.episode import Episode
-from rl100_policy.bags import reading
+from rl100_policy import bags as policy_bags
+from rl100_policy import core
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.metadata import config_hash
-from rl100_policy.core import (
-    geometry,
-    image,
-    kinematics,
-    messages,
-    observation,
-    observed_cloud,
-    observed_image,
-    point_cloud,
-    sight,
-)
 from rl100_policy.core.config import RobotConfig, TaskConfig, resolve_uri
 from rl100_policy.core.errors import BagError
 
-_CODE: tuple[ModuleType, ...] = (
-    alignment,
-    bag_episode,
-    streams,
-    reading,
-    geometry,
-    image,
-    kinematics,
-    messages,
-    observation,
-    observed_cloud,
-    observed_image,
-    point_cloud,
-    sight,
-)
-"""Modules whose change changes the tensors."""
+_CODE: tuple[ModuleType, ...] = (data, policy_bags, core)
+"""Packages in which a change may change tensors or outcomes."""
 
 _TAIL_BYTES = 65536
 """The end of an MCAP file holds its index: times, sizes and counts of everything in it."""
@@ -75,9 +51,10 @@ class EpisodeCache:
         self._description = hashlib.sha256(
             f"{config_hash(task, robot)} {urdf} {accept_other_setup}".encode()
         ).hexdigest()
-        self._code = hashlib.sha256(
-            b"".join(Path(str(module.__file__)).read_bytes() for module in _CODE)
-        ).hexdigest()
+        sources = [
+            path for package in _CODE for path in sorted(Path(package.__path__[0]).glob("*.py"))
+        ]
+        self._code = hashlib.sha256(b"".join(map(Path.read_bytes, sources))).hexdigest()
 
     def load(self, bag: Path) -> ReadEpisode | None:
         """Entry of a bag, or None if there is none that holds."""
@@ -93,6 +70,7 @@ class EpisodeCache:
                 outcome=described["outcome"],
                 source_sha256=described["source_sha256"],
                 lasted=int(described["lasted"]),
+                taken_over=bool(int(described["taken_over"])),
                 **arrays,
             )
             return ReadEpisode(episode, tuple(filter(None, described["notes"].split("\n"))))
@@ -108,6 +86,7 @@ class EpisodeCache:
             "outcome": episode.outcome,
             "source_sha256": episode.source_sha256,
             "lasted": str(episode.lasted),
+            "taken_over": str(int(episode.taken_over)),
             "notes": "\n".join(note.replace("\n", " ") for note in read.notes),
         }
         arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in _ARRAYS}

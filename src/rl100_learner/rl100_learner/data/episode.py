@@ -40,6 +40,8 @@ class Episode:
             bag.
         lasted: Control periods from the first command of the recording to the last, those that
             are left out included; 0: as many as there are actions.
+        taken_over: A policy was in command for a part of it only, so that its end is not all the
+            policy's doing.
 
     Raises:
         BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does
@@ -54,6 +56,7 @@ class Episode:
     stamps_ns: NDArray[np.int64]
     source_sha256: str = ""
     lasted: int = 0
+    taken_over: bool = False
 
     def __post_init__(self) -> None:
         """Check the invariants above once, so that nothing downstream has to."""

@@ -41,6 +41,7 @@ def save_episodes(path: Path, episodes: Sequence[Episode]) -> None:
             outcome=np.array([episode.outcome for episode in episodes]),
             source_sha256=np.array([episode.source_sha256 for episode in episodes]),
             lasted=np.array([episode.lasted for episode in episodes]),
+            taken_over=np.array([episode.taken_over for episode in episodes]),
             periods=np.array([len(episode) for episode in episodes]),
             **{
                 name: np.concatenate([getattr(episode, of_episode) for episode in episodes])
@@ -70,6 +71,7 @@ def load_stored_episodes(path: Path) -> list[Episode]:
                 outcome=str(held["outcome"][index]),  # type: ignore[arg-type]
                 source_sha256=str(held["source_sha256"][index]),
                 lasted=int(held["lasted"][index]),
+                taken_over=bool(held["taken_over"][index]),
                 **{of_episode: parts[name][index] for name, of_episode in _ARRAYS.items()},
             )
             for index in range(len(held["periods"]))

@@ -302,7 +302,7 @@ class _Run:
         seeds = episode_seeds(Purpose.ROLLOUTS, settings.seed, first, settings.rollouts)
         rollouts = self.collector.episodes(current, seeds, folder / "rollouts", stochastic=True)
         self.played += rollouts
-        self.own += rollouts
+        self.own += _alone(rollouts)
         known = [*self.demonstrations, *self.played]
         candidates: dict[str, Path] = {}
         if successes(self.own) < len(self.own):  # otherwise there is nothing to improve
@@ -322,8 +322,8 @@ class _Run:
         record = record.model_copy(update={"rollouts": (successes(rollouts), len(rollouts))})
         tried = [episode for episodes in trials.values() for episode in episodes]
         self.played += tried
-        mine = trials[record.chosen]
-        self.own = [*self.own, *mine] if record.chosen == "current" else [*mine]
+        mine = _alone(trials[record.chosen])
+        self.own = [*self.own, *mine] if record.chosen == "current" else mine
         return record
 
     def _chosen(
@@ -396,6 +396,11 @@ class _Run:
 
     def _teller(self, name: str) -> Callable[[Progress], None]:
         return lambda progress: self.on_progress(name, progress)
+
+
+def _alone(episodes: Sequence[Episode]) -> list[Episode]:
+    """Those in which nobody took over: only they tell what the version itself is worth."""
+    return [episode for episode in episodes if not episode.taken_over]
 
 
 def _mean_length(episodes: Sequence[Episode]) -> float:

@@ -17,11 +17,17 @@ from typing import Any
 import torch
 
 from rl100_learner.data.bag_episode import EpisodeReader
-from rl100_learner.data.decisions import DECISIONS, DecisionReader, decision_batch
+from rl100_learner.data.decisions import (
+    DECISIONS,
+    DecisionReader,
+    EpisodeDecisions,
+    decision_batch,
+)
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.collecting import Collected, successes
-from rl100_policy.bags.index import read_index
+from rl100_policy.bags.index import IndexEntry, read_index
+from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ConfigError
@@ -31,7 +37,7 @@ from rl100_policy.core.policy_version import load_version, read_manifest, write_
 _LOG = logging.getLogger(__name__)
 
 TAKEN = "bags.json"
-"""Which bags a request was answered with."""
+"""Which bags a request was answered with, and their digests then."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +65,10 @@ raises ends the waiting."""
 class BagCollector:
     """Takes roll-outs from a folder of bags; see ``rl100_learner.training.collecting.Collector``.
 
-    Episodes count if their metadata name the version, their decisions were made in the way that is
-    wanted, and no earlier request has taken them; others in the folder do not matter. Those that
-    cannot be used are named in the log, and others are asked for in their place.
+    Episodes count if their metadata name the version, somebody has judged them, their decisions
+    were made in the way that is wanted, and no earlier request has taken them; others in the
+    folder do not matter. Those that cannot be used are named in the log, and others are asked for
+    in their place. A bag that is judged anew before there are enough is read anew.
     """
 
     def __init__(
@@ -92,6 +99,8 @@ class BagCollector:
         self._stochastic: dict[str, bool | None] = {}
         """By bag: whether its decisions were drawn; None if that cannot be told, or they were the
         student's."""
+        self._told: set[tuple[str, str]] = set()
+        """Keys of bags of which the log has said that they do not count, and why."""
 
     def episodes(
         self,
@@ -109,17 +118,36 @@ class BagCollector:
         if kept.exists():
             bags = json.loads(kept.read_text(encoding="utf-8"))
             self._taken |= set(bags)
-            return [self._episode(self._bags / bag) for bag in bags]
+            episodes = [self._episode(self._bags / bag) for bag in bags]
+            changed = [
+                bag
+                for (bag, digest), episode in zip(bags.items(), episodes, strict=True)
+                if episode.digest != digest
+            ]
+            if changed:
+                raise ConfigError(
+                    f"bags {changed} are not what they were when {folder} was answered with them "
+                    "(judged anew?), and what has learned from them would not come out the same; "
+                    f"delete {folder.parent} and the stages after it to learn anew, or choose "
+                    "another output folder"
+                )
+            return episodes
         found = self._gather(
             version, seeds, self._episode, stochastic=stochastic, taken=self._taken
         )
         self._taken |= set(found)
         with replacing(kept) as file:
-            file.write((json.dumps([*found], indent=2) + "\n").encode())
+            digests = {bag: episode.digest for bag, episode in found.items()}
+            file.write((json.dumps(digests, indent=2) + "\n").encode())
         return [*found.values()]
 
     def _episode(self, bag: Path) -> Episode:
-        return self._episodes.read(bag).episode
+        return _with_its_end(self._episodes.read(bag).episode)
+
+    def _decided(self, bag: Path) -> EpisodeDecisions:
+        read = self._decisions.read(bag)
+        _with_its_end(read.episode)
+        return read
 
     def decisions(
         self,
@@ -132,9 +160,9 @@ class BagCollector:
     ) -> Collected:
         """See ``Collector``; the policy is written as a version of its own first."""
         version = self._write(policy, parent, seeds.start)
-        found = self._gather(version, seeds, self._decisions.read, stochastic=True, taken=set())
-        read = [*found.values()]
-        batch = decision_batch(read, version.name, policy.config.observation.n_obs, self._gamma)
+        found = self._gather(version, seeds, self._decided, stochastic=True, taken=set())
+        read, who = [*found.values()], read_manifest(version).reference
+        batch = decision_batch(read, who, policy.config.observation.n_obs, self._gamma)
         played = [each.episode for each in read]
         return Collected(
             batch,
@@ -179,36 +207,77 @@ class BagCollector:
         taken: set[str],
     ) -> dict[str, Any]:
         """What was read of as many bags as wanted, by their folders; none of those taken."""
-        name = read_manifest(version).name
-        found: dict[str, Any] = {}
+        who = read_manifest(version).reference
+        found: dict[str, _Read] = {}
         while True:
             for entry in read_index(self._bags).entries:
-                known = entry.folder in found or entry.folder in taken
-                other = entry.metadata.policy_version != name
-                if known or other or self._was_stochastic(entry.folder) is not stochastic:
+                known = entry.folder in found and found[entry.folder].key == entry.key
+                other = entry.metadata.policy_version != who or entry.folder in taken
+                if known or other or not self._counts(entry, stochastic=stochastic):
                     continue
+                content = None
                 try:
-                    found[entry.folder] = read(self._bags / entry.folder)
+                    content = read(self._bags / entry.folder)
                 except (BagError, OSError) as error:
-                    found[entry.folder] = None
                     _LOG.warning("%s is not used: %s", entry.folder, error)
-            usable = [folder for folder in sorted(found) if found[folder] is not None]
+                found[entry.folder] = _Read(entry.key, content)
+            usable = {
+                folder: found[folder].content
+                for folder in sorted(found)
+                if found[folder].content is not None
+            }
             if len(usable) >= len(seeds):
-                return {folder: found[folder] for folder in usable[: len(seeds)]}
+                return dict(list(usable.items())[: len(seeds)])
             # An episode that cannot be used has used up its seed all the same.
             first = seeds.start + len(found)
             missing = range(first, first + len(seeds) - len(usable))
             self._ask(Wanted(version, missing, stochastic, len(seeds)))
+
+    def _counts(self, entry: IndexEntry, *, stochastic: bool) -> bool:
+        """Whether an episode of the version is of the kind wanted; the log says why not."""
+        wanted = f"sampler ddim and stochastic {str(stochastic).lower()}"
+        if entry.metadata.outcome == Outcome.UNLABELLED:
+            return self._says(entry, "nobody has judged it; judge it, or record another")
+        was = self._was_stochastic(entry.folder)
+        if was is None:
+            return self._says(entry, f"not all of its decisions were made with {wanted}")
+        if was is not stochastic:
+            return self._says(entry, f"it is for another request than that with {wanted}")
+        return True
+
+    def _says(self, entry: IndexEntry, reason: str) -> bool:
+        """Tell once why an episode does not count. False."""
+        if (entry.key, reason) not in self._told:
+            self._told.add((entry.key, reason))
+            _LOG.warning("%s does not count: %s", entry.folder, reason)
+        return False
 
     def _was_stochastic(self, folder: str) -> bool | None:
         if folder not in self._stochastic:
             try:
                 decided = read_messages(self._bags / folder, [DECISIONS])[DECISIONS]
             except (BagError, OSError):
-                decided = []
+                return None  # it may be readable the next time
             known = {
                 (message.value.sampler, not message.value.deterministic) for message in decided
             }
             sampler, stochastic = known.pop() if len(known) == 1 else ("", None)
             self._stochastic[folder] = stochastic if sampler == "ddim" else None
         return self._stochastic[folder]
+
+
+def _with_its_end(episode: Episode) -> Episode:
+    """Raises BagError if what was judged is not in the part that can be used."""
+    if episode.outcome == "unlabelled":
+        raise BagError("the end of the episode, which was judged, cannot be used")
+    return episode
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A bag as it was when it was read."""
+
+    key: str
+    """See ``IndexEntry``."""
+    content: Any
+    """None if it cannot be used."""

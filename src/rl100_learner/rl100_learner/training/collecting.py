@@ -67,5 +67,5 @@ class Collector(Protocol):
 
 
 def successes(episodes: Sequence[Episode]) -> int:
-    """How many of the episodes were labelled a success."""
-    return sum(episode.outcome == "success" for episode in episodes)
+    """How many of the episodes a policy ended in success, without anybody taking over."""
+    return sum(each.outcome == "success" and not each.taken_over for each in episodes)

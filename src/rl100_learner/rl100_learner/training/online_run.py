@@ -206,7 +206,14 @@ class _Run:
                 records.write("online", state.iteration, state.iteration, self.seconds, metrics)
                 self._save(state, student, generator)
                 self.on_progress(
-                    Progress("online", state.iteration, config.iterations, played, self.seconds)
+                    Progress(
+                        "online",
+                        state.iteration,
+                        config.iterations,
+                        metrics.get("loss", float("nan")),
+                        self.seconds,
+                        played,
+                    )
                 )
                 self._refuse_to_go_on_without_hope()
             self._end_with_the_best(state)
@@ -251,9 +258,15 @@ class _Run:
         generator = torch.Generator().manual_seed(self.settings.seed)
         online.begin_with(state, known, mine, generator, config)
 
-    def _seen(self, state: OnlineState, found: Collected, generator: torch.Generator) -> Seen:
+    def _seen(
+        self, state: OnlineState, found: Collected, generator: torch.Generator
+    ) -> Seen | None:
+        """Of the episodes in which nobody took over; None if there are none."""
         config = self.settings.online
-        played = within_range(state.features, found.recorded)
+        alone = [episode for episode in found.recorded if not episode.taken_over]
+        if not alone:
+            return None
+        played = within_range(state.features, alone)
         windows = build_windows(played, state.features.config)
         some = windows.sample(config.replay.states, windows.visual.shape[1], generator)
         gamma = self.settings.gamma

@@ -86,6 +86,11 @@ class Manifest(FrozenModel):
     digest: str = ""
     """SHA-256 of this manifest with an empty digest, as canonical JSON."""
 
+    @property
+    def reference(self) -> str:
+        """Name and the beginning of the digest: no other version has it, whatever its name."""
+        return f"{self.name}@{self.digest[:8]}"
+
     def computed_digest(self) -> str:
         """What ``digest`` must be."""
         plain = json.dumps(self.model_dump(mode="json", exclude={"digest"}), sort_keys=True)

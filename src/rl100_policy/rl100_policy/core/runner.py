@@ -98,7 +98,11 @@ class PolicyRunner:
         policy.eval()
         name = cast(Sampler, sampler)
         return cls(
-            policy, manifest.name, sampler=name, deterministic=deterministic, noise_seed=noise_seed
+            policy,
+            manifest.reference,
+            sampler=name,
+            deterministic=deterministic,
+            noise_seed=noise_seed,
         )
 
     @property
