@@ -33,8 +33,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     except OSError as error:
         partial.unlink(missing_ok=True)
         raise StorageError(
-            f"cannot write {path}: {error.strerror}; what was there before is still there: make "
-            "room, then the same command goes on from it"
+            f"cannot write {path}: {error.strerror or error}; what was there before is still "
+            "there: make room or give the right to write, then the same command goes on from it"
         ) from error
     except BaseException:
         partial.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -106,7 +107,7 @@ class Episode:
         early = longest is not None and least < longest
         return self.outcome == "success" or (self.outcome == "failure" and early)
 
-    @property
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the bag if known, otherwise of the arrays."""
         if self.source_sha256:

@@ -63,23 +63,16 @@ class RatioStatistics:
     tail that lets a few rows decide the mean above."""
     clipped: float
     """Share of rows outside the clip range."""
-    low: float
-    """5 % quantile of the ratio."""
-    high: float
-    """95 % quantile of the ratio."""
 
 
 def ratio_statistics(log_probs: Tensor, old_log_probs: Tensor, clip: float) -> RatioStatistics:
     """Statistics of the ratios of a minibatch; arguments as in :func:`clipped_surrogate`."""
     log_ratio = (log_probs - old_log_probs).detach()
     ratio = log_ratio.exp()
-    quantiles = torch.quantile(ratio, ratio.new_tensor([0.05, 0.95]))
     return RatioStatistics(
         kl=float((ratio - 1.0 - log_ratio).mean()),
         shift=float(0.5 * (log_ratio**2).mean()),
         clipped=float(((ratio - 1.0).abs() > clip).float().mean()),
-        low=float(quantiles[0]),
-        high=float(quantiles[1]),
     )
 
 

@@ -77,10 +77,23 @@ def generalised_advantage(
     Source: Schulman et al. 2016, with the discount of a whole decision in both places.
     """
     deltas = (rewards + discounts * next_values - values).detach()
-    advantages = torch.zeros_like(deltas)
-    running = torch.zeros_like(deltas[0])
-    for row in reversed(range(len(deltas))):
-        carried = torch.where(ends[row], torch.zeros_like(running), running)
-        running = deltas[row] + lam * discounts[row] * carried
-        advantages[row] = running
-    return advantages
+    if len(deltas) == 0:
+        return deltas
+    last = ends.clone()
+    last[-1] = True
+    # trajectories one after the other, also those of several columns
+    advantages, weights, left = (
+        each.movedim(0, -1).flatten() for each in (deltas, lam * discounts, _rows_left(last))
+    )
+    advantages = advantages.clone()
+    by_rows_left = torch.split(left.argsort(stable=True), torch.bincount(left).tolist())
+    for rows in by_rows_left[1:]:  # all trajectories at once, from their ends
+        advantages[rows] = advantages[rows] + weights[rows] * advantages[rows + 1]
+    return advantages.view_as(deltas.movedim(0, -1)).movedim(-1, 0)
+
+
+def _rows_left(ends: Tensor) -> Tensor:
+    """Rows from each to the next end, [T] or [T, E] bool to int64; the last row is an end."""
+    rows = torch.arange(len(ends), device=ends.device).view(-1, *[1] * (ends.dim() - 1))
+    at = torch.where(ends, rows, len(ends)).flip(0).cummin(dim=0).values.flip(0)
+    return at - rows

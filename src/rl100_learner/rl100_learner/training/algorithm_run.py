@@ -208,7 +208,7 @@ def read_stages(output: Path) -> list[StageRecord]:
 
 def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmSettings) -> None:
     """Raises ConfigError if the folder holds a run with other settings or demonstrations."""
-    decisive = settings.model_dump(mode="json")
+    decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
     used = hashlib.sha256("".join(episode.digest for episode in demonstrations).encode())
     told: dict[str, Any] = {"settings": decisive, "demonstrations": used.hexdigest()}
     path = output / RUN
