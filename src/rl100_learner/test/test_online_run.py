@@ -222,6 +222,27 @@ def test_a_last_policy_that_is_worse_than_the_best_is_not_what_remains(
     assert read_manifest(result).metrics["online_success"] == (45 if returns else last) / 48
 
 
+def test_what_remains_is_the_moving_average_of_the_policies(version, tmp_path):
+    acted = []
+
+    class Watched(OnePushEach):
+        def decisions(self, policy, *args, **kwargs):
+            acted.append({key: each.clone() for key, each in policy.state_dict().items()})
+            return super().decisions(policy, *args, **kwargs)
+
+    final = {}
+    for decay in (0.0, 0.7):
+        settings = SETTINGS.model_copy(update={"online": replace(SETTINGS.online, average=decay)})
+        result = improve_version(version, tmp_path / str(decay), settings, Watched(), silent)
+        final[decay] = load_version(result)[0].state_dict()
+    policies = [*acted[1:6], final[0.0]]  # after every iteration, averaged or not
+    for key in (key for key in final[0.7] if not key.startswith("student.")):
+        expected = policies[0][key]
+        for each in policies[1:]:
+            expected = 0.7 * expected + 0.3 * each[key]
+        torch.testing.assert_close(final[0.7][key], expected.to(final[0.7][key].dtype))
+
+
 def test_it_ends_once_the_latest_episodes_hardly_fail(version, tmp_path):
     class SoonPerfect(OnePushEach):
         def decisions(self, policy, parent, seeds, *args, **kwargs):
@@ -288,7 +309,7 @@ def test_without_any_success_nothing_is_changed_and_the_stage_says_so(version, t
     assert len(weights) == 3
     for later in weights[1:]:
         assert all(torch.equal(later[key], each) for key, each in weights[0].items())
-    with pytest.raises(ConfigError, match="none of 96 episodes"):  # the same command tries again
+    with pytest.raises(LearningError, match="none of 96 episodes"):  # the same command tries again
         improve_version(version, tmp_path / "run", REPLAYING, Hopeless(), silent)
 
 

@@ -78,6 +78,9 @@ class OnlineConfig:
     the rest follows the last one."""
     distil_on: PositiveInt = 3
     """Latest iterations whose observations the student learns from."""
+    average: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.8
+    """Decay per iteration of the averaged weights, which are what the stage ends with: single
+    iterates go about the policy that they approach. 0: the last iterate."""
     return_deviations: PositiveFloat = 4.0
     """A policy whose share of successes is this many standard deviations below the best one's is
     given up for it. The best of many shares is a lucky one, so it takes more than three."""
@@ -111,6 +114,9 @@ class OnlineState:
     """Of the latest iterations."""
     before: EncodedDecisions | None = None
     """Decisions that there were before the first iteration."""
+    averaged: dict[str, Tensor] = field(default_factory=dict)
+    """Moving average of the policy's weights, as :func:`weights`; empty before the first
+    iteration."""
     iteration: int = 0
     q_has_learned: bool = False
     """Whether its first regression, the longest, is behind it."""
@@ -196,6 +202,7 @@ def update(
         metrics |= {f"q_{key.removeprefix('q_')}": number for key, number in told.items()}
         metrics["q_spread"] = float(compared.square().mean().sqrt())
     metrics |= proximal.improve(state.proximal, chains, advantages, generator, config.proximal)
+    state.averaged = average(state.averaged, weights(state), config.average)
     state.iteration += 1
     return metrics
 
@@ -275,7 +282,19 @@ def weights(state: OnlineState) -> dict[str, Tensor]:
     return {key: each.clone() for key, each in named.items() if not key.startswith("student.")}
 
 
-def forget_steps(state: OnlineState, earlier: dict[str, Tensor], seen: Seen | None) -> None:
+def average(before: dict[str, Tensor], now: dict[str, Tensor], decay: float) -> dict[str, Tensor]:
+    """``decay`` of the weights before and the rest of those now; now, where there are none."""
+    if not before:
+        return now
+    return {
+        key: before[key].lerp(each, 1.0 - decay) if each.is_floating_point() else each
+        for key, each in now.items()
+    }
+
+
+def forget_steps(
+    state: OnlineState, earlier: dict[str, Tensor], seen: Seen | None, config: OnlineConfig
+) -> None:
     """Go back to earlier weights of the policy, and on with half the rates.
 
     The critics stay, and what was played on the way is learned from by Q all the same. So does the
@@ -285,17 +304,20 @@ def forget_steps(state: OnlineState, earlier: dict[str, Tensor], seen: Seen | No
         state: Changed in place.
         earlier: Weights of a better policy, of :func:`weights`.
         seen: What was played by the policy that is given up.
+        config: Settings.
     """
     state.policy.load_state_dict(earlier, strict=False)
+    state.averaged = dict(earlier)
     state.proximal.optimizer.state.clear()  # moments of the steps that are given up
     proximal.slow_down(state.proximal, 0.5)
-    remember(state, seen)
+    remember(state, seen, config)
 
 
-def remember(state: OnlineState, seen: Seen | None) -> None:
-    """An iteration in which only Q's data grow."""
+def remember(state: OnlineState, seen: Seen | None, config: OnlineConfig) -> None:
+    """An iteration in which the policy stays as it is, and Q's data grow."""
     if seen is not None:
         state.replay.append(seen.decisions)
+    state.averaged = average(state.averaged, weights(state), config.average)
     state.iteration += 1
 
 
@@ -304,6 +326,7 @@ def state_dict(state: OnlineState) -> dict[str, Any]:
     return {
         "iteration": state.iteration,
         "policy": state.policy.state_dict(),
+        "averaged": state.averaged,
         "features": state.features.state_dict(),
         "proximal_optimizer": state.proximal.optimizer.state_dict(),
         "value": state.value.network.state_dict(),
@@ -319,6 +342,7 @@ def load_state_dict(state: OnlineState, saved: dict[str, Any]) -> None:
     """Restore what :func:`state_dict` gave."""
     state.iteration = saved["iteration"]
     state.policy.load_state_dict(saved["policy"])
+    state.averaged = {key: each.to(state.policy.device) for key, each in saved["averaged"].items()}
     state.features.load_state_dict(saved["features"])
     state.proximal.optimizer.load_state_dict(saved["proximal_optimizer"])
     state.value.network.load_state_dict(saved["value"])

@@ -216,7 +216,7 @@ class _Run:
                     )
                 )
                 self._refuse_to_go_on_without_hope()
-            self._end_with_the_best(state)
+            self._end_with_the_average_or_the_best(state)
             self._finish(student, generator, records)
         policy.student.load_state_dict(student.averaged.state_dict())
         return {
@@ -290,32 +290,32 @@ class _Run:
             self.best = _Best(best.weights, best.won + won, best.of + of)
         elif best is not None and worse:
             self.returned += 1
-            online.forget_steps(state, best.weights, seen)
+            online.forget_steps(state, best.weights, seen, self.settings.online)
             self.best = replace(best, acts=True)
             return {}
         elif best is None or won / of >= best.won / best.of:
             self.best = _Best(online.weights(state), won, of)
         self.hope = self.hope or won > 0
         if won >= self.settings.online.enough * of or not self.hope:
-            online.remember(state, seen)
+            online.remember(state, seen, self.settings.online)
             return {}
         batch = moved(found.batch, state.policy.device)
         return online.update(state, batch, seen, generator, self.settings.online)
 
-    def _end_with_the_best(self, state: OnlineState) -> None:
+    def _end_with_the_average_or_the_best(self, state: OnlineState) -> None:
         """Give up the last policy for the best one on less evidence: it cannot recover any more.
 
-        The student's remaining steps then follow that one.
+        Otherwise the average of the latest remains. The student's remaining steps follow it.
         """
-        best = self.best
-        if best is None or best.acts or not self.played:
-            return
-        won, of = self.played[-1]
-        share = self.settings.online.return_deviations * _AT_THE_END
-        if clearly_worse(won, of, best.won, best.of, share):
+        best, share = self.best, self.settings.online.return_deviations * _AT_THE_END
+        won, of = self.played[-1] if self.played else (0, 0)
+        acts = best is None or best.acts
+        if best is not None and not acts and clearly_worse(won, of, best.won, best.of, share):
             self.returned += 1
             self.success = best.won / best.of
             state.policy.load_state_dict(best.weights, strict=False)
+        elif state.averaged:
+            state.policy.load_state_dict(state.averaged, strict=False)
 
     def _distil(
         self, student: DistillationState, share: float, generator: torch.Generator
