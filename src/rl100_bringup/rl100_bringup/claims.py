@@ -70,7 +70,7 @@ _STATE = (
     "distillation.steps=600", "candidate_distillation.steps=300", "online_distillation.steps=900",
     "critics.steps=2000", "diffusion.sigma_min=0.05", "network.width=128",
     "offline.iterations=20", "offline.gate.patience=20",
-    "online.iterations=16", "online.episodes=50", "online.replay.steps=300",
+    "online.iterations=24", "online.episodes=50", "online.replay.steps=300",
     "online.replay.width=128",
     "online.proximal.lr=2e-4", "online.proximal.encoder_lr=2e-4",
     "online.enough=0.97", "online.enough_episodes=200",
