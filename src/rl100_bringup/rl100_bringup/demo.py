@@ -33,6 +33,7 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import TrainRequest, run_training_results, train_from_bags
+from rl100_learner.objectives.evaluation import clearly_worse
 from rl100_learner.training.algorithm_run import AlgorithmSettings
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import with_overrides
@@ -122,7 +123,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
 
     Returns:
         Exit status: 0; 1 if the last one-step student succeeds less than half as often as the
-        operator or less often than that of imitation; of a quick demo always 0.
+        operator, or clearly less often than that of imitation; of a quick demo always 0.
 
     Raises:
         Rl100Error: If a stage fails; says which and where its log is.
@@ -326,18 +327,23 @@ def _verdict(
 ) -> int:
     """The demo has failed if its last student is less than half as good as the operator.
 
-    Or if it is worse than the student of imitation.
+    Or if it is worse than the student of imitation, by more than chance explains.
     """
-    shares = [_share(policies["one_step"]) for policies in evaluated.values()]
-    operator = _share(demonstrations)
-    for bound, what in ((0.5 * operator, "half of the operator's"), (shares[0], "imitation's")):
-        if shares[-1] < bound:
-            console.print(
-                f"[red]failed:[/red] the last one-step student succeeds in {shares[-1]:.0%}, less "
-                f"than {what} {bound:.0%}"
-            )
-            return 1
-    return 0
+    first, *_, last = [policies["one_step"] for policies in [*evaluated.values()] * 2]
+    share, half = _share(last), 0.5 * _share(demonstrations)
+    reason = f"less than half of the operator's {2 * half:.0%}" if share < half else ""
+    counts = last.successes, len(last.episodes), first.successes, len(first.episodes)
+    if clearly_worse(*counts, _MORE_THAN_CHANCE):
+        reason = f"clearly less than imitation's {_share(first):.0%}"
+    if reason:
+        console.print(
+            f"[red]failed:[/red] the last one-step student succeeds in {share:.0%}, {reason}"
+        )
+    return int(bool(reason))
+
+
+_MORE_THAN_CHANCE = 2.0
+"""Standard deviations of the difference of two success shares."""
 
 
 def _share(trials: Trials) -> float:

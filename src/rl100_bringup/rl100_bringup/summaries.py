@@ -89,10 +89,17 @@ def pooled(summary: Summary) -> StageResult:
 
 
 def by_variant(summaries: Sequence[Summary]) -> dict[str, list[StageResult]]:
-    """Results of all seeds by variant, each under the name of its stage."""
+    """Results of all seeds by variant, each under the name of its stage.
+
+    For pictures: the interval is that over the seeds where there is one, which is the wider.
+    """
     found: dict[str, list[StageResult]] = {}
     for each in summaries:
         result = pooled(each).model_copy(update={"name": each.stage})
+        spread = over_seeds(each.shares)
+        if spread is not None:
+            low, high = spread
+            result = result.model_copy(update={"wilson_low": low, "wilson_high": high})
         found.setdefault(each.variant, []).append(result)
     return found
 
@@ -128,7 +135,7 @@ def summary_table(summaries: Sequence[Summary]) -> Table:
             ", ".join(f"{100 * share:.0f}" for share in each.shares),
             f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-",
             f"{np.mean(each.episodes):.0f}",
-            f"{np.mean(each.minutes):.1f}",
+            f"{np.mean(each.minutes):.1f}" if any(each.minutes) else "-",
         )
     return table
 

@@ -126,7 +126,8 @@ def trials(successes: int, count: int) -> Trials:
         (trials(9, 10), trials(4, 10), trials(4, 10), 1),  # 40 % is below half of 90 %
         (trials(9, 10), trials(5, 10), trials(5, 10), 0),
         (trials(8, 10), trials(2, 5), trials(2, 5), 0),  # exactly half
-        (trials(9, 10), trials(8, 10), trials(7, 10), 1),  # worse than where it began
+        (trials(9, 10), trials(8, 10), trials(7, 10), 0),  # chance
+        (trials(9, 10), trials(10, 10), trials(6, 10), 1),  # worse than where it began
         (trials(9, 10), trials(5, 10), trials(9, 10), 0),
         (trials(0, 10), trials(0, 5), trials(0, 5), 0),
     ],

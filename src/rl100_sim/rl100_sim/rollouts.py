@@ -19,6 +19,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_policy.core.errors import Rl100Error
 from rl100_policy.core.observation import Visual
 from rl100_sim.sight import seen
 
@@ -180,7 +181,7 @@ class RolloutPool:
         for worker in self._workers:
             mine = {slot: arguments[slot] for slot in worker.slots if slot in arguments}
             if mine:
-                worker.connection.send((what, mine))
+                worker.send((what, mine))
                 busy.append(worker)
         answers: dict[int, Any] = {}
         for worker in busy:
@@ -225,21 +226,38 @@ def rollout_pool(
 _END_LIMIT_S = 5.0
 
 
+class SimulationError(Rl100Error):
+    """A process of environments is gone."""
+
+
 @dataclass(frozen=True)
 class _Worker:
     process: Any
     connection: Connection
     slots: tuple[int, ...]
 
+    def send(self, message: tuple[str, dict[int, Any]]) -> None:
+        with self._alive():
+            self.connection.send(message)
+
     def receive(self) -> dict[int, Any]:
-        try:
+        with self._alive():
             answer = self.connection.recv()
-        except EOFError as error:
-            raise RuntimeError("a process of environments has died; see its output") from error
         if isinstance(answer, Exception):
             raise answer
         found: dict[int, Any] = answer
         return found
+
+    @contextmanager
+    def _alive(self) -> Iterator[None]:
+        try:
+            yield
+        except (EOFError, ConnectionError) as error:
+            raise SimulationError(
+                f"process {self.process.pid} of environments has ended unasked; what it printed "
+                "says why (out of memory, if nothing): the same command goes on, with fewer "
+                "--processes if it must"
+            ) from error
 
 
 def _work(

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Episodes in a pool are those of single environments, however they are spread."""
 
+import multiprocessing
 from functools import partial
 
 import numpy as np
 import pytest
 
 from rl100_sim.env import PushTEnv
-from rl100_sim.rollouts import Windows, rollout_pool
+from rl100_sim.rollouts import SimulationError, Windows, rollout_pool
 
 N_OBS, N_CHUNK = 2, 8
 
@@ -88,6 +89,23 @@ def test_what_an_environment_raises_is_raised_here(make_env):
         pytest.raises(ValueError, match="shape"),
     ):
         next(pool.run([1], shapeless))
+
+
+@pytest.mark.sim
+def test_a_process_that_is_gone_is_told_with_what_to_do(make_env):
+    shape = {"n_obs": N_OBS, "n_chunk": N_CHUNK}
+
+    def kill(windows: Windows):
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+        return decide(windows)
+
+    with (
+        rollout_pool(make_env, envs=1, processes=1, **shape) as pool,
+        pytest.raises(SimulationError, match="the same command goes on"),
+    ):
+        next(pool.run([1], kill))
 
 
 @pytest.mark.sim
