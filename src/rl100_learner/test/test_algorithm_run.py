@@ -209,7 +209,7 @@ def test_a_stage_without_the_one_before_it_is_refused(tmp_path):
 def test_a_run_with_other_settings_in_the_same_folder_is_refused(whole):
     output, _ = whole
     before = (output / STAGES).read_text()
-    with pytest.raises(ConfigError, match="other settings or demonstrations"):
+    with pytest.raises(ConfigError, match="holds another run"):
         run(output, SETTINGS.model_copy(update={"seed": 7}))
     assert (output / STAGES).read_text() == before
 

@@ -19,14 +19,13 @@ from.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +38,7 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.collecting import Collector, successes
+from rl100_learner.training.identity import claim, fingerprint
 from rl100_learner.training.offline_run import OfflineSettings, improve_offline
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.run import Progress, train_imitation
@@ -209,17 +209,9 @@ def read_stages(output: Path) -> list[StageRecord]:
 def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmSettings) -> None:
     """Raises ConfigError if the folder holds a run with other settings or demonstrations."""
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    used = hashlib.sha256("".join(episode.digest for episode in demonstrations).encode())
-    told: dict[str, Any] = {"settings": decisive, "demonstrations": used.hexdigest()}
-    path = output / RUN
-    if path.exists() and json.loads(path.read_text("utf-8")) != told:
-        raise ConfigError(
-            f"{output} holds a run with other settings or demonstrations; choose another output "
-            "folder, or give the same again to go on with it"
-        )
-    if not path.exists():
-        with replacing(path) as file:
-            file.write((json.dumps(told, indent=2) + "\n").encode())
+    used = fingerprint([episode.digest for episode in demonstrations])
+    told = {"settings": decisive, "demonstrations": used}
+    claim(output / RUN, fingerprint(decisive, used), told)
 
 
 @dataclass

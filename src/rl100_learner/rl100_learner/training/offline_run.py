@@ -10,7 +10,6 @@ stage takes a minute or two; one that was killed is run again, to the same bits.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -31,17 +30,18 @@ from rl100_learner.algorithms.offline import Iteration, Judge, OfflineConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
+from rl100_learner.training import identity
+from rl100_learner.training.identity import claim
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import Progress, threads
 from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_policy.core.config import longest_episode
-from rl100_policy.core.errors import ConfigError, LearningError
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
     BagReference,
     Manifest,
     load_version,
-    read_manifest,
     write_version,
 )
 
@@ -119,13 +119,12 @@ def improve_offline(
     policy, parent = load_version(version)
     _require_both_outcomes(own)
     episodes = [[[e.id, e.digest] for e in each] for each in (data, own)]
-    told = [settings.model_dump(mode="json"), parent.digest, episodes]
-    fingerprint = hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-    finished = _finished(output, fingerprint)
+    told = settings.model_dump(mode="json")
+    fingerprint = identity.fingerprint(told, parent.digest, episodes)
+    claim(output / RESOLVED, fingerprint, {"settings": told})
+    finished = _finished(output)
     if finished is not None:
         return finished
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
     with threads(settings.threads), accelerated(settings), Records(output, 0) as records:
         name = name or f"{parent.task.name}_{output.resolve().name}"
@@ -136,7 +135,7 @@ def improve_offline(
          "j_snapshot": each.j_snapshot}
         for each in found
     ]  # fmt: skip
-    content = json.dumps({"fingerprint": fingerprint, "candidates": rows}, indent=2) + "\n"
+    content = json.dumps(rows, indent=2) + "\n"
     with replacing(output / CANDIDATES) as file:
         file.write(content.encode())
     return found
@@ -151,16 +150,13 @@ def _require_both_outcomes(own: Sequence[Episode]) -> None:
         )
 
 
-def _finished(output: Path, fingerprint: str) -> list[Candidate] | None:
+def _finished(output: Path) -> list[Candidate] | None:
     path = output / CANDIDATES
     if not path.exists():
         return None
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if content["fingerprint"] != fingerprint:
-        raise ConfigError(f"{output} holds another run; choose another output folder")
     return [
         Candidate(output / row["version"], row["iteration"], row["j"], row["j_snapshot"])
-        for row in content["candidates"]
+        for row in json.loads(path.read_text(encoding="utf-8"))
     ]
 
 
@@ -279,8 +275,6 @@ class _Run:
         decision = iteration.decision
         candidate = Candidate(folder, index, decision.candidate, decision.incumbent)
         if folder.exists():  # of a run that was killed; this one came to the same bits
-            if read_manifest(folder).training.get("fingerprint") != self.fingerprint:
-                raise ConfigError(f"{self.output} holds another run; choose another output folder")
             return candidate
         write_version(
             folder,

@@ -9,8 +9,6 @@ so far is given up, and learning goes on from the best with smaller steps.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -28,20 +26,21 @@ from rl100_learner.algorithms.online import OnlineConfig, OnlineState, Seen
 from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.data.episode import Episode
 from rl100_learner.objectives.evaluation import clearly_worse
+from rl100_learner.training import identity
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected, Collector
+from rl100_learner.training.identity import claim
 from rl100_learner.training.records import Records
 from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
-from rl100_policy.core.errors import ConfigError, LearningError
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
     BagReference,
     load_version,
-    read_manifest,
     write_version,
 )
 
@@ -100,15 +99,12 @@ def improve_version(
     """
     policy, parent = load_version(version)
     used = [[[each.id, each.digest] for each in known] for known in (data, own)]
-    told = json.dumps([settings.model_dump(mode="json"), parent.digest, used], sort_keys=True)
-    fingerprint = hashlib.sha256(told.encode()).hexdigest()
+    told = settings.model_dump(mode="json")
+    fingerprint = identity.fingerprint(told, parent.digest, used)
+    claim(output / RESOLVED, fingerprint, {"settings": told})
     result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
-        if read_manifest(result).training.get("fingerprint") != fingerprint:
-            raise ConfigError(f"{output} holds another run; choose another output folder")
         return result
-    output.mkdir(parents=True, exist_ok=True)
-    (output / RESOLVED).write_text(settings.model_dump_json(indent=2) + "\n", encoding="utf-8")
     with threads(settings.threads), accelerated(settings):
         longest = longest_episode(parent.task, parent.robot)
         run = _Run(output, parent.name, longest, settings, fingerprint, collector, on_progress)

@@ -7,8 +7,6 @@ and ends with the same weights, bit for bit, as if it had not been.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,7 +20,9 @@ import torch
 from rl100_learner.accelerator import accelerated, moved, place
 from rl100_learner.algorithms import distillation, imitation
 from rl100_learner.data.episode import Episode
+from rl100_learner.training import identity
 from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.identity import claim
 from rl100_learner.training.processes import ALONE, Processes, local_rank, require_connected
 from rl100_learner.training.records import Records
 from rl100_learner.training.settings import TrainSettings
@@ -127,9 +127,7 @@ def train_imitation(
     processes.wait()  # before the first one writes, all others have looked
     with threads(settings.threads), accelerated(settings, local_rank()):
         if processes.leads:
-            output.mkdir(parents=True, exist_ok=True)
-            told = _resolved(task, robot, settings, config)
-            (output / RESOLVED).write_text(told, encoding="utf-8")
+            claim(output / RESOLVED, fingerprint, _resolved(task, robot, settings, config))
         run = _Run(output, settings, fingerprint, windows, config, on_progress, processes)
         policy, metrics = run.train()
     if not processes.leads:
@@ -342,10 +340,9 @@ def threads(count: int) -> Iterator[None]:
 
 def _resolved(
     task: AnyTask, robot: RobotConfig | None, settings: TrainSettings, config: PolicyConfig
-) -> str:
+) -> dict[str, Any]:
     parts = {"settings": settings, "policy": config, "task": task, "robot": robot}
-    told = {key: part and part.model_dump(mode="json") for key, part in parts.items()}
-    return json.dumps(told, indent=2) + "\n"
+    return {key: part and part.model_dump(mode="json") for key, part in parts.items()}
 
 
 def _fingerprint(
@@ -354,14 +351,12 @@ def _fingerprint(
     settings: TrainSettings,
     bags: Sequence[BagReference],
 ) -> str:
-    decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
-    parts = [
-        decisive,
+    return identity.fingerprint(
+        settings.model_dump(mode="json", exclude={"checkpoint_seconds"}),
         task.model_dump(mode="json"),
         robot and robot.model_dump(mode="json"),
         [b.model_dump() for b in bags],
-    ]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    )
 
 
 def _require_same_run(version: Path, fingerprint: str, bags: Sequence[BagReference]) -> None:

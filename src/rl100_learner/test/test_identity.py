@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A folder belongs to one run."""
+
+import json
+
+import pytest
+
+from rl100_learner.training.identity import claim, fingerprint
+from rl100_policy.core.errors import ConfigError
+
+
+def test_a_fingerprint_is_of_content_whatever_the_order_of_keys():
+    assert fingerprint({"a": 1, "b": [2.5]}, "x") == fingerprint({"b": [2.5], "a": 1}, "x")
+    assert fingerprint({"a": 1}) != fingerprint({"a": 2})
+    assert fingerprint("x", "y") != fingerprint("xy")
+
+
+def test_a_folder_goes_on_with_its_run_and_keeps_it_from_another(tmp_path):
+    path = tmp_path / "run" / "settings.json"
+    claim(path, "one", {"settings": {"seed": 3}})
+    assert json.loads(path.read_text()) == {"fingerprint": "one", "settings": {"seed": 3}}
+    before = path.read_bytes()
+    claim(path, "one", {"settings": "told otherwise, and the same run"})
+    with pytest.raises(ConfigError, match=r"holds another run.*choose another output"):
+        claim(path, "two", {})
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("damaged", ["", "{", "[]"])
+def test_a_damaged_file_is_no_invitation(tmp_path, damaged):
+    path = tmp_path / "settings.json"
+    path.write_text(damaged)
+    with pytest.raises(ConfigError, match="another run"):
+        claim(path, "one", {})
+    assert path.read_text() == damaged
