@@ -36,6 +36,27 @@ def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
 
 
 @pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        (["online.iterations=2000"], "200000, and a run has 100000"),
+        (["transition.elites=6"], "transition.elites=6 of transition.members=5"),
+        (["offline.draws=1"], "offline.draws"),
+        (["online.proximal.auxiliary.chamfer=-1"], "auxiliary.chamfer"),
+        (["something"], "as key=value"),
+    ],
+)
+def test_what_would_fail_after_hours_is_refused_at_once(entries, message):
+    with pytest.raises(ConfigError, match=message):
+        with_overrides(AlgorithmSettings(), entries)
+
+
+def test_a_key_like_no_other_is_refused_without_a_list_of_all():
+    with pytest.raises(ConfigError) as refused:
+        with_overrides(AlgorithmSettings(), ["zzz=1"])
+    assert len(str(refused.value)) < 100
+
+
+@pytest.mark.parametrize(
     "entry",
     [
         "offline.proximal.encoder_lr=1e-4",
@@ -58,6 +79,10 @@ def test_a_preset_brings_the_sizes_of_critics_and_model_unless_they_are_said():
     assert smaller.critics.width == 64
     assert smaller.transition.widths == (400,) * 4
     assert with_overrides(AlgorithmSettings(), ["preset=small"]) == AlgorithmSettings()
+    quoted = with_overrides(AlgorithmSettings(), ["preset=small", 'preset="paper"'])
+    assert quoted.critics.width == 1024
+    again = with_overrides(AlgorithmSettings(), ["preset=paper", "preset=small"])
+    assert again == AlgorithmSettings()
     assert with_overrides(TrainSettings(), ["preset=paper"]).preset == "paper"
 
 

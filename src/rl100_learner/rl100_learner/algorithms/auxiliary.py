@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from rl100_learner.objectives.bottleneck import standard_normal_kl
@@ -27,9 +28,9 @@ from rl100_policy.core.policy import DiffusionPolicy, Encoding
 class AuxiliaryWeights:
     """Weights of the terms; a term of weight 0 is not computed."""
 
-    chamfer: float = 0.0
-    proprio: float = 0.0
-    bottleneck: float = 0.0
+    chamfer: NonNegativeFloat = 0.0
+    proprio: NonNegativeFloat = 0.0
+    bottleneck: NonNegativeFloat = 0.0
 
     def scaled(self, factor: float) -> Self:
         """All weights times ``factor``."""

@@ -25,9 +25,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rl100_learner.accelerator import choose_device
 from rl100_learner.algorithms.critics import CriticConfig
@@ -96,6 +96,22 @@ class AlgorithmSettings(TrainSettings):
     online: OnlineConfig = OnlineConfig()
     online_distillation: DistillationConfig = DistillationConfig()
     """Of the student at the end of online learning."""
+
+    @model_validator(mode="after")
+    def _refuse_what_would_fail_later(self) -> Self:
+        """Before hours of learning, not after them."""
+        played = self.online.iterations * self.online.episodes
+        if played > BLOCK:
+            raise ValueError(
+                f"online.iterations * online.episodes is {played}, and a run has {BLOCK} start "
+                "states for them"
+            )
+        if self.transition.elites > self.transition.members:
+            raise ValueError(
+                f"expected no more elites than members, got transition.elites="
+                f"{self.transition.elites} of transition.members={self.transition.members}"
+            )
+        return self
 
     @property
     def imitation_settings(self) -> TrainSettings:

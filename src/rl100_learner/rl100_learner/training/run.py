@@ -116,6 +116,12 @@ def train_imitation(
     """
     require_connected(processes)
     used = [e for e in episodes if settings.episodes == "all" or e.outcome == "success"]
+    if episodes and not used:
+        raise ConfigError(
+            f"none of {len(episodes)} episodes is labelled a success, and only those are "
+            "imitated; look at the labels, record more, or relax the outcome filter with "
+            "episodes=all"
+        )
     bags = tuple(BagReference(id=e.id, sha256=e.digest) for e in used)
     fingerprint = _fingerprint(task, robot, settings, bags)
     version = output / (name or f"{task.name}_{output.resolve().name}")

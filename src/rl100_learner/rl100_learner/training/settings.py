@@ -62,10 +62,8 @@ def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
     tree: dict[str, Any] = settings.model_dump(mode="json")
     implied: Mapping[str, Sequence[str]] = getattr(settings, "SIZES", {})
     presets = [entry for entry in overrides if entry.partition("=")[0].strip() == "preset"]
-    sizes = [
-        size for entry in presets for size in implied.get(entry.partition("=")[2].strip(), ())
-    ]
-    for entry in (*sizes, *overrides):
+    last = presets[-1].partition("=")[2].strip(" '\"") if presets else ""
+    for entry in (*implied.get(last, ()), *overrides):
         key, separator, text = entry.partition("=")
         if not separator:
             raise ConfigError(
@@ -88,11 +86,9 @@ def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
 
 
 def _no_such_key(key: str, tree: dict[str, Any]) -> str:
-    known = list(flattened(tree))
-    near = difflib.get_close_matches(key, known, n=3) or known
-    return (
-        f"there is no setting {key!r}; did you mean {', '.join(near)}? All are in docs/settings.md"
-    )
+    near = difflib.get_close_matches(key, list(flattened(tree)), n=3)
+    meant = f"did you mean {', '.join(near)}? All" if near else "all"
+    return f"there is no setting {key!r}; {meant} are in docs/settings.md"
 
 
 def flattened(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -125,7 +125,8 @@ def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSe
     """
     if not episodes:
         raise ConfigError(
-            "no episodes to learn from; record demonstrations, or relax the outcome filter"
+            "no episodes to learn from; record demonstrations, or relax the outcome filter "
+            "(episodes=all)"
         )
     for episode in episodes:
         _require_shapes(episode, config)
