@@ -35,11 +35,13 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.algorithm_run import ALL_STAGES, AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.collecting import Collected
+from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.offline_run import improve_offline
 from rl100_learner.training.online_run import improve_version
-from rl100_learner.training.run import train_imitation
+from rl100_learner.training.stages import ALL_STAGES
 from rl100_policy.core.config import TaskConfig, load_robot, load_task
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_sim.rollouts import rollout_pool
@@ -216,7 +218,7 @@ def _write_version(folder: Path, points: int, preset: str) -> None:
 
 def write_fresh(folder: Path, points: int, preset: str) -> None:
     """An untrained version."""
-    from rl100_learner.training.run import policy_config_for
+    from rl100_learner.training.imitation_run import policy_config_for
     from rl100_policy.core.policy_version import write_version
 
     task = task_of(points)

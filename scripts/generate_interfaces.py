@@ -72,7 +72,7 @@ _SECTIONS = {
     "action": ("goal", "result", "feedback"),
     "msg": ("",),
 }
-_ALL_SETTINGS = "rl100_learner.training.algorithm_run"
+_ALL_SETTINGS = "rl100_learner.training.algorithm_settings"
 _SETTINGS_OF = {
     "Robot description": (
         "rl100_policy.core.config",
@@ -100,7 +100,7 @@ _SETTINGS_OF = {
     ),
     "Training: imitation": ("rl100_learner.training.settings", ("TrainSettings",)),
     "Training: all stages; the keys above, and": (
-        "rl100_learner.training.algorithm_run",
+        "rl100_learner.training.algorithm_settings",
         ("AlgorithmSettings",),
     ),
     "Training: `diffusion.*` and `network.*`": (

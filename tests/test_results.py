@@ -5,9 +5,9 @@ import pytest
 from rich.console import Console
 
 from environment import REPOSITORY
-from rl100_bringup.claims import CLAIMS
-from rl100_bringup.jobs import Job
-from rl100_bringup.reproducing import reproduce
+from rl100_bringup.reproduction.claims import CLAIMS
+from rl100_bringup.reproduction.jobs import Job
+from rl100_bringup.reproduction.reproducing import reproduce
 
 RESULTS = REPOSITORY / "docs" / "results"
 TOLD = sorted(path.parent.name for path in RESULTS.glob("*/tables.md"))

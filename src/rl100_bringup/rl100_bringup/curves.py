@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl100_bringup.report import CurvePoint, Iterate
-from rl100_learner.training.algorithm_run import StageRecord
 from rl100_learner.training.records import read_metrics
+from rl100_learner.training.stages import StageRecord
 
 
 def learning_curve(run: Path, records: Sequence[StageRecord]) -> list[CurvePoint]:

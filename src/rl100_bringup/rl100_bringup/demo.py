@@ -34,7 +34,7 @@ from rl100_bringup.report import (
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import TrainRequest, run_training_results, train_from_bags
 from rl100_learner.objectives.evaluation import clearly_worse
-from rl100_learner.training.algorithm_run import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from filelock import FileLock
 
-from rl100_bringup.claims import PUSH_T, SUITE, Variant
 from rl100_bringup.graph import config_path
+from rl100_bringup.reproduction.claims import PUSH_T, SUITE, Variant
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
 from rl100_learner.training.seeds import Purpose, episode_seeds

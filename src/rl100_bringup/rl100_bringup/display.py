@@ -18,7 +18,7 @@ from rich.progress import (
     TimeElapsedColumn,
 )
 
-from rl100_learner.training.run import Progress as TrainingProgress
+from rl100_learner.training.progress import Progress as TrainingProgress
 
 _LINE_PERIOD_S = 10.0
 """Where there is no terminal, a task prints at most this often [s]."""

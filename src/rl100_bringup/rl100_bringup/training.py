@@ -28,16 +28,12 @@ from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
 from rl100_bringup.report import Report, StageResult, TrainingResult, bags_result, this_machine
 from rl100_learner.data.reader import load_episodes
-from rl100_learner.training.algorithm_run import (
-    ALL_STAGES,
-    AlgorithmSettings,
-    Stage,
-    StageRecord,
-    run_algorithm,
-)
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.collecting import Collector
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.settings import with_overrides
+from rl100_learner.training.stages import ALL_STAGES, Stage, StageRecord
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError

@@ -7,10 +7,10 @@ import time
 
 import pytest
 
-from rl100_bringup import job_processes
-from rl100_bringup.claims import Variant
-from rl100_bringup.job_processes import run_jobs
-from rl100_bringup.jobs import Job
+from rl100_bringup.reproduction import job_processes
+from rl100_bringup.reproduction.claims import Variant
+from rl100_bringup.reproduction.job_processes import run_jobs
+from rl100_bringup.reproduction.jobs import Job
 
 
 def jobs_of(output, seeds):

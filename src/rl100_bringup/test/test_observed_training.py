@@ -14,7 +14,8 @@ from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
 from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.transition import TransitionConfig
-from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_policy.core.config import TaskConfig, load_robot, load_task
 from rl100_policy.core.policy_version import load_version
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup import jobs, reproducing
-from rl100_bringup.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
 from rl100_bringup.demonstrating import describe_task, scripted_episodes
-from rl100_bringup.jobs import JOB, Job
 from rl100_bringup.report import Report
-from rl100_bringup.reproducing import _imitation_key, reproduce, run_job
+from rl100_bringup.reproduction import jobs, reproducing
+from rl100_bringup.reproduction.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
+from rl100_bringup.reproduction.jobs import JOB, Job
+from rl100_bringup.reproduction.reproducing import _imitation_key, reproduce, run_job
 from rl100_learner.training import algorithm_run
-from rl100_learner.training.algorithm_run import AlgorithmSettings
-from rl100_learner.training.run import policy_config_for
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.imitation_run import policy_config_for
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest

@@ -6,7 +6,7 @@ import pytest
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
 from rl100_bringup.report import Iterate, Report, StageResult
-from rl100_bringup.summaries import (
+from rl100_bringup.reproduction.summaries import (
     by_variant,
     over_seeds,
     summarise,
@@ -14,8 +14,8 @@ from rl100_bringup.summaries import (
     watched_table,
     write_markdown,
 )
-from rl100_learner.training.algorithm_run import StageRecord
 from rl100_learner.training.records import Records
+from rl100_learner.training.stages import StageRecord
 
 
 def stage(name: str, policy: str, successes: int) -> StageResult:

@@ -175,3 +175,14 @@ def _require_compiler(device: torch.device) -> None:
             f"{type(error).__name__}: {str(error).strip().splitlines()[0]}; install it, or set "
             "compile=false"
         ) from error
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Threads per tensor operation for as long as the context lasts."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -33,15 +33,12 @@ from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from rl100_learner.data.reader import load_episodes
-from rl100_learner.training.algorithm_run import (
-    ALL_STAGES,
-    AlgorithmSettings,
-    Stage,
-    run_algorithm,
-)
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.bag_collector import BagCollector, Wanted
-from rl100_learner.training.run import Progress
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.settings import with_overrides
+from rl100_learner.training.stages import ALL_STAGES, Stage
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
 from rl100_policy.core.config import load_robot, load_task

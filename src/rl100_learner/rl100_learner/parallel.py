@@ -19,9 +19,11 @@ from pathlib import Path
 
 from rl100_learner.accelerator import choose_device
 from rl100_learner.data.reader import load_episodes
-from rl100_learner.training.algorithm_run import AlgorithmSettings, imitation_stage
+from rl100_learner.training.algorithm_run import imitation_stage
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.processes import connected, local_rank
-from rl100_learner.training.run import Progress, train_imitation
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import Rl100Error

@@ -16,8 +16,10 @@ from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
 from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
-from rl100_learner.training.algorithm_run import ALL_STAGES, AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics
+from rl100_learner.training.stages import ALL_STAGES
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import WEIGHTS
 

@@ -14,13 +14,10 @@ from rl100_learner.algorithms.online import OnlineConfig, ReplayConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
-from rl100_learner.training.algorithm_run import (
-    STAGES,
-    AlgorithmSettings,
-    read_stages,
-    run_algorithm,
-)
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics
+from rl100_learner.training.stages import STAGES, read_stages
 from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest
 

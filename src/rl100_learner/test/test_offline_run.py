@@ -5,8 +5,8 @@ import pytest
 import torch
 from toy import make_episode
 
+from rl100_learner.training.encoding import rows_of
 from rl100_learner.training.offline_run import _drawn
-from rl100_learner.training.transitions import rows_of
 
 OWN = [make_episode(index, steps=5 + index) for index in range(6)]
 DATA = [*OWN, *(make_episode(index) for index in range(10, 20))]

@@ -17,10 +17,10 @@ from rl100_learner.algorithms.optimizers import OptimizerConfig
 from rl100_learner.algorithms.proximal import ProximalConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.data.episode import Episode
+from rl100_learner.training.checkpoint import CHECKPOINT
 from rl100_learner.training.collecting import Collected
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_learner.training.records import read_metrics
-from rl100_learner.training.run import CHECKPOINT
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy import DiffusionPolicy

@@ -13,10 +13,12 @@ from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
 
 from rl100_learner import parallel
 from rl100_learner.algorithms import imitation
-from rl100_learner.training.algorithm_run import AlgorithmSettings, run_algorithm
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.checkpoint import CHECKPOINT
+from rl100_learner.training.imitation_run import policy_config_for, train_imitation
 from rl100_learner.training.processes import Processes, connected
 from rl100_learner.training.records import read_metrics
-from rl100_learner.training.run import CHECKPOINT, policy_config_for, train_imitation
 from rl100_learner.training.settings import with_overrides
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.errors import ConfigError

@@ -8,16 +8,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl100_learner.objectives.bottleneck import standard_normal_kl
-from rl100_learner.objectives.evaluation import am_q_estimate, clearly_worse, gate
-from rl100_learner.objectives.iql import (
-    expectile_loss,
+from rl100_learner.objectives.advantages import (
     offline_advantage,
-    q_loss,
-    q_target,
     regression_weights,
     sampled_advantage,
 )
+from rl100_learner.objectives.bottleneck import standard_normal_kl
+from rl100_learner.objectives.evaluation import am_q_estimate, clearly_worse, gate
+from rl100_learner.objectives.iql import expectile_loss, q_loss, q_target
 from rl100_learner.objectives.proximal import (
     clipped_surrogate,
     ratio_statistics,

@@ -8,8 +8,10 @@ import pytest
 import torch
 from toy import GAIN, ROBOT, TASK, make_episode, quick_settings
 
+from rl100_learner.training.checkpoint import CHECKPOINT
+from rl100_learner.training.imitation_run import RESOLVED, train_imitation
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import read_metrics
-from rl100_learner.training.run import CHECKPOINT, RESOLVED, Progress, train_imitation
 from rl100_learner.training.settings import TrainSettings, with_overrides
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import WEIGHTS, load_version

@@ -3,7 +3,7 @@
 
 import pytest
 
-from rl100_learner.training.algorithm_run import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.settings import TrainSettings, flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_config import ActionSize, ObservationSize

@@ -10,7 +10,7 @@ import torch
 from toy import N_POINTS, make_episode
 
 from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.transitions import encode_decisions, within_range
+from rl100_learner.training.encoding import encode_decisions, within_range
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize

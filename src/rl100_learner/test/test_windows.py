@@ -9,7 +9,7 @@ import torch
 from toy import N_POINTS, ROBOT, TASK, make_episode
 
 from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.run import policy_config_for
+from rl100_learner.training.imitation_run import policy_config_for
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import build_windows, draw_points, encode_frames
 from rl100_policy.core.config import ImageObservation, StateObservation

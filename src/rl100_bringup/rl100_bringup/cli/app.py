@@ -292,8 +292,8 @@ def reproduce(
     ] = None,
 ) -> None:
     """Reproduce a claim of the documentation: tasks, seeds, all stages, one table."""
-    from rl100_bringup.claims import CLAIMS
-    from rl100_bringup.reproducing import reproduce as run
+    from rl100_bringup.reproduction.claims import CLAIMS
+    from rl100_bringup.reproduction.reproducing import reproduce as run
 
     if claim is None:
         table = Table("claim", "variants", "seeds", "about", show_lines=True)

@@ -30,12 +30,12 @@ from rl100_learner.algorithms.critics import Critics
 from rl100_learner.algorithms.imitation import denoising_loss
 from rl100_learner.algorithms.proximal import ChainsConfig
 from rl100_learner.algorithms.transition import TransitionModel
-from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
-from rl100_learner.objectives.iql import (
+from rl100_learner.objectives.advantages import (
     offline_advantage,
     regression_weights,
     sampled_advantage,
 )
+from rl100_learner.objectives.evaluation import GateDecision, am_q_estimate, gate
 from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.policy import DiffusionPolicy
 

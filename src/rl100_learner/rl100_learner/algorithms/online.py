@@ -31,7 +31,8 @@ from rl100_learner.algorithms.critics import QConfig
 from rl100_learner.algorithms.proximal import ProximalConfig, ProximalState, encode_windows
 from rl100_learner.algorithms.value import ValueBuffer, ValueConfig, ValueState
 from rl100_learner.networks.critics import QNetwork
-from rl100_learner.objectives.iql import q_target, sampled_advantage
+from rl100_learner.objectives.advantages import sampled_advantage
+from rl100_learner.objectives.iql import q_target
 from rl100_learner.objectives.proximal import standardise
 from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy

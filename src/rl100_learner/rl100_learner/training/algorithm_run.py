@@ -21,149 +21,29 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
-
-from pydantic import Field, model_validator
 
 from rl100_learner.accelerator import choose_device
-from rl100_learner.algorithms.critics import CriticConfig
-from rl100_learner.algorithms.distillation import DistillationConfig
-from rl100_learner.algorithms.offline import OfflineConfig
-from rl100_learner.algorithms.online import OnlineConfig
-from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
+from rl100_learner.training.algorithm_settings import ROUND_EPISODES, AlgorithmSettings
 from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.identity import claim, fingerprint
-from rl100_learner.training.offline_run import OfflineSettings, improve_offline
-from rl100_learner.training.online_run import OnlineSettings, improve_version
-from rl100_learner.training.run import Progress, train_imitation
-from rl100_learner.training.seeds import BLOCK, Purpose, episode_seeds
-from rl100_learner.training.settings import TrainSettings
-from rl100_policy.core.config import AnyTask, FrozenModel, RobotConfig
+from rl100_learner.training.imitation_run import train_imitation
+from rl100_learner.training.offline_run import improve_offline
+from rl100_learner.training.online_run import improve_version
+from rl100_learner.training.progress import Progress
+from rl100_learner.training.seeds import Purpose, episode_seeds
+from rl100_learner.training.stages import ALL_STAGES, STAGES, Stage, StageRecord, read_stages
+from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
 
-RUN, STAGES = "run.json", "stages.json"
-_ROUND_EPISODES = 10_000
-"""Start states of a round, of the :data:`BLOCK` that a run has."""
-Stage = Literal["imitation", "offline", "online"]
-ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
-
-
-class AlgorithmSettings(TrainSettings):
-    """Everything that decides a run, besides the demonstrations and how policies act."""
-
-    SIZES: ClassVar[Mapping[str, Sequence[str]]] = {
-        "paper": (
-            "critics.width=1024", "critics.layers=1", "critics.members=2",
-            "critics.returns.width=512", "transition.widths=[1024, 1024, 512, 512]",
-            "transition.members=7", "transition.elites=5", "online.value.width=512",
-            "online.replay.width=1024", "online.replay.layers=1", "online.replay.members=2",
-        ),
-        "paper_single": (
-            "critics.width=512", "critics.layers=1", "critics.members=2",
-            "critics.returns.width=512", "transition.widths=[400, 400, 400, 400]",
-            "transition.members=7", "transition.elites=5", "online.value.width=512",
-            "online.replay.width=512", "online.replay.layers=1", "online.replay.members=2",
-        ),
-    }  # fmt: skip
-    """Of critics and model, by preset. Source: the published code of RL-100."""
-    rounds: Annotated[int, Field(ge=0, lt=BLOCK // _ROUND_EPISODES)] = 1
-    """M, offline rounds; 0 goes from imitation straight to online learning."""
-    rollouts: Annotated[int, Field(ge=2, le=_ROUND_EPISODES)] = 300
-    """Episodes of the current version per round, drawn with noise."""
-    trials: Annotated[int, Field(ge=1, le=_ROUND_EPISODES)] = 60
-    """Episodes without noise, of the current version and of each candidate, that choose after
-    every round and after online learning."""
-    watch: Annotated[int, Field(ge=0)] = 0
-    """Episodes that every offline iterate plays only to be shown beside the estimate J; they
-    choose nothing and are not learned from."""
-    retrain: Literal["none", "success", "all"] = "success"
-    """Re-train imitation in every round, on the successful or on all episodes so far."""
-    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
-    """Discount of one control period, in all rounds and online."""
-    critics: CriticConfig = CriticConfig()
-    transition: TransitionConfig = TransitionConfig()
-    offline: OfflineConfig = OfflineConfig()
-    candidate_distillation: DistillationConfig = OfflineSettings().distillation
-    """Of the student of every offline candidate, beginning with the student it has."""
-    online: OnlineConfig = OnlineConfig()
-    online_distillation: DistillationConfig = DistillationConfig()
-    """Of the student at the end of online learning."""
-
-    @model_validator(mode="after")
-    def _refuse_what_would_fail_later(self) -> Self:
-        """Before hours of learning, not after them."""
-        played = self.online.iterations * self.online.episodes
-        if played > BLOCK:
-            raise ValueError(
-                f"online.iterations * online.episodes is {played}, and a run has {BLOCK} start "
-                "states for them"
-            )
-        if self.transition.elites > self.transition.members:
-            raise ValueError(
-                f"expected no more elites than members, got transition.elites="
-                f"{self.transition.elites} of transition.members={self.transition.members}"
-            )
-        return self
-
-    @property
-    def imitation_settings(self) -> TrainSettings:
-        """What the imitation stage takes of them."""
-        return TrainSettings(**{key: getattr(self, key) for key in TrainSettings.model_fields})
-
-    @property
-    def offline_settings(self) -> OfflineSettings:
-        """What an offline stage takes of them."""
-        return OfflineSettings(
-            **self.acceleration,
-            seed=self.seed,
-            threads=self.threads,
-            gamma=self.gamma,
-            critics=self.critics,
-            transition=self.transition,
-            offline=self.offline,
-            distillation=self.candidate_distillation,
-        )
-
-    @property
-    def online_settings(self) -> OnlineSettings:
-        """What the online stage takes of them."""
-        return OnlineSettings(
-            **self.acceleration,
-            seed=self.seed,
-            threads=self.threads,
-            gamma=self.gamma,
-            online=self.online,
-            distillation=self.online_distillation,
-        )
-
-
-class StageRecord(FrozenModel):
-    """What a stage ended with."""
-
-    name: str
-    """``imitation``, ``round 1``, ..., ``online``."""
-    version: str
-    """Folder of the version, relative to that of the run."""
-    episodes: int
-    """Episodes that were played for it, trials included; demonstrations for imitation."""
-    periods: int
-    """Control periods of those episodes."""
-    seconds: float
-    """Wall clock, without what was there already when the run was resumed [s]."""
-    trials: dict[str, tuple[int, int]] = Field(default_factory=dict)
-    """Successes and trials of the current version (``current``) and of the candidates."""
-    chosen: str = ""
-    """Which of them goes on."""
-    rollouts: tuple[int, int] | None = None
-    """Successes and number of a round's roll-outs, drawn with noise."""
+RUN = "run.json"
 
 
 def run_algorithm(
@@ -201,7 +81,9 @@ def run_algorithm(
     choose_device(settings.device)  # refuses before the folder is claimed
     output.mkdir(parents=True, exist_ok=True)
     _claim(output, demonstrations, settings)
-    run = _Run(demonstrations, task, robot, output, settings, collector, on_progress, stages)
+    run = _AlgorithmRun(
+        demonstrations, task, robot, output, settings, collector, on_progress, stages
+    )
     return run.go()
 
 
@@ -214,14 +96,6 @@ def _version_name(output: Path, task: AnyTask, stage: str) -> str:
     return f"{task.name}_{output.resolve().name}_{stage}"
 
 
-def read_stages(output: Path) -> list[StageRecord]:
-    """Records of the finished stages of a run, in their order."""
-    path = output / STAGES
-    if not path.exists():
-        return []
-    return [StageRecord.model_validate(row) for row in json.loads(path.read_text("utf-8"))]
-
-
 def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmSettings) -> None:
     """Raises ConfigError if the folder holds a run with other settings or demonstrations."""
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
@@ -231,7 +105,7 @@ def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmS
 
 
 @dataclass
-class _Run:
+class _AlgorithmRun:
     demonstrations: Sequence[Episode]
     task: AnyTask
     robot: RobotConfig | None
@@ -305,7 +179,7 @@ class _Run:
 
     def _round(self, index: int) -> StageRecord:
         name, folder = f"round {index}", self.output / f"round_{index}"
-        settings, first = self.settings, (index - 1) * _ROUND_EPISODES
+        settings, first = self.settings, (index - 1) * ROUND_EPISODES
         current, tell = self.current, self._teller(name)
         seeds = episode_seeds(Purpose.ROLLOUTS, settings.seed, first, settings.rollouts)
         rollouts = self.collector.episodes(current, seeds, folder / "rollouts", stochastic=True)
@@ -373,7 +247,7 @@ class _Run:
         )  # fmt: skip
         metrics = read_manifest(learned).metrics
         versions = {"current": current, "online": learned}
-        first = self.settings.rounds * _ROUND_EPISODES
+        first = self.settings.rounds * ROUND_EPISODES
         record = self._chosen(
             "online", versions, self._trials(folder / "trials", first, versions), ()
         )

@@ -12,6 +12,9 @@ import torch
 from rl100_learner.files import replacing
 from rl100_policy.core.errors import ConfigError
 
+CHECKPOINT = "checkpoint.pt"
+"""Of a run that is not finished, in its folder."""
+
 
 def save_checkpoint(path: Path, fingerprint: str, state: dict[str, Any]) -> None:
     """Replace the checkpoint atomically.

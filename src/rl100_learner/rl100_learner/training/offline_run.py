@@ -21,7 +21,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rl100_learner.accelerator import AcceleratorSettings, accelerated, place
+from rl100_learner.accelerator import AcceleratorSettings, accelerated, place, threads
 from rl100_learner.algorithms import critics, distillation, offline, transition
 from rl100_learner.algorithms.batches import EncodedDecisions
 from rl100_learner.algorithms.critics import CriticConfig, Critics
@@ -31,10 +31,10 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training import identity
+from rl100_learner.training.encoding import encode_decisions, rows_of, within_range
 from rl100_learner.training.identity import claim
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import Records
-from rl100_learner.training.run import Progress, threads
-from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -128,7 +128,9 @@ def improve_offline(
     bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
     with threads(settings.threads), accelerated(settings), Records(output, 0) as records:
         name = name or f"{parent.task.name}_{output.resolve().name}"
-        run = _Run(output, name, settings, parent, bags, fingerprint, records, on_progress, watch)
+        run = _OfflineRun(
+            output, name, settings, parent, bags, fingerprint, records, on_progress, watch
+        )
         found = run.improve(place(policy), data, own)
     rows = [
         {"version": each.version.name, "iteration": each.iteration, "j": each.j,
@@ -174,7 +176,7 @@ def _drawn(data: Sequence[Episode], own: Sequence[Episode], share: float, seed: 
 
 
 @dataclass
-class _Run:
+class _OfflineRun:
     output: Path
     name: str
     settings: OfflineSettings

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from rl100_learner.accelerator import AcceleratorSettings, accelerated, moved, place
+from rl100_learner.accelerator import AcceleratorSettings, accelerated, moved, place, threads
 from rl100_learner.algorithms import distillation, online
 from rl100_learner.algorithms.distillation import DistillationConfig, DistillationState
 from rl100_learner.algorithms.online import OnlineConfig, OnlineState, Seen
@@ -27,13 +27,13 @@ from rl100_learner.algorithms.proximal import encode_windows
 from rl100_learner.data.episode import Episode
 from rl100_learner.objectives.evaluation import clearly_worse
 from rl100_learner.training import identity
-from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected, Collector
+from rl100_learner.training.encoding import encode_decisions, rows_of, within_range
 from rl100_learner.training.identity import claim
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import Records
-from rl100_learner.training.run import CHECKPOINT, Progress, threads
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.transitions import encode_decisions, rows_of, within_range
 from rl100_learner.training.windows import build_windows
 from rl100_policy.core.config import longest_episode
 from rl100_policy.core.errors import LearningError
@@ -107,7 +107,9 @@ def improve_version(
         return result
     with threads(settings.threads), accelerated(settings):
         longest = longest_episode(parent.task, parent.robot)
-        run = _Run(output, parent.name, longest, settings, fingerprint, collector, on_progress)
+        run = _OnlineRun(
+            output, parent.name, longest, settings, fingerprint, collector, on_progress
+        )
         metrics = run.improve(place(policy), data, own)
     replays = settings.online.replay.states > 0
     known = [(episode.id, episode.digest) for episode in (data if replays else own)]
@@ -138,7 +140,7 @@ class _Best:
 
 
 @dataclass
-class _Run:
+class _OnlineRun:
     output: Path
     parent: str
     longest: int | None

@@ -23,13 +23,10 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
-from rl100_bringup.claims import CONTROL, Variant, find_claim
 from rl100_bringup.collecting import evaluate_stages, simulated_collector
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.job_processes import run_jobs
-from rl100_bringup.jobs import Job, content_key
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -37,18 +34,19 @@ from rl100_bringup.report import (
     simulated_result,
     this_machine,
 )
-from rl100_bringup.telling import tell
+from rl100_bringup.reproduction.claims import CONTROL, Variant, find_claim
+from rl100_bringup.reproduction.job_processes import run_jobs
+from rl100_bringup.reproduction.jobs import Job, content_key
+from rl100_bringup.reproduction.telling import tell
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
-from rl100_learner.training.algorithm_run import (
-    STAGES,
-    AlgorithmSettings,
-    read_stages,
-    run_algorithm,
-)
+from rl100_learner.training.algorithm_run import run_algorithm
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.collecting import Collector
-from rl100_learner.training.run import Progress, train_imitation
+from rl100_learner.training.imitation_run import train_imitation
+from rl100_learner.training.progress import Progress
 from rl100_learner.training.seeds import Purpose, episode_seeds
+from rl100_learner.training.stages import STAGES, read_stages
 from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError, LearningError
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rl100_learner.training.algorithm_run import ALL_STAGES, Stage
+from rl100_learner.training.stages import ALL_STAGES, Stage
 from rl100_policy.core.errors import ConfigError
 
 PUSH_T, SUITE = "push_t", "Meta-World 3.1.1"

@@ -14,8 +14,8 @@ from rich.console import Console
 from rich.table import Table
 from scipy import stats
 
-from rl100_bringup.claims import CONTROL
 from rl100_bringup.report import Iterate, Report, StageResult, wilson
+from rl100_bringup.reproduction.claims import CONTROL
 
 
 @dataclass

@@ -17,7 +17,7 @@ from rl100_bringup.learning_pictures import (
     watched_figure,
 )
 from rl100_bringup.report import Report
-from rl100_bringup.summaries import (
+from rl100_bringup.reproduction.summaries import (
     by_variant,
     missing_table,
     origins_table,

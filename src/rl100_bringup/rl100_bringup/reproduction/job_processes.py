@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of a claim, each a process of its own that ends with the one that started it.
 
-``python -m rl100_bringup.job_processes`` reads one pickled :class:`Job` from its standard input.
+``python -m rl100_bringup.reproduction.job_processes`` reads one pickled :class:`Job` from its
+standard input.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl100_bringup import tether
-from rl100_bringup.jobs import Job
+from rl100_bringup.reproduction.jobs import Job
 from rl100_policy.core.errors import Rl100Error
 
 _POLL_S, _STOP_TIMEOUT_S = 0.2, 10.0
-_COMMAND = (sys.executable, "-m", "rl100_bringup.job_processes")
+_COMMAND = (sys.executable, "-m", "rl100_bringup.reproduction.job_processes")
 _REASON_LINES = 12
 """The end of what a failed run wrote, in its reason."""
 ERRORS = "errors.log"
@@ -103,7 +104,7 @@ def _reason(ended: _Running) -> str:
 
 def main() -> int:
     """Run the job of the standard input; its error message goes to the standard error."""
-    from rl100_bringup.reproducing import run_job
+    from rl100_bringup.reproduction.reproducing import run_job
 
     with suppress(OSError):
         os.nice(5)  # the person's own work comes first

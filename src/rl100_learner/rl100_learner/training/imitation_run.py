@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A training run: episodes in, policy version out; imitation, then the one-step student.
+"""Imitation as a run: episodes in, policy version out, with its one-step student.
 
 A run that was killed goes on from its last checkpoint when called again with the same arguments,
 and ends with the same weights, bit for bit, as if it had not been.
@@ -9,21 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from rl100_learner.accelerator import accelerated, moved, place
+from rl100_learner.accelerator import accelerated, moved, place, threads
 from rl100_learner.algorithms import distillation, imitation
 from rl100_learner.data.episode import Episode
 from rl100_learner.training import identity
-from rl100_learner.training.checkpoint import load_checkpoint, save_checkpoint
+from rl100_learner.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from rl100_learner.training.identity import claim
 from rl100_learner.training.processes import ALONE, Processes, local_rank, require_connected
+from rl100_learner.training.progress import OnProgress, Progress
 from rl100_learner.training.records import Records
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import WindowSet, build_windows, encode_frames
@@ -35,27 +36,7 @@ from rl100_policy.core.policy_version import BagReference, read_manifest, write_
 from rl100_policy.core.presets import choose, preset
 from rl100_policy.core.sight import observation_size
 
-CHECKPOINT, RESOLVED = "checkpoint.pt", "settings.json"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a run stands: step of steps, latest mean loss, seconds of training so far.
-
-    Attributes:
-        success: Share of the latest episodes that succeeded; None where none were played. The loss
-            may then be NaN: nothing was changed.
-    """
-
-    stage: str
-    step: int
-    steps: int
-    loss: float
-    seconds: float
-    success: float | None = None
-
-
-OnProgress = Callable[[Progress], None]
+RESOLVED = "settings.json"
 
 
 def policy_config_for(
@@ -134,7 +115,7 @@ def train_imitation(
     with threads(settings.threads), accelerated(settings, local_rank()):
         if processes.leads:
             claim(output / RESOLVED, fingerprint, _resolved(task, robot, settings, config))
-        run = _Run(output, settings, fingerprint, windows, config, on_progress, processes)
+        run = _ImitationRun(output, settings, fingerprint, windows, config, on_progress, processes)
         policy, metrics = run.train()
     if not processes.leads:
         processes.wait()
@@ -157,7 +138,7 @@ def train_imitation(
 
 
 @dataclass
-class _Run:
+class _ImitationRun:
     output: Path
     settings: TrainSettings
     fingerprint: str
@@ -331,17 +312,6 @@ def _fresh_policy(config: PolicyConfig, windows: WindowSet, seed: int) -> Diffus
         policy = DiffusionPolicy(config)
     policy.normalizer.fit(actions=windows.actions, proprio=windows.proprio, clouds=windows.visual)
     return policy
-
-
-@contextmanager
-def threads(count: int) -> Iterator[None]:
-    """Threads per tensor operation for as long as the context lasts."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _resolved(

@@ -11,9 +11,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from rl100_bringup.claims import Variant
+from rl100_bringup.reproduction.claims import Variant
 from rl100_learner.files import replacing
-from rl100_learner.training.algorithm_run import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
 

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of all stages of Algorithm 1 together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from rl100_learner.algorithms.critics import CriticConfig
+from rl100_learner.algorithms.distillation import DistillationConfig
+from rl100_learner.algorithms.offline import OfflineConfig
+from rl100_learner.algorithms.online import OnlineConfig
+from rl100_learner.algorithms.transition import TransitionConfig
+from rl100_learner.training.offline_run import OfflineSettings
+from rl100_learner.training.online_run import OnlineSettings
+from rl100_learner.training.seeds import BLOCK
+from rl100_learner.training.settings import TrainSettings
+
+ROUND_EPISODES = 10_000
+"""Start states of a round, of the :data:`BLOCK` that a run has."""
+
+
+class AlgorithmSettings(TrainSettings):
+    """Everything that decides a run, besides the demonstrations and how policies act."""
+
+    SIZES: ClassVar[Mapping[str, Sequence[str]]] = {
+        "paper": (
+            "critics.width=1024", "critics.layers=1", "critics.members=2",
+            "critics.returns.width=512", "transition.widths=[1024, 1024, 512, 512]",
+            "transition.members=7", "transition.elites=5", "online.value.width=512",
+            "online.replay.width=1024", "online.replay.layers=1", "online.replay.members=2",
+        ),
+        "paper_single": (
+            "critics.width=512", "critics.layers=1", "critics.members=2",
+            "critics.returns.width=512", "transition.widths=[400, 400, 400, 400]",
+            "transition.members=7", "transition.elites=5", "online.value.width=512",
+            "online.replay.width=512", "online.replay.layers=1", "online.replay.members=2",
+        ),
+    }  # fmt: skip
+    """Of critics and model, by preset. Source: the published code of RL-100."""
+    rounds: Annotated[int, Field(ge=0, lt=BLOCK // ROUND_EPISODES)] = 1
+    """M, offline rounds; 0 goes from imitation straight to online learning."""
+    rollouts: Annotated[int, Field(ge=2, le=ROUND_EPISODES)] = 300
+    """Episodes of the current version per round, drawn with noise."""
+    trials: Annotated[int, Field(ge=1, le=ROUND_EPISODES)] = 60
+    """Episodes without noise, of the current version and of each candidate, that choose after
+    every round and after online learning."""
+    watch: Annotated[int, Field(ge=0)] = 0
+    """Episodes that every offline iterate plays only to be shown beside the estimate J; they
+    choose nothing and are not learned from."""
+    retrain: Literal["none", "success", "all"] = "success"
+    """Re-train imitation in every round, on the successful or on all episodes so far."""
+    gamma: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    """Discount of one control period, in all rounds and online."""
+    critics: CriticConfig = CriticConfig()
+    transition: TransitionConfig = TransitionConfig()
+    offline: OfflineConfig = OfflineConfig()
+    candidate_distillation: DistillationConfig = OfflineSettings().distillation
+    """Of the student of every offline candidate, beginning with the student it has."""
+    online: OnlineConfig = OnlineConfig()
+    online_distillation: DistillationConfig = DistillationConfig()
+    """Of the student at the end of online learning."""
+
+    @model_validator(mode="after")
+    def _refuse_what_would_fail_later(self) -> Self:
+        """Before hours of learning, not after them."""
+        played = self.online.iterations * self.online.episodes
+        if played > BLOCK:
+            raise ValueError(
+                f"online.iterations * online.episodes is {played}, and a run has {BLOCK} start "
+                "states for them"
+            )
+        if self.transition.elites > self.transition.members:
+            raise ValueError(
+                f"expected no more elites than members, got transition.elites="
+                f"{self.transition.elites} of transition.members={self.transition.members}"
+            )
+        return self
+
+    @property
+    def imitation_settings(self) -> TrainSettings:
+        """What the imitation stage takes of them."""
+        return TrainSettings(**{key: getattr(self, key) for key in TrainSettings.model_fields})
+
+    @property
+    def offline_settings(self) -> OfflineSettings:
+        """What an offline stage takes of them."""
+        return OfflineSettings(
+            **self.acceleration,
+            seed=self.seed,
+            threads=self.threads,
+            gamma=self.gamma,
+            critics=self.critics,
+            transition=self.transition,
+            offline=self.offline,
+            distillation=self.candidate_distillation,
+        )
+
+    @property
+    def online_settings(self) -> OnlineSettings:
+        """What the online stage takes of them."""
+        return OnlineSettings(
+            **self.acceleration,
+            seed=self.seed,
+            threads=self.threads,
+            gamma=self.gamma,
+            online=self.online,
+            distillation=self.online_distillation,
+        )

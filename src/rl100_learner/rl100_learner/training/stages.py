@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stages of a run, and what each that is finished has ended with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from rl100_policy.core.config import FrozenModel
+
+STAGES = "stages.json"
+Stage = Literal["imitation", "offline", "online"]
+ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
+
+
+class StageRecord(FrozenModel):
+    """What a stage ended with."""
+
+    name: str
+    """``imitation``, ``round 1``, ..., ``online``."""
+    version: str
+    """Folder of the version, relative to that of the run."""
+    episodes: int
+    """Episodes that were played for it, trials included; demonstrations for imitation."""
+    periods: int
+    """Control periods of those episodes."""
+    seconds: float
+    """Wall clock, without what was there already when the run was resumed [s]."""
+    trials: dict[str, tuple[int, int]] = Field(default_factory=dict)
+    """Successes and trials of the current version (``current``) and of the candidates."""
+    chosen: str = ""
+    """Which of them goes on."""
+    rollouts: tuple[int, int] | None = None
+    """Successes and number of a round's roll-outs, drawn with noise."""
+
+
+def read_stages(output: Path) -> list[StageRecord]:
+    """Records of the finished stages of a run, in their order."""
+    path = output / STAGES
+    if not path.exists():
+        return []
+    return [StageRecord.model_validate(row) for row in json.loads(path.read_text("utf-8"))]
