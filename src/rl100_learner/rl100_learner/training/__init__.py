@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Layer ``training``: runs of every stage that can be resumed, what they read, and their records."""
+"""Layer ``training``: runs of every stage that can be resumed, and what they read and record."""
