@@ -153,7 +153,7 @@ CLAIMS = {
         "The gate: with it, and without, where the last iterate is what trials compare; every "
         "iterate is played only to be shown.",
         tuple(
-            _cloud(name, "rounds=1", "offline.iterations=16", "watch=100", *gate, stages=_OFFLINE)
+            _state(name, "rounds=1", "retrain=none", "watch=100", *gate, stages=_OFFLINE)
             for name, gate in (
                 ("gate", ()),
                 ("no gate", ("offline.gate.enabled=false",)),
@@ -202,9 +202,9 @@ CLAIMS = {
     "ablation_prediction": Claim(
         "What the denoiser's output is.",
         (
-            _state("velocity", stages=_ONLINE),
+            _state("velocity", *_BRIEFLY, stages=_ONLINE),
             *(
-                _state(name, f"diffusion.prediction={name}", stages=_ONLINE)
+                _state(name, *_BRIEFLY, f"diffusion.prediction={name}", stages=_ONLINE)
                 for name in ("epsilon", "sample")
             ),
         ),
@@ -213,10 +213,10 @@ CLAIMS = {
     "ablation_variance": Claim(
         "Limits of a transition's standard deviation.",
         (
-            _state("0.05 to 0.8", stages=_ONLINE),
+            _state("0.05 to 0.8", *_BRIEFLY, stages=_ONLINE),
             *(
                 _state(
-                    f"{low} to {high}", f"diffusion.sigma_min={low}",
+                    f"{low} to {high}", *_BRIEFLY, f"diffusion.sigma_min={low}",
                     *([] if high == _SIGMA_MAX else [f"diffusion.sigma_max={high}"]),
                     stages=_ONLINE,
                 )
@@ -227,14 +227,16 @@ CLAIMS = {
     ),
     "ablation_chunk": Claim(
         "Actions per decision.",
-        tuple(_state(f"n_chunk {n}", f"n_chunk={n}", stages=_ONLINE) for n in (8, 4, 1)),
+        tuple(
+            _state(f"n_chunk {n}", *_BRIEFLY, f"n_chunk={n}", stages=_ONLINE) for n in (8, 4, 1)
+        ),
         _THREE,
     ),
     "ablation_steps": Claim(
         "Denoising steps per decision.",
         (
-            _state("K = 5", stages=_ONLINE),
-            _state("K = 10", "diffusion.n_steps=10", stages=_ONLINE),
+            _state("K = 5", *_BRIEFLY, stages=_ONLINE),
+            _state("K = 10", *_BRIEFLY, "diffusion.n_steps=10", stages=_ONLINE),
         ),
         _THREE,
     ),
