@@ -203,7 +203,8 @@ def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, obser
     bags = tmp_path / "bags"
     folder, _ = record_an_episode(observed, bags, CommandSource.POLICY, **stochastic)
     recorded = DecisionReader(observed.task, observed.robot).read(folder)
-    batch = decision_batch([recorded], "random_1", TASK.observation.n_obs, gamma=0.99)
+    assert recorded.policy_version.startswith("random_1@")
+    batch = decision_batch([recorded], recorded.policy_version, TASK.observation.n_obs, gamma=0.99)
     assert len(batch) >= ENOUGH
     config = ProximalConfig(epochs=1, minibatch=len(batch))
     state = proximal.init(copy.deepcopy(observed.network), config)

@@ -1,16 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """Runs of several seeds in one table."""
 
+import io
+
 import pytest
+from rich.console import Console
 
 from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
 from rl100_bringup.report import Iterate, Report, StageResult
+from rl100_bringup.reproduction.claims import CONTROL
 from rl100_bringup.reproduction.summaries import (
     by_variant,
     over_seeds,
     summarise,
     summary_table,
+    variant_tables,
     watched_table,
     write_markdown,
 )
@@ -83,6 +88,26 @@ def test_tables_become_markdown_with_a_line_per_row(tmp_path):
     assert [line.count("|") for line in lines] == [11, 11, 11]
     assert "4/10 = 40.0 %" in lines[2]
     assert "17 - 69 %" in lines[2]
+
+
+def test_on_a_terminal_every_variant_is_a_table_of_eighty_columns():
+    def reports(won):
+        ran = [StageRecord(name="imitation", version="a", episodes=5, periods=1, seconds=60.0)]
+        stages = [stage("imitation", "one_step", won), stage(CONTROL, "one_step", 10)]
+        return Report(command="x", stages=stages, run=ran)
+
+    found = summarise(["peg-insert-side-v3", "b", "b"], [reports(4), reports(6), reports(8)])
+    tables = variant_tables(found)
+    assert [table.title for table in tables] == ["peg-insert-side-v3", "b"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in tables:
+        console.print(table)
+    said = console.export_text()
+    assert max(map(len, said.splitlines())) <= 80
+    assert "40.0 % of 10" in said
+    assert "17 - 69 %" in said  # of one seed, Wilson's
+    assert "0 - 100 %" in said  # of two that differ, Student's
+    assert said.count("successes only") == 2
 
 
 def iterate(

@@ -146,7 +146,7 @@ def test_only_successes_are_imitated_if_asked(tmp_path):
     settings = quick_settings(5, 5).model_copy(update={"episodes": "success"})
     _, manifest = load_version(train(tmp_path / "run", settings, data=data))
     assert [bag.id for bag in manifest.bags] == ["reach_0"]
-    with pytest.raises(ConfigError, match="no episodes"):
+    with pytest.raises(ConfigError, match="none of 2 episodes is labelled a success"):
         train(tmp_path / "none", settings, data=data[1:])
 
 

@@ -140,6 +140,25 @@ def summary_table(summaries: Sequence[Summary]) -> Table:
     return table
 
 
+def variant_tables(summaries: Sequence[Summary]) -> list[Table]:
+    """As :func:`summary_table`, one per variant, with what fits a terminal of 80 columns."""
+    found: dict[str, Table] = {}
+    for each in summaries:
+        if each.variant not in found:
+            found[each.variant] = Table("stage", "policy", "success", "95 %", "length", "episodes")
+            found[each.variant].title = each.variant
+        interval = over_seeds(each.shares) or wilson(each.successes, each.trials)
+        found[each.variant].add_row(
+            each.stage.replace(CONTROL, "successes only"),
+            each.policy,
+            f"{100 * each.successes / each.trials:.1f} % of {each.trials}",
+            _percent(interval),
+            f"{np.mean(each.lengths_s):.2f} s" if each.lengths_s else "-",
+            f"{np.mean(each.episodes):.0f}",
+        )
+    return list(found.values())
+
+
 def missing_table(missing: Sequence[tuple[str, int, str]]) -> Table | None:
     """Variant, seed and reason of what is missing; None if nothing is."""
     table = Table("variant", "seed", "what is missing")

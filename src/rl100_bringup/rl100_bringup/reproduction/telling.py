@@ -24,6 +24,7 @@ from rl100_bringup.reproduction.summaries import (
     pooled,
     summarise,
     summary_table,
+    variant_tables,
     watched_table,
     write_markdown,
 )
@@ -40,7 +41,7 @@ def tell(
     watched: int,
     console: Console,
 ) -> Report:
-    """Print the tables of a claim and write them, its report and its pictures.
+    """Print the tables of a claim and write them in full, its report and its pictures.
 
     Args:
         folder: Where they go.
@@ -56,13 +57,13 @@ def tell(
     """
     summaries = summarise(names, reports)
     shown = watched_table(names, reports, watched)
-    told = (summary_table(summaries), shown, missing_table(missing), origins_table(reports))
-    tables = [each for each in told if each is not None]
-    for table in tables:
+    others = (shown, missing_table(missing), origins_table(reports))
+    rest = [each for each in others if each is not None]
+    for table in (*variant_tables(summaries), *rest):
         console.print(table)
     report = report.model_copy(update={"stages": [pooled(each) for each in summaries]})
     report.write(folder)
-    write_markdown(folder / TABLES, tables)
+    write_markdown(folder / TABLES, [summary_table(summaries), *rest])
     figures: dict[str, Callable[[], Figure]] = {
         "success.png": lambda: claim_figure(by_variant(summaries))
     }

@@ -86,7 +86,7 @@ def generalised_advantage(
         each.movedim(0, -1).flatten() for each in (deltas, lam * discounts, _rows_left(last))
     )
     advantages = advantages.clone()
-    by_rows_left = torch.split(left.argsort(stable=True), torch.bincount(left).tolist())
+    by_rows_left = torch.split(left.argsort(stable=True), torch.bincount(left.cpu()).tolist())
     for rows in by_rows_left[1:]:  # all trajectories at once, from their ends
         advantages[rows] = advantages[rows] + weights[rows] * advantages[rows + 1]
     return advantages.view_as(deltas.movedim(0, -1)).movedim(-1, 0)
