@@ -210,6 +210,22 @@ def test_what_is_finished_is_told_from_reports_alone(finished, tmp_path, monkeyp
     assert told.stages[0].trials == 4
     names = {path.name for path in (tmp_path / "tiny").iterdir()}
     assert names == {"report.json", "tables.md", "success.png", "curves.png"}
+    assert not list(tmp_path.rglob("lock"))
+
+
+def test_a_run_that_failed_is_told_with_the_others_and_fails_the_command(
+    finished, tmp_path, monkeypatch
+):
+    job = replace(finished[0], output=tmp_path)
+    job.folder.mkdir(parents=True)
+    copy(finished[0].alike / JOB, job.alike)
+    copy(finished[0].folder / "report.json", job.folder)
+    broken = replace(job, seed=1)
+    monkeypatch.setitem(CLAIMS, "tiny", Claim("text", (job.variant,), (0, 1), 2))
+    monkeypatch.setattr(reproducing, "_run_all", lambda *_: {broken.folder: "the disk is full"})
+    with pytest.raises(LearningError, match="1 of 2 runs failed"):
+        reproduce("tiny", tmp_path, (), (), (), 1, Console(quiet=True))
+    assert "the disk is full" in (tmp_path / "tiny" / "tables.md").read_text(encoding="utf-8")
 
 
 def test_the_scripted_person_pushes_the_block_home_without_a_graph():

@@ -228,3 +228,32 @@ def test_an_episode_that_a_person_saved_is_no_success_of_the_policy(tmp_path, ve
     assert [each.outcome for each in found] == ["failure", "success", "failure"]
     assert [each.taken_over for each in found] == [False, True, False]
     assert successes(found) == 0
+
+
+def test_a_period_without_an_action_of_the_policy_is_no_takeover(tmp_path, version):
+    """Before its first decision, or after a late one, the gate holds for the policy."""
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    in_command = dict.fromkeys(range(10), who) | {0: "", 7: ""}
+    for _ in range(3):
+        robot.record(who, policy=in_command)
+    found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
+    assert [each.taken_over for each in found] == [False] * 3
+    assert successes(found) == 1
+
+
+def test_an_episode_whose_judgement_is_taken_back_does_not_count_as_it_did(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    robot.record(who)
+    robot.record(who)
+    first, _ = sorted(each for each in robot.bags.iterdir() if each.is_dir())
+
+    def undone(wanted):
+        if len(wanted.seeds) == 1:
+            judge(first, JudgementKind.UNDO)
+        robot.record(who)
+
+    collector = BagCollector(robot.bags, tmp_path, TASK, ROBOT, gamma=0.9, ask=undone)
+    found = collector.episodes(version, SEEDS, tmp_path / "kept", stochastic=True)
+    assert [each.id for each in found] == ["0001", "0002", "0003"]

@@ -86,13 +86,13 @@ class Job:
             ConfigError: If the runs that are there had a setting of another value.
         """
         path, settings = self.alike / JOB, _flat(self.settings)
-        self.alike.mkdir(parents=True, exist_ok=True)
-        with FileLock(self.alike / "lock"):  # another command may have this run too
-            if not path.exists():
-                told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
-                with replacing(path) as file:
-                    file.write(told.encode())
-                return
+        if not path.exists():
+            self.alike.mkdir(parents=True, exist_ok=True)
+            told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
+            # another command may have this run too
+            with FileLock(self.alike / "lock"), replacing(path) as file:
+                file.write(told.encode())
+            return
         for key, value in json.loads(path.read_text(encoding="utf-8"))["settings"].items():
             now = settings.get(key, "not a setting any more")
             if now != value:

@@ -81,6 +81,7 @@ def reproduce(
     Raises:
         ConfigError: If there is no such claim or variant, a setting is invalid, or nothing is
             finished where only that is to be told.
+        LearningError: If a run failed; what is finished has been told then.
     """
     begun = time.monotonic()
     claim = find_claim(name)
@@ -134,7 +135,13 @@ def reproduce(
     )
     watched = max(job.settings.watch for job in done)
     names = [job.variant.name for job in done]
-    return tell(folder, report, names, reports, missing, watched, console)
+    report = tell(folder, report, names, reports, missing, watched, console)
+    if failed:
+        raise LearningError(
+            f"{len(failed)} of {len(planned)} runs failed, as told above; the same command tries "
+            "them again"
+        )
+    return report
 
 
 def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequence[str]) -> None:

@@ -219,7 +219,7 @@ class EpisodeReader:
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
         versions = tuple(commands.versions[index] for index in stretch.commands)
-        by_policy = sum(version != "" for version in versions)
+        a_person_too = any(commands.by_person[index] for index in stretch.commands)
         positions, frames = list(streams.positions.values()), list(seen.values())
         proprio = [self._proprioception(positions[index]) for index in stretch.joints]
         episode = Episode(
@@ -231,7 +231,7 @@ class EpisodeReader:
             stamps_ns=seen_ns[stretch.frames],
             source_sha256=_file_hash(bag_file(folder)),
             lasted=1 + round(commands.recorded_ns / self._period_ns),
-            taken_over=0 < by_policy < len(versions),
+            taken_over=any(versions) and a_person_too,
         )
         return ReadEpisode(
             episode,

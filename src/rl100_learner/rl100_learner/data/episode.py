@@ -41,8 +41,8 @@ class Episode:
             bag.
         lasted: Control periods from the first command of the recording to the last, those that
             are left out included; 0: as many as there are actions.
-        taken_over: A policy was in command for a part of it only, so that its end is not all the
-            policy's doing.
+        taken_over: A policy was in command for a part of it, and a person for another, so that
+            its end is not all the policy's doing.
 
     Raises:
         BagError: If lengths, dimensions or dtypes disagree, a value is not finite, or time does

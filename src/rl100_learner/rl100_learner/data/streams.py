@@ -29,14 +29,16 @@ class ExecutedActions:
     Attributes:
         stamps_ns: [C] stamp of the joint state that each answered.
         actions: [C, d_a] float32, SI units, as executed after limits.
-        versions: [C] name of the policy version that was in command; empty where a person or
-            nobody was.
+        versions: [C] which policy version an action is from; empty where it is a person's or
+            nobody's, also where a policy was in command and had none for the period.
+        by_person: [C] whether a person was in command.
         recorded_ns: From the first command of the recording to the last, of whomever.
     """
 
     stamps_ns: NDArray[np.int64]
     actions: NDArray[np.float32]
     versions: tuple[str, ...]
+    by_person: tuple[bool, ...]
     recorded_ns: int
 
 
@@ -126,9 +128,10 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
         command.policy_version if command.source == CommandSource.POLICY else ""
         for command in usable.values()
     )
+    by_person = tuple(command.source == CommandSource.TELEOP for command in usable.values())
     every = list(commands)
     return ExecutedActions(
-        np.array(list(usable), dtype=np.int64), actions, versions, every[-1] - every[0]
+        np.array(list(usable), dtype=np.int64), actions, versions, by_person, every[-1] - every[0]
     )
 
 

@@ -213,7 +213,10 @@ class BagCollector:
             for entry in read_index(self._bags).entries:
                 known = entry.folder in found and found[entry.folder].key == entry.key
                 other = entry.metadata.policy_version != who or entry.folder in taken
-                if known or other or not self._counts(entry, stochastic=stochastic):
+                if known or other:
+                    continue
+                found.pop(entry.folder, None)  # what it was before it was judged anew
+                if not self._counts(entry, stochastic=stochastic):
                     continue
                 content = None
                 try:

@@ -247,7 +247,8 @@ class SyntheticEpisode:
     hold: frozenset[int] = frozenset()
     """Steps at which nobody was in command."""
     policy: Mapping[int, str] = field(default_factory=dict)
-    """Version by step at which a policy was in command; a person is in the others."""
+    """Version by step at which a policy was in command, empty where it had no action for the step;
+    a person is in the others."""
     judgements: tuple[Judgement, ...] = ()
     metadata: Mapping[str, Any] = field(default_factory=dict)
     """Further fields of the episode metadata."""
@@ -314,7 +315,7 @@ class SyntheticEpisode:
             if step < len(self.actions):
                 source = CommandSource.HOLD if step in self.hold else CommandSource.TELEOP
                 version = self.policy.get(step, "")
-                if version:
+                if step in self.policy:
                     source = CommandSource.POLICY
                 command = factory.command(stamp, self.task, self.actions[step], source, version)
                 made.append(("command", stamp, command))
