@@ -71,7 +71,7 @@ AMOUNTS = {
     DemoSize.QUICK: _Amounts(
         episodes=60,
         trials=10,
-        duration="Less than six minutes",
+        duration="Six to nine minutes",
         overrides=(
             "imitation.steps=1300", "distillation.steps=300", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
@@ -79,9 +79,9 @@ AMOUNTS = {
             "online_distillation.steps=300",
         ),
     ),
-    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Less than twenty minutes"),
+    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Twenty to thirty minutes"),
     DemoSize.FULL: _Amounts(
-        episodes=200, trials=100, duration="About an hour",
+        episodes=200, trials=100, duration="Hours",
         overrides=("rounds=2", "online.iterations=80"),
     ),
 }  # fmt: skip
@@ -329,7 +329,8 @@ def _verdict(
 
     Or if it is worse than the student of imitation, by more than chance explains.
     """
-    first, *_, last = [policies["one_step"] for policies in [*evaluated.values()] * 2]
+    students = [policies["one_step"] for policies in evaluated.values()]
+    first, last = students[0], students[-1]
     share, half = _share(last), 0.5 * _share(demonstrations)
     reason = f"less than half of the operator's {2 * half:.0%}" if share < half else ""
     counts = last.successes, len(last.episodes), first.successes, len(first.episodes)

@@ -208,7 +208,7 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
 
 
 def gate_figure(offline: Path) -> Figure:
-    """Estimate J, the gate's bound and its decisions by iteration; true success where watched.
+    """Estimate J, that of the snapshot and the gate's decisions by iteration; true success where watched.
 
     Raises:
         ConfigError: If the folder holds no records of an offline phase.

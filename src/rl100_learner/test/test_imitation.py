@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from rl100_learner.algorithms import imitation
-from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss, some_points
+from rl100_learner.algorithms.auxiliary import AuxiliaryWeights, auxiliary_loss
 from rl100_learner.algorithms.batches import WindowBatch
 from rl100_learner.algorithms.imitation import ImitationConfig
 from rl100_learner.algorithms.optimizers import OptimizerConfig
+from rl100_learner.algorithms.points import draw_points
 from rl100_learner.objectives.chamfer import chamfer_distance
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import (
@@ -186,7 +187,9 @@ def test_auxiliary_loss_is_its_definition_on_the_latents_that_were_drawn():
     centre = (frames.amin(1) + frames.amax(1)) / 2
     seen = (frames - centre.unsqueeze(1)) / policy.config.encoder.centre_scale
     decoded = policy.encoder.decoder(features.visual).view(len(frames), -1, 3)
-    chamfer = chamfer_distance(decoded, some_points(seen, 12, generator()))
+    chamfer = chamfer_distance(
+        decoded, draw_points(seen, torch.arange(len(seen)), 12, generator())
+    )
     low, high = batch.proprio.flatten(0, 1).amin(0), batch.proprio.flatten(0, 1).amax(0)
     target = 2 * (batch.proprio.flatten(0, 1) - low) / (high - low) - 1
     error = (policy.encoder.bottleneck.proprio_decoder(features.proprio) - target).pow(2).mean()
@@ -204,7 +207,7 @@ def test_auxiliary_loss_is_its_definition_on_the_latents_that_were_drawn():
 
 def test_points_to_compare_with_are_drawn_from_the_whole_cloud_whatever_its_order():
     clouds = torch.arange(600.0).view(2, 100, 3)
-    draws = [some_points(clouds, 20, generator(seed)) for seed in range(50)]
+    draws = [draw_points(clouds, torch.arange(2), 20, generator(seed)) for seed in range(50)]
     for drawn in draws:
         assert drawn.shape == (2, 20, 3)
         assert all(len(torch.unique(cloud, dim=0)) == 20 for cloud in drawn)  # no point twice
@@ -212,7 +215,7 @@ def test_points_to_compare_with_are_drawn_from_the_whole_cloud_whatever_its_orde
         assert ((rows >= 0) & (rows < 100)).all()  # of its own cloud
     mean = torch.stack([drawn[0, :, 0] / 3 for drawn in draws]).mean()
     assert mean == pytest.approx(49.5, abs=3)  # 1000 draws: a standard error of .9
-    assert some_points(clouds, 500, generator()).shape == clouds.shape
+    assert draw_points(clouds, torch.arange(2), 500, generator()).shape == clouds.shape
 
 
 def test_a_tenth_of_the_weights_is_a_tenth_of_the_loss():

@@ -2,7 +2,7 @@
 """Runs of a claim, each a process of its own that ends with the one that started it.
 
 ``python -m rl100_bringup.reproduction.job_processes`` reads one pickled :class:`Job` from its
-standard input.
+standard input, as :func:`run_jobs` writes it and nobody else: a pickle may run code.
 """
 
 from __future__ import annotations

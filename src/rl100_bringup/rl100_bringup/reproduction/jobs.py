@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from filelock import FileLock
 from rl100_bringup.reproduction.claims import Variant
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.identity import fingerprint
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
 
@@ -67,7 +67,7 @@ class Job:
         chosen = _flat(self.settings)
         usual = _flat(AlgorithmSettings())
         changes = {key: value for key, value in chosen.items() if value != usual.get(key)}
-        return self.output / "runs" / f"{self.variant.task}_{content_key([self.what, changes])}"
+        return self.output / "runs" / f"{self.variant.task}_{content_key(self.what, changes)}"
 
     @property
     def folder(self) -> Path:
@@ -109,6 +109,6 @@ def _flat(settings: AlgorithmSettings) -> dict[str, Any]:
     return flat
 
 
-def content_key(told: object) -> str:
+def content_key(*parts: object) -> str:
     """Ten digits that are equal for equal content."""
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:10]
+    return fingerprint(*parts)[:10]

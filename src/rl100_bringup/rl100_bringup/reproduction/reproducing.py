@@ -95,7 +95,7 @@ def reproduce(
     for job in planned:
         _ = job.settings  # refused now, not in a process later
     part = "_part" if variants or seeds else ""
-    folder = output / f"{name}{f'_{content_key(list(overrides))}' if overrides else ''}{part}"
+    folder = output / f"{name}{f'_{content_key(*overrides)}' if overrides else ''}{part}"
     console.print(claim.text)
     failed: dict[Path, str] = {}
     if not finished:
@@ -271,7 +271,7 @@ def _imitation_key(job: Job) -> str:
     """Equal for two runs whose imitation is equal; another one where defaults have changed."""
     variant = job.variant
     settings = _imitating(job).model_dump(mode="json")
-    return content_key([variant.task, variant.demonstrations, variant.n_points, settings])
+    return content_key(variant.task, variant.demonstrations, variant.n_points, settings)
 
 
 def _tell_control(bars: Bars, progress: Progress) -> None:

@@ -91,7 +91,8 @@ def pooled(summary: Summary) -> StageResult:
 def by_variant(summaries: Sequence[Summary]) -> dict[str, list[StageResult]]:
     """Results of all seeds by variant, each under the name of its stage.
 
-    For pictures: the interval is that over the seeds where there is one, which is the wider.
+    For pictures: the interval is that over the seeds where there is one, since trials of one
+    policy are not independent.
     """
     found: dict[str, list[StageResult]] = {}
     for each in summaries:

@@ -19,6 +19,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from rl100_learner.algorithms.points import draw_points
 from rl100_learner.objectives.bottleneck import standard_normal_kl
 from rl100_learner.objectives.chamfer import chamfer_distance
 from rl100_policy.core.policy import DiffusionPolicy, Encoding
@@ -88,7 +89,10 @@ def auxiliary_loss(
         points = encoder.reconstruct_points(features, visual.flatten(0, 1))
         if points is not None:
             decoded, seen = points
-            chamfer = chamfer_distance(decoded, some_points(seen, chamfer_points, generator))
+            every = torch.arange(len(seen))
+            chamfer = chamfer_distance(
+                decoded, draw_points(seen, every, chamfer_points, generator)
+            )
     if weights.proprio > 0:
         decoded_proprio = encoder.reconstruct_proprio(features)
         if decoded_proprio is not None:
@@ -102,10 +106,3 @@ def auxiliary_loss(
         + weights.bottleneck * bottleneck
     )
     return AuxiliaryLoss(total, chamfer, proprio_error, bottleneck)
-
-
-def some_points(clouds: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``count`` points of each cloud in random order, or all there are. [C, N, 3] -> [C, n, 3]."""
-    keys = torch.rand(clouds.shape[:2], generator=generator)
-    order = keys.topk(min(count, clouds.shape[1]), dim=1).indices.to(clouds.device)
-    return clouds.gather(1, order.unsqueeze(-1).expand(-1, -1, clouds.shape[2]))

@@ -7,8 +7,8 @@
                 A = Q(s, a) - mean_m Q(s, a_m)              of M draws at what was seen
              -> one proximal improvement on both
 
-An executed decision tells without bias, and with much noise, what one action led to; Q tells of
-many actions at every observation what all episodes together say of them. Critics read the encoder
+An executed decision tells with little bias, and with much noise, what one action led to; Q tells
+of many actions at every observation what all episodes together say of them. Critics read the encoder
 as it was when the stage began: features that stand still, so that what was encoded once serves to
 the end, while the policy's own encoder may learn along.
 """

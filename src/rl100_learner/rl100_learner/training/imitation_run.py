@@ -22,7 +22,6 @@ from rl100_learner.algorithms import distillation, imitation
 from rl100_learner.data.episode import Episode
 from rl100_learner.training import identity
 from rl100_learner.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
-from rl100_learner.training.identity import claim
 from rl100_learner.training.processes import ALONE, Processes, local_rank, require_connected
 from rl100_learner.training.progress import OnProgress, Progress
 from rl100_learner.training.records import Records
@@ -114,7 +113,8 @@ def train_imitation(
     processes.wait()  # before the first one writes, all others have looked
     with threads(settings.threads), accelerated(settings, local_rank()):
         if processes.leads:
-            claim(output / RESOLVED, fingerprint, _resolved(task, robot, settings, config))
+            told = _resolved(task, robot, settings, config)
+            identity.claim(output / RESOLVED, fingerprint, told)
         run = _ImitationRun(output, settings, fingerprint, windows, config, on_progress, processes)
         policy, metrics = run.train()
     if not processes.leads:

@@ -32,7 +32,6 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training import identity
 from rl100_learner.training.encoding import encode_decisions, rows_of, within_range
-from rl100_learner.training.identity import claim
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import Records
 from rl100_policy.core.config import longest_episode
@@ -121,7 +120,7 @@ def improve_offline(
     episodes = [[[e.id, e.digest] for e in each] for each in (data, own)]
     told = settings.model_dump(mode="json")
     fingerprint = identity.fingerprint(told, parent.digest, episodes)
-    claim(output / RESOLVED, fingerprint, {"settings": told})
+    identity.claim(output / RESOLVED, fingerprint, {"settings": told})
     finished = _finished(output)
     if finished is not None:
         return finished

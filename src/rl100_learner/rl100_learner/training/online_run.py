@@ -30,7 +30,6 @@ from rl100_learner.training import identity
 from rl100_learner.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from rl100_learner.training.collecting import Collected, Collector
 from rl100_learner.training.encoding import encode_decisions, rows_of, within_range
-from rl100_learner.training.identity import claim
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import Records
 from rl100_learner.training.seeds import Purpose, episode_seeds
@@ -101,7 +100,7 @@ def improve_version(
     used = [[[each.id, each.digest] for each in known] for known in (data, own)]
     told = settings.model_dump(mode="json")
     fingerprint = identity.fingerprint(told, parent.digest, used)
-    claim(output / RESOLVED, fingerprint, {"settings": told})
+    identity.claim(output / RESOLVED, fingerprint, {"settings": told})
     result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
         return result

@@ -34,7 +34,7 @@ class Records:
     def write(
         self, stage: str, step: int, global_step: int, seconds: float, metrics: Mapping[str, float]
     ) -> None:
-        """Add one row; ``seconds`` is the time spent in optimiser steps so far [s]."""
+        """Add one row; ``seconds``: of the folder's stages so far, as its run counts them."""
         row = {
             "stage": stage,
             "step": step,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rl100_learner.algorithms.batches import WindowBatch
+from rl100_learner.algorithms.points import draw_points
 from rl100_learner.data.episode import Episode
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -106,14 +107,6 @@ def look(visual: Tensor, rows: Tensor, n_points: int, generator: torch.Generator
     if visual.dtype == torch.uint8:
         return visual[rows]
     return draw_points(visual, rows, n_points, generator)
-
-
-def draw_points(clouds: Tensor, rows: Tensor, n_points: int, generator: torch.Generator) -> Tensor:
-    """``n_points`` of each cloud in ``rows``, in random order. [F, N, 3], [M] -> [M, n, 3]."""
-    total = clouds.shape[1]
-    keys = torch.rand((len(rows), total), generator=generator)
-    order = keys.topk(min(n_points, total), dim=1).indices
-    return clouds[rows.unsqueeze(1), order]
 
 
 def build_windows(episodes: Sequence[Episode], config: PolicyConfig) -> WindowSet:
