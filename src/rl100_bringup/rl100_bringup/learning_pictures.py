@@ -208,7 +208,7 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
 
 
 def gate_figure(offline: Path) -> Figure:
-    """Estimate J, that of the snapshot and the gate's decisions by iteration; true success where watched.
+    """Estimate J, the snapshot's and the gate's decisions by iteration; true success if watched.
 
     Raises:
         ConfigError: If the folder holds no records of an offline phase.

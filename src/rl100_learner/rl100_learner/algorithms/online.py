@@ -8,9 +8,9 @@
              -> one proximal improvement on both
 
 An executed decision tells with little bias, and with much noise, what one action led to; Q tells
-of many actions at every observation what all episodes together say of them. Critics read the encoder
-as it was when the stage began: features that stand still, so that what was encoded once serves to
-the end, while the policy's own encoder may learn along.
+of many actions at every observation what all episodes together say of them. Critics read the
+encoder as it was when the stage began: features that stand still, so that what was encoded once
+serves to the end, while the policy's own encoder may learn along.
 """
 
 from __future__ import annotations
