@@ -243,7 +243,8 @@ class BagCollector:
             return self._says(entry, "nobody has judged it; judge it, or record another")
         was = self._was_stochastic(entry.folder)
         if was is None:
-            return self._says(entry, f"not all of its decisions were made with {wanted}")
+            reason = f"not all of its decisions were made with {wanted}, or they cannot be read"
+            return self._says(entry, reason)
         if was is not stochastic:
             return self._says(entry, f"it is for another request than that with {wanted}")
         return True
