@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
 
+from rl100_learner.algorithms import critics
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
@@ -110,7 +111,9 @@ def test_the_offline_stage_records_estimate_and_decision(whole):
     assert all({"j", "j_snapshot", "accepted", "kl", "q"} <= row.keys() for row in rows)
 
 
-def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path):
+def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypatch):
+    seeds, fit = [], critics.fit
+    monkeypatch.setattr(critics, "fit", lambda *args: seeds.append(args[2]) or fit(*args))
     settings = SETTINGS.model_copy(
         update={
             "rounds": 1,
@@ -124,6 +127,7 @@ def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path):
     rows = {row["stage"]: row for row in read_metrics(tmp_path / "run" / "round_1" / "offline")}
     assert {"critics", "judging critics", "offline"} <= rows.keys()
     assert rows["critics"]["explained_variance"] != rows["judging critics"]["explained_variance"]
+    assert len(set(seeds)) == 2, "and begin with weights of their own"
 
 
 def test_a_second_call_plays_and_trains_nothing(whole):

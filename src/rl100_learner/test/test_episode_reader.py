@@ -8,12 +8,14 @@ plane it sees lies at z = 0.040 - 0.001 t in the base frame: the height of a clo
 import hashlib
 import json
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from rl100_learner.data import bag_episode
 from rl100_learner.data import reader as reader_module
 from rl100_learner.data.bag_episode import EpisodeReader
 from rl100_learner.data.reader import BagReport, BagStatus, load_episodes, read_episode
@@ -105,6 +107,29 @@ def test_every_point_is_a_pixel_of_the_plane(tmp_path):
         assert pixel.max() < size - 0.5
     distinct = {(round(a), round(b)) for a, b in zip(u, v, strict=True)}
     assert len(distinct) == TASK.observation.n_points  # 192 pixels: no need to tile
+
+
+def test_a_bag_that_is_judged_anew_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    folder = written(tmp_path)
+    hash_of, seen = bag_episode._file_hash, []
+
+    def meanwhile(path):
+        if not seen:
+            relabel_episode(folder, Judgement(stamp_ns=2, kind=JudgementKind.FAILURE))
+        seen.append(hash_of(path))
+        return seen[-1]
+
+    monkeypatch.setattr(bag_episode, "_file_hash", meanwhile)
+    episode = EpisodeReader(TASK, ROBOT).read(folder).episode
+    assert (episode.outcome, len(seen)) == ("failure", 2)
+    assert episode.source_sha256 == hash_of(bag_file(folder))
+
+
+def test_a_bag_that_never_holds_still_is_not_read(tmp_path, monkeypatch):
+    folder, times = written(tmp_path), count()
+    monkeypatch.setattr(bag_episode, "_times", lambda _: next(times))
+    with pytest.raises(BagError, match="changed whenever it was read"):
+        EpisodeReader(TASK, ROBOT).read(folder)
 
 
 def test_the_source_is_named_by_the_hash_of_its_file(tmp_path):

@@ -334,6 +334,28 @@ def test_q_learns_from_nothing_in_its_first_regression_whichever_iteration_it_is
     assert steps == [online.replay.first_steps, online.replay.steps]
 
 
+def test_episodes_that_somebody_saved_are_not_replayed(version, tmp_path):
+    class Saved(OnePushEach):
+        def decisions(self, *args, **kwargs):
+            found = super().decisions(*args, **kwargs)
+            saved = [replace(each, taken_over=True) for each in found.recorded]
+            return replace(found, recorded=saved)
+
+    improve_version(version, tmp_path / "run", REPLAYING, Saved(), silent)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    assert all("kl" in row and "q_loss" not in row for row in rows)
+
+
+def test_progress_tells_success_and_loss_apart(version, tmp_path):
+    told = []
+    improve_version(version, tmp_path / "run", SETTINGS, PUSHER, told.append)
+    rows = [row for row in read_metrics(tmp_path / "run") if row["stage"] == "online"]
+    online = [each for each in told if each.stage == "online"]
+    assert [each.success for each in online] == [row["success"] for row in rows]
+    assert [each.loss for each in online] == [row["loss"] for row in rows]
+    assert all(each.success is None for each in told if each.stage != "online")
+
+
 def test_another_run_in_the_same_folder_is_refused(version, tmp_path):
     brief = SETTINGS.model_copy(
         update={
