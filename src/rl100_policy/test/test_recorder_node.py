@@ -11,6 +11,7 @@ import yaml
 from geometry_msgs.msg import TransformStamped
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from rl100_msgs.msg import EpisodeState, HumanFeedback
@@ -136,6 +137,33 @@ def test_what_was_sent_before_the_start_and_is_taken_after_it_is_not_recorded(se
     stopped = session.end(end_step=1000)
     assert steps(Path(stopped.path)) == [1000]
     assert not stopped.degraded
+
+
+def test_an_episode_begins_when_the_caller_says_though_the_simulated_clock_is_late(tmp_path):
+    """Regression: it began at the end of the one before, a hundred seconds too early."""
+    late, start, first = 2804, 2900, 2900 * 10**9 // PERIOD_NS
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False, use_sim_time=True):
+        robot, recorder = Robot(), RecorderNode()
+        clock = robot.create_publisher(Clock, "/clock", 10)
+        with spinning(recorder, robot) as spin_until:
+            session = Session(robot, spin_until).ready()
+            assert spin_until(lambda: clock.get_subscription_count() > 0)
+            clock.publish(Clock(clock=time_message(late * 10**9)))
+            assert spin_until(lambda: recorder.get_clock().now().nanoseconds == late * 10**9)
+            session.begin(start_stamp=time_message(start * 10**9))
+            robot.move(first)
+            stopped = session.end(end_step=first)
+    metadata = read_metadata(Path(stopped.path))
+    assert metadata.start_ns == metadata.end_ns == start * 10**9
+    found = read_messages(Path(stopped.path), ["joint_states"])["joint_states"]
+    assert [message.log_ns for message in found] == [start * 10**9]
+
+
+def test_a_start_far_from_the_clock_is_refused(session):
+    request = StartEpisode.Request(task="push_t", start_stamp=time_message(7 * 10**9))
+    response = session.call(session.robot.start, request)
+    assert not response.success
+    assert "synchronise the clocks" in response.message
 
 
 def test_an_end_far_in_the_future_closes_the_bag_now_and_counts_nothing(session):

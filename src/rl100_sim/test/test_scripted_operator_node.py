@@ -50,6 +50,7 @@ class Controls(Node):
         self.answered: Counter[str] = Counter()
         self._mute, self._delay_s = mute, delay_s
         self._episode_is_over = False
+        self.started_at: list[int] = []
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
         self._group = ReentrantCallbackGroup()
         for name, kind in CONTROLS.items():
@@ -59,6 +60,8 @@ class Controls(Node):
         async def handle(request, response):
             self.asked[name] += 1
             response.success = self._carry_out(name, request)
+            if name == "sim/reset":
+                response.stamp.sec = 100 * self.asked[name]
             if name in self._mute and self.asked[name] == 1:
                 await Future()  # for ever
             if self._delay_s:
@@ -76,6 +79,8 @@ class Controls(Node):
     def _carry_out(self, name: str, request) -> bool:
         if name == "sim/reset":
             self._episode_is_over = False
+        elif name == "episode/start":
+            self.started_at.append(request.start_stamp.sec)
         elif name == "sim/run" and request.data:
             if self._episode_is_over:
                 return False
@@ -122,6 +127,11 @@ def test_an_episode_is_started_and_stopped_once(name, monkeypatch):
     monkeypatch.setattr(scripted_operator, "_PATIENCE_S", 0.0)
     with pytest.raises(OperatorError, match=f"{name} did not answer"):
         let_work({"mute": frozenset({name})}, record=True)
+
+
+def test_an_episode_begins_with_the_scene():
+    """The recorder's own clock may not have heard of the reset yet."""
+    assert let_work({}, record=True).started_at == [200, 300]
 
 
 def test_a_slow_control_leaves_no_request_behind():

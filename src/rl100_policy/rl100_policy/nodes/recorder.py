@@ -72,8 +72,9 @@ _STATE_PERIOD_S = 0.5
 _SHUTDOWN_S = 10.0
 _PERIOD_S = 0.1
 """Period of sensors when neither a parameter nor a robot description gives one [s]."""
-_END_AHEAD_NS = 10_000_000_000
-"""An end stamp farther ahead of the clock than this is a mistake, and not waited for."""
+_APART_NS = 10_000_000_000
+"""An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a start
+stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
 _DEPTH = 200
 """Messages a subscription holds: bursts of lockstep simulation, and pauses of this process."""
 
@@ -129,7 +130,7 @@ class RecorderNode(Node):
         self._latched: dict[str, tuple[bytes, int]] = {}
         self._topics: dict[str, RecordedTopic] = {}
         self._closed: Future = Future()
-        self._begun_ns = 0
+        self._begun_ns, self._start_ns = 0, 0
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
         self._recorder = _recorder(p, self._streams)
@@ -177,8 +178,12 @@ class RecorderNode(Node):
             )
             topic = RecordedTopic(source.name, definition, source.offered())
             self._topics[stream.topic] = topic
-        log_ns = self.get_clock().now().nanoseconds
-        self._recorder.record(stream, RawMessage(topic, data, log_ns, sequence % 2**32), stamp_ns)
+        raw = RawMessage(topic, data, self._episode_now_ns(), sequence % 2**32)
+        self._recorder.record(stream, raw, stamp_ns)
+
+    def _episode_now_ns(self) -> int:
+        """ROS time, not before the episode began: a simulated clock may not have said so yet."""
+        return max(self._start_ns, self.get_clock().now().nanoseconds)
 
     def _on_lost(self, stream: Stream, count: int) -> None:
         self._recorder.lose(stream, count)
@@ -211,7 +216,7 @@ class RecorderNode(Node):
             self.get_logger().error(f"episode not started: {error}")
             return response
         self._topics, self._closed = {}, Future()
-        self._begun_ns = time.time_ns()
+        self._begun_ns, self._start_ns = time.time_ns(), metadata.start_ns
         for stream in self._streams:
             if stream.topic in self._latched:
                 self._record(stream, *self._latched[stream.topic], None)
@@ -226,6 +231,12 @@ class RecorderNode(Node):
             raise BagError(
                 f"{len(request.tag_keys)} tag keys but {len(request.tag_values)} tag values"
             )
+        apart_s = (self._start_ns_of(request) - self.get_clock().now().nanoseconds) / 1e9
+        if abs(apart_s) > _APART_NS / 1e9 and not self.get_clock().ros_time_is_active:
+            raise BagError(
+                f"the start stamp is {apart_s:+.1f} s from this node's clock; synchronise the "
+                "clocks of the machines, or leave the stamp zero, which is now"
+            )
         bags, needed = self._settings.bags, self._settings.min_free_mb
         free = free_bytes(Path(bags)) // 10**6
         if free < needed:
@@ -238,6 +249,9 @@ class RecorderNode(Node):
         if silent and self._settings.require_publishers:
             raise BagError(f"nobody publishes {', '.join(silent)}; start the driver")
 
+    def _start_ns_of(self, request: StartEpisode.Request) -> int:
+        return messages.stamp_ns(request.start_stamp) or self.get_clock().now().nanoseconds
+
     def _metadata(self, request: StartEpisode.Request) -> EpisodeMetadata:
         task = request.task or self._provenance["task"]
         return EpisodeMetadata(
@@ -247,7 +261,7 @@ class RecorderNode(Node):
                 "task": task,
                 "operator": request.operator_name,
                 "policy_version": request.policy_version,
-                "start_ns": self.get_clock().now().nanoseconds,
+                "start_ns": self._start_ns_of(request),
                 "tags": dict(zip(request.tag_keys, request.tag_values, strict=True)),
             }
         )
@@ -260,7 +274,7 @@ class RecorderNode(Node):
             return response
         deadline_s = time.monotonic() + self._settings.stop_timeout
         end_ns = messages.stamp_ns(request.end_stamp)
-        if end_ns > self.get_clock().now().nanoseconds + _END_AHEAD_NS:
+        if end_ns > self._episode_now_ns() + _APART_NS:
             self.get_logger().warning(
                 f"end stamp {end_ns} ns is far ahead of the clock; the episode is closed now"
             )

@@ -34,6 +34,7 @@ from typing import Any
 
 import numpy as np
 import rclpy
+from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.client import Client
@@ -196,13 +197,18 @@ class ScriptedOperatorNode(Node):
             time.sleep(0.01)
         self._halt()
 
-    def _set_scene(self, seed: int) -> None:
-        """Put everything at its start, and think of how to push it if it is ours to push."""
-        self._insist(self._reset_sim, ResetSim.Request(seed=seed))
+    def _set_scene(self, seed: int) -> Time:
+        """Put everything at its start, and think of how to push it if it is ours to push.
+
+        Returns:
+            Stamp of the first observation.
+        """
+        stamp: Time = self._insist(self._reset_sim, ResetSim.Request(seed=seed)).stamp
         demonstrate = self._settings.mode == "demonstrate"
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._last = None
         self._ended.clear()
+        return stamp
 
     def _let_move(self) -> None:
         demonstrate = self._settings.mode == "demonstrate"
@@ -222,11 +228,14 @@ class ScriptedOperatorNode(Node):
 
     def _one_episode(self, seed: int) -> None:
         demonstrate = self._settings.mode == "demonstrate"
-        self._set_scene(seed)
+        stamp = self._set_scene(seed)
         version = "" if demonstrate else self._version_in_use
         if self._settings.record:
             start = StartEpisode.Request(
-                task=self._task.name, operator_name=self._settings.name, policy_version=version
+                start_stamp=stamp,
+                task=self._task.name,
+                operator_name=self._settings.name,
+                policy_version=version,
             )
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
