@@ -79,10 +79,23 @@ AMOUNTS = {
             "online_distillation.steps=300",
         ),
     ),
-    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Twenty to thirty minutes"),
+    DemoSize.STANDARD: _Amounts(
+        episodes=120,
+        trials=30,
+        duration="A quarter of an hour to twenty minutes",
+        overrides=(
+            "threads=2", "imitation.steps=3000", "distillation.steps=800", "rollouts=200",
+            "trials=40", "critics.steps=2000", "candidate_distillation.steps=300",
+            "online.iterations=20", "online.episodes=60", "online.replay.steps=300",
+            "online_distillation.steps=1200",
+        ),
+    ),
     DemoSize.FULL: _Amounts(
-        episodes=200, trials=100, duration="Hours",
-        overrides=("rounds=2", "online.iterations=80"),
+        episodes=200, trials=100, duration="Two hours or more",
+        overrides=(
+            "threads=2", "rounds=2", "online.iterations=60", "online.last_episodes=400",
+            "online.enough=0.97", "online.enough_episodes=800",
+        ),
     ),
 }  # fmt: skip
 
@@ -136,7 +149,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
     learning = with_overrides(AlgorithmSettings(), settings.learning)
-    online = learning.online.iterations * learning.online.episodes
+    online = learning.online.episodes_before(learning.online.iterations)
     console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
     console.print(
         f"{settings.demonstrations} demonstrations through the graph; imitation; "

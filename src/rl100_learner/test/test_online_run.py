@@ -130,6 +130,25 @@ def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_pat
     assert abs(float(teacher[:, :, 0].mean() - student[:, :, 0].mean())) < 0.25
 
 
+def test_iterations_grow_by_one_factor_and_no_start_is_played_twice(version, tmp_path):
+    asked: list[range] = []
+
+    class Asked(OnePushEach):
+        def decisions(self, policy, parent, seeds, *args, **kwargs):
+            asked.append(seeds)
+            return super().decisions(policy, parent, seeds, *args, **kwargs)
+
+    online = replace(SETTINGS.online, iterations=3, episodes=8, last_episodes=32)
+    settings = SETTINGS.model_copy(update={"online": online})
+    improve_version(version, tmp_path / "run", settings, Asked(), silent)
+    assert [len(seeds) for seeds in asked] == [8, 16, 32]
+    assert [seed for seeds in asked for seed in seeds] == list(
+        range(ONLINE_SEED, ONLINE_SEED + 56)
+    )
+    assert online.episodes_before(3) == 56
+    assert replace(online, iterations=1).episodes_of(0) == 8
+
+
 def test_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
     whole = improve_version(version, tmp_path / "a" / "run", SETTINGS, PUSHER, silent)
     with pytest.raises(KilledError):

@@ -65,7 +65,10 @@ class OnlineConfig:
 
     iterations: PositiveInt = 15
     episodes: PositiveInt = 100
-    """Episodes of the current policy per iteration."""
+    """Episodes of the current policy in the first iteration."""
+    last_episodes: PositiveInt | None = None
+    """Those of the last one; from each iteration to the next they grow by one factor. The fewer
+    fail, the more episodes it takes to tell why. None: as many as in the first."""
     enough: Annotated[float, Field(gt=0.0, le=1.0)] = 1.0
     """A policy of which this share of an iteration's episodes succeeded is not changed, and
     learning ends once this share of the latest ``enough_episodes`` did. They are played with
@@ -85,6 +88,16 @@ class OnlineConfig:
     return_deviations: PositiveFloat = 4.0
     """A policy whose share of successes is this many standard deviations below the best one's is
     given up for it. The best of many shares is a lucky one, so it takes more than three."""
+
+    def episodes_of(self, iteration: int) -> int:
+        """Episodes of an iteration, which count from zero."""
+        last = self.last_episodes or self.episodes
+        share = iteration / max(1, self.iterations - 1)
+        return round(self.episodes * (last / self.episodes) ** share)
+
+    def episodes_before(self, iteration: int) -> int:
+        """Those of all iterations before one; of ``iterations``, of the whole stage."""
+        return sum(self.episodes_of(each) for each in range(iteration))
 
 
 @dataclass(frozen=True)

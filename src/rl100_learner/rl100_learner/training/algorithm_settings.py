@@ -66,11 +66,11 @@ class AlgorithmSettings(TrainSettings):
     @model_validator(mode="after")
     def _refuse_what_would_fail_later(self) -> Self:
         """Before hours of learning, not after them."""
-        played = self.online.iterations * self.online.episodes
+        played = self.online.episodes_before(self.online.iterations)
         if played > BLOCK:
             raise ValueError(
-                f"online.iterations * online.episodes is {played}, and a run has {BLOCK} start "
-                "states for them"
+                f"online.iterations, online.episodes and online.last_episodes make {played} "
+                f"episodes, and a run has {BLOCK} start states for them"
             )
         if self.transition.elites > self.transition.members:
             raise ValueError(

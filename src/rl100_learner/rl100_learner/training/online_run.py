@@ -178,8 +178,9 @@ class _OnlineRun:
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations and not self._is_enough():
                 began = time.perf_counter()
-                first = state.iteration * config.episodes
-                seeds = episode_seeds(Purpose.ONLINE, self.settings.seed, first, config.episodes)
+                first = config.episodes_before(state.iteration)
+                count = config.episodes_of(state.iteration)
+                seeds = episode_seeds(Purpose.ONLINE, self.settings.seed, first, count)
                 replays = config.replay.states > 0
                 found = self.collector.decisions(
                     policy, self.parent, seeds, generator, every_frame=replays
