@@ -79,17 +79,7 @@ AMOUNTS = {
             "online_distillation.steps=300",
         ),
     ),
-    DemoSize.STANDARD: _Amounts(
-        episodes=120,
-        trials=30,
-        duration="A quarter of an hour to twenty minutes",
-        overrides=(
-            "threads=2", "imitation.steps=3000", "distillation.steps=800", "rollouts=200",
-            "trials=40", "critics.steps=2000", "candidate_distillation.steps=300",
-            "online.iterations=20", "online.episodes=60", "online.replay.steps=300",
-            "online_distillation.steps=1200",
-        ),
-    ),
+    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Twenty to thirty minutes"),
     DemoSize.FULL: _Amounts(
         episodes=200, trials=100, duration="Two hours or more",
         overrides=(

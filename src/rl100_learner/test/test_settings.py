@@ -38,7 +38,7 @@ def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
 @pytest.mark.parametrize(
     ("entries", "message"),
     [
-        (["online.iterations=2000"], "200000, and a run has 100000"),
+        (["online.iterations=2000"], "200000 episodes, and a run has 100000"),
         (["transition.elites=6"], "transition.elites=6 of transition.members=5"),
         (["offline.draws=1"], "offline.draws"),
         (["online.proximal.auxiliary.chamfer=-1"], "auxiliary.chamfer"),

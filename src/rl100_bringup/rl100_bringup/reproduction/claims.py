@@ -78,8 +78,6 @@ _STATE = (
 """Of Meta-World with states."""
 _DEMONSTRATIONS = {"push-v3": 20, "pick-place-v3": 40, "peg-insert-side-v3": 15}
 """So few that imitation half succeeds."""
-_HARDER = ("online.iterations=40",)
-"""Of push-v3, which stands at 93 to 96 % after 24 (seeds 101 and 102)."""
 _CLOUD = ("rounds=2", "retrain=none", "trials=100")
 """Of Push-T with clouds."""
 

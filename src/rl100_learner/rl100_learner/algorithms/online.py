@@ -16,6 +16,7 @@ serves to the end, while the policy's own encoder may learn along.
 from __future__ import annotations
 
 import copy
+import math
 from collections import deque
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -93,7 +94,7 @@ class OnlineConfig:
         """Episodes of an iteration, which count from zero."""
         last = self.last_episodes or self.episodes
         share = iteration / max(1, self.iterations - 1)
-        return round(self.episodes * (last / self.episodes) ** share)
+        return round(self.episodes * math.pow(last / self.episodes, share))
 
     def episodes_before(self, iteration: int) -> int:
         """Those of all iterations before one; of ``iterations``, of the whole stage."""

@@ -73,8 +73,8 @@ _SHUTDOWN_S = 10.0
 _PERIOD_S = 0.1
 """Period of sensors when neither a parameter nor a robot description gives one [s]."""
 _APART_NS = 10_000_000_000
-"""An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a start
-stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
+"""An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a
+start stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
 _DEPTH = 200
 """Messages a subscription holds: bursts of lockstep simulation, and pauses of this process."""
 
@@ -232,7 +232,8 @@ class RecorderNode(Node):
                 f"{len(request.tag_keys)} tag keys but {len(request.tag_values)} tag values"
             )
         apart_s = (self._start_ns_of(request) - self.get_clock().now().nanoseconds) / 1e9
-        if abs(apart_s) > _APART_NS / 1e9 and not self.get_clock().ros_time_is_active:
+        is_simulated = self.get_parameter("use_sim_time").get_parameter_value().bool_value
+        if abs(apart_s) > _APART_NS / 1e9 and not is_simulated:
             raise BagError(
                 f"the start stamp is {apart_s:+.1f} s from this node's clock; synchronise the "
                 "clocks of the machines, or leave the stamp zero, which is now"
