@@ -9,6 +9,7 @@ import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +19,10 @@ from typer.testing import CliRunner
 from rl100_bringup.cli.app import app
 from rl100_bringup.demo import DemoSettings, DemoSize, evaluate_version, run_demo
 from rl100_bringup.report import REPORT_FILE
+from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.seeds import Purpose, episode_seeds
+from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
@@ -57,6 +60,15 @@ def finished(tmp_path_factory, printed):
         Console(file=printed, width=200),
     )
     return output, status, json.loads((output / REPORT_FILE).read_text())
+
+
+@pytest.mark.parametrize("size", DemoSize)
+def test_the_settings_of_every_size_are_valid_and_fit_into_a_run(size):
+    demo = DemoSettings(Path("unused"), size, None, None, 0.5, 0)
+    learning = with_overrides(AlgorithmSettings(), demo.learning)
+    played = learning.online.episodes_before(learning.online.iterations)
+    assert played >= learning.online.iterations * learning.online.episodes
+    assert learning.rounds == (2 if size is DemoSize.FULL else 1)
 
 
 def test_the_report_holds_every_stage_with_its_interval(finished):

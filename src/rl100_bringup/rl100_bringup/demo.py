@@ -81,7 +81,7 @@ AMOUNTS = {
     ),
     DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Twenty to thirty minutes"),
     DemoSize.FULL: _Amounts(
-        episodes=200, trials=100, duration="Two hours or more",
+        episodes=200, trials=100, duration="Hours",
         overrides=(
             "threads=2", "rounds=2", "online.iterations=60", "online.last_episodes=400",
             "online.enough=0.97", "online.enough_episodes=800",
