@@ -7,7 +7,7 @@ import mujoco
 import numpy as np
 from PIL import Image
 
-from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.demonstrator import ScriptedPusher, planar_twist
 from rl100_sim.env import PushTEnv
 
 PICTURE = Path(__file__).parents[1] / "docs" / "pictures" / "robot.png"
@@ -22,7 +22,7 @@ def main() -> None:
     pusher.reset(np.random.default_rng(SEED))
     for _ in range(PERIODS):
         state = (info["object_pose"], info["goal_pose"], info["tool_position"])
-        _, _, _, _, info = env.step(pusher.act(*state))
+        _, _, _, _, info = env.steer(planar_twist(pusher.act(*state)))
     camera = mujoco.MjvCamera()
     camera.lookat[:] = (0.40, 0.0, 0.25)
     camera.distance, camera.azimuth, camera.elevation = 1.45, 145.0, -28.0

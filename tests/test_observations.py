@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Another observation is another description: the whole loop through real node processes.
+"""Another observation, or action space, is another description: the whole loop through real nodes.
 
 Demonstrate, record, imitate from the bags, act through the graph, learn online from the bags of
 that.
@@ -26,7 +26,11 @@ from rl100_policy.core.policy_version import load_version
 pytestmark = [pytest.mark.launch, pytest.mark.slow]
 
 CONFIG = Path(__file__).parents[1] / "src" / "rl100_bringup" / "config"
-OBSERVED = {"image": ("panda_rgb", "push_t_rgb"), "state": ("panda", "push_t_state")}
+DESCRIBED = {
+    "image": ("panda_rgb", "push_t_rgb"),
+    "state": ("panda", "push_t_state"),
+    "joint_velocity": ("panda", "push_t_joint"),
+}
 BRIEF = (
     "imitation.steps=12", "imitation.windows=16", "distillation.steps=8",
     "trials=1", "online.iterations=1", "online.episodes=1", "online_distillation.steps=4",
@@ -34,10 +38,10 @@ BRIEF = (
 )  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=OBSERVED)
+@pytest.fixture(scope="module", params=DESCRIBED)
 def finished(request, tmp_path_factory):
     """Two demonstrations, and a run of imitation and online learning through the graph."""
-    robot, task = OBSERVED[request.param]
+    robot, task = DESCRIBED[request.param]
     robot, task = str(CONFIG / "robots" / f"{robot}.yaml"), str(CONFIG / "tasks" / f"{task}.yaml")
     output = tmp_path_factory.mktemp(request.param)
     arguments = GraphArguments(robot=robot, task=task, lockstep=True, bags=str(output / "bags"))
@@ -73,7 +77,9 @@ def test_the_version_sees_what_its_task_says(finished):
     kind, _, _, output = finished
     (first,) = (output / "run" / "imitation").glob("push_t_*")
     policy, manifest = load_version(first)
-    assert policy.config.encoder.kind == manifest.task.observation.kind == kind
+    seen = "points" if kind == "joint_velocity" else kind
+    assert policy.config.encoder.kind == manifest.task.observation.kind == seen
+    assert policy.config.action.dim == (7 if kind == "joint_velocity" else 2)
     assert len(manifest.bags) == 2
 
 
@@ -90,6 +96,8 @@ def test_online_learning_from_bags_begins_with_ratios_of_one(finished):
     assert len(found["policy/decision"]) > 3
     by_policy = [each.value for each in found["gate/command"] if each.value.source == 2]
     assert {each.policy_version for each in by_policy} == {entry.metadata.policy_version}
+    _, manifest = load_version(next((output / "run" / "imitation").glob("push_t_*")))
+    assert {tuple(each.names) for each in by_policy} == {manifest.task.action.names}
 
 
 def test_the_last_version_drives_through_the_graph(finished, tmp_path):
@@ -104,11 +112,12 @@ def test_the_last_version_drives_through_the_graph(finished, tmp_path):
     assert report.latency_ms["one_step"].p50 > 0.0
 
 
-def test_it_is_refused_where_something_else_is_observed(finished, tmp_path):
+def test_it_is_refused_by_another_description(finished, tmp_path):
     kind, robot, _, output = finished
     run = json.loads((output / "run" / "report.json").read_text())["run"]
     points = str(CONFIG / "tasks" / "push_t.yaml")
-    with pytest.raises(PolicyVersionError, match=rf"task.observation = .*{kind}"):
+    told = "joint_positions" if kind == "joint_velocity" else kind
+    with pytest.raises(PolicyVersionError, match=rf"task.observation = .*{told}"):
         evaluate_version(
             output / "run" / run[-1]["version"], tmp_path, 1, ("one_step",), 7, robot, points,
             Console(file=io.StringIO()),

@@ -85,7 +85,7 @@ class Person(Node):
         action = 0.1 * np.array([np.cos(truth.step / 8), np.sin(truth.step / 8)])
         stamp = messages.stamp_ns(truth.header.stamp)
         self.sent[stamp] = action
-        self.twists.publish(twist_message(action, TASK.action.names, stamp, ROBOT.base_frame))
+        self.twists.publish(twist_message(np.pad(action, (0, 4)), stamp, ROBOT.base_frame))
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ from rl100_policy.core.config import (
     load_robot,
     load_task,
 )
-from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.demonstrator import ScriptedPusher, planar_twist
 from rl100_sim.env import PushTEnv
 from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
@@ -99,7 +99,7 @@ def scripted_episodes(
         frames, actions, over = [observation], [], False
         while not over:
             wish = person.act(info["object_pose"], info["goal_pose"], info["tool_position"])
-            observation, _, terminated, truncated, info = env.step(wish)
+            observation, _, terminated, truncated, info = env.steer(planar_twist(wish))
             frames.append(observation)
             actions.append(info["executed"])
             over = terminated or truncated

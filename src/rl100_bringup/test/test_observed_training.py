@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every stage of learning from images, and from proprioception alone, in the simulation."""
+"""Every stage of learning from images, from proprioception alone, and in joint velocities."""
 
 from pathlib import Path
 
@@ -49,8 +49,8 @@ def easy(name: str) -> TaskConfig:
     return task.model_copy(update={"sim": sim, "time_limit": 1.6})
 
 
-@pytest.mark.parametrize("name", ["push_t_rgb", "push_t_state"])
-def test_every_stage_runs_on_what_the_task_observes(tmp_path, name):
+@pytest.mark.parametrize("name", ["push_t_rgb", "push_t_state", "push_t_joint"])
+def test_every_stage_runs_on_what_the_task_describes(tmp_path, name):
     task = easy(name)
     episodes = list(scripted_episodes(task, ROBOT, range(6)))
     told = []
@@ -66,5 +66,6 @@ def test_every_stage_runs_on_what_the_task_observes(tmp_path, name):
         load_version(each)[0] for each in (tmp_path / "run" / records[0].version, learned)
     )
     assert last.config.encoder.kind == task.observation.kind
+    assert last.config.action.dim == len(task.action.names)
     pairs = zip(first.parameters(), last.parameters(), strict=True)
     assert not all(torch.equal(*pair) for pair in pairs)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rl100_policy.core.command import HELD, CommandGate, GateFlag, MeasurementCheck
 from rl100_policy.core.config import RobotConfig, WorkspaceBox, load_robot, load_task
-from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.errors import ConfigError, ObservationError
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
 ROBOT = load_robot(CONFIG / "robots" / "panda.yaml")
@@ -232,3 +232,130 @@ def test_an_action_faster_than_the_joints_is_slowed_down_and_keeps_its_direction
     np.testing.assert_allclose(np.max(speeds / _SLOW.kinematics.velocity_limits), 1.0, rtol=1e-6)
     turned = np.arctan2(result.executed[1], result.executed[0]) - np.arctan2(0.1, 0.2)
     assert abs(turned) < np.deg2rad(5.0)
+
+
+# Actions that are joint velocities
+
+JOINT_TASK = load_task(CONFIG / "tasks" / "push_t_joint.yaml")
+_JOINT = CommandGate(ROBOT, JOINT_TASK)
+_JOINT_NARROW = CommandGate(
+    ROBOT.model_copy(update={"acceleration_limits": (2.0,) * 7}),
+    JOINT_TASK.model_copy(
+        update={
+            "action": JOINT_TASK.action.model_copy(update={"low": (-0.1,) * 7, "high": (0.3,) * 7})
+        }
+    ),
+)
+
+
+def test_joint_velocities_within_limits_are_executed_as_asked():
+    _JOINT.reset(HOME)
+    action = np.array([0.1, -0.02, 0.03, 0.02, 0.0, 0.05, -0.2])
+    result = _JOINT.step(action, HOME)
+    np.testing.assert_allclose(result.executed, action, atol=1e-12)
+    np.testing.assert_allclose(result.joint_command, HOME + 0.1 * action, atol=1e-12)
+    assert result.flags == GateFlag.NONE
+
+
+def test_joint_velocities_beyond_their_bounds_are_clipped_to_them():
+    _JOINT.reset(HOME)
+    result = _JOINT.step(np.array([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 9.0]), HOME)
+    assert result.flags == GateFlag.CLIPPED_ACTION
+    np.testing.assert_allclose(result.executed, [0, 0, 0, 0, 0, 0, 1.0], atol=1e-12)
+
+
+def test_a_person_moves_the_tool_alike_whatever_an_action_is(gate):
+    _JOINT.reset(HOME)
+    q = HOME
+    for step in range(100):
+        action = np.array([0.15 * np.cos(step / 15), 0.2 * np.sin(step / 11)])
+        by_tool = gate.step(action, q)
+        by_joints = _JOINT.steer(np.pad(action, (0, 4)), q)
+        q = by_tool.joint_command
+        np.testing.assert_allclose(by_joints.joint_command, q, atol=1e-9)
+    assert by_joints.requested is not None
+    np.testing.assert_allclose(by_joints.executed, by_joints.requested, atol=1e-9)
+
+
+def test_what_a_person_did_in_joint_velocities_leads_the_same_way_again():
+    _JOINT.reset(HOME)
+    q, done = HOME, []
+    for step in range(60):
+        done.append(_JOINT.steer(np.array([0.1, 0.2 * np.cos(step / 9), 0, 0, 0, 0]), q))
+        q = done[-1].joint_command
+    assert any(each.flags & GateFlag.CLIPPED_WORKSPACE for each in done)
+    _JOINT.reset(HOME)
+    again = HOME
+    for each in done:
+        again = _JOINT.step(each.executed, again).joint_command
+    np.testing.assert_allclose(again, q, atol=1e-9)
+
+
+def test_a_persons_twist_is_slowed_down_to_the_bounds_of_the_joints():
+    _JOINT_NARROW.reset(HOME)
+    q = HOME
+    for _ in range(3):
+        result = _JOINT_NARROW.steer(np.array([0.0, 0.2, 0, 0, 0, 0]), q)
+        q = result.joint_command
+    assert result.flags & GateFlag.CLIPPED_VELOCITY
+    assert np.max(np.maximum(result.executed / 0.3, -result.executed / 0.1)) == pytest.approx(1)
+    moved = _JOINT_NARROW.kinematics.tool_position(q) - _JOINT_NARROW.kinematics.tool_position(
+        HOME
+    )
+    assert moved[1] > 0.005
+    np.testing.assert_allclose(moved[[0, 2]], 0.0, atol=1e-3)
+
+
+def test_joint_velocities_of_another_arm_are_refused():
+    with pytest.raises(ConfigError, match="velocities of \\['other'"):
+        CommandGate(
+            ROBOT,
+            JOINT_TASK.model_copy(
+                update={
+                    "action": JOINT_TASK.action.model_copy(
+                        update={"names": ("other", *ROBOT.joints[1:])}
+                    )
+                }
+            ),
+        )
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(_number, min_size=7, max_size=7),
+            st.booleans(),
+            st.sampled_from(["told", "told", "told", "stuck", "any"]),
+        ),
+        min_size=1,
+        max_size=25,
+    ),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([_JOINT, _JOINT_NARROW]),
+)
+def test_no_joint_velocities_and_twists_break_a_limit(steps, seed, gate):
+    rng, kinematics = np.random.default_rng(seed), gate.kinematics
+    gate.reset(HOME)
+    low, high = (-0.1, 0.3) if gate is _JOINT_NARROW else (-1.0, 1.0)
+    before, velocity, period = HOME, np.zeros(7), ROBOT.control_period
+    for numbers, is_person, kind in steps:
+        anywhere = rng.uniform(kinematics.position_lower, kinematics.position_upper)
+        measured = {"told": before, "stuck": HOME, "any": anywhere}[kind]
+        request = np.array(numbers)
+        result = gate.steer(request[:6], measured) if is_person else gate.step(request, measured)
+        command = result.joint_command
+        new_velocity = (command - before) / period
+        assert (command >= kinematics.position_lower - 1e-9).all()
+        assert (command <= kinematics.position_upper + 1e-9).all()
+        assert (new_velocity >= low - 1e-9).all()
+        assert (new_velocity <= high + 1e-9).all()
+        change = np.abs(new_velocity - velocity)
+        assert (change <= kinematics.acceleration_limits * period + 1e-9).all()
+        tool = kinematics.tool_position(command)
+        assert (tool >= np.array(JOINT_TASK.tool_workspace.low) - 1.3e-3).all()
+        assert (tool <= np.array(JOINT_TASK.tool_workspace.high) + 1.3e-3).all()
+        np.testing.assert_allclose(result.executed, new_velocity, atol=1e-9)
+        if not np.isfinite(request[:6] if is_person else request).all():
+            assert result.flags & HELD
+        before, velocity = command, new_velocity

@@ -33,6 +33,11 @@ PERIOD_NS = round(ROBOT.control_period * 1e9)
 HOME = np.array(ROBOT.home)
 
 
+def along_x(speed: float) -> np.ndarray:
+    """A twist, [6], along x [m/s]."""
+    return np.array([speed, 0.0, 0.0, 0.0, 0.0, 0.0])
+
+
 class Bench(Node):
     """Arm, teleop device, policy and person in one."""
 
@@ -89,8 +94,13 @@ def sim_time():
     yield from _rig(lockstep=True, use_sim_time=True)
 
 
+@pytest.fixture
+def by_joints():
+    yield from _rig(lockstep=True, task_config=CONFIG / "tasks" / "push_t_joint.yaml")
+
+
 def _rig(*, lockstep: bool, **more):
-    with isolated_ros(**PATHS, lockstep=lockstep, **more):
+    with isolated_ros(**(PATHS | more), lockstep=lockstep):
         bench = Bench()
         with spinning(CommandGateNode(), bench) as spin_until:
 
@@ -135,9 +145,7 @@ def test_nobody_in_command_holds_the_measured_position(rig):
 
 def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
     take_command(rig, GateCommand.TELEOP)
-    rig[0].twists.publish(
-        twist_message(np.array([0.1, 0.0]), TASK.action.names, 3 * PERIOD_NS, ROBOT.base_frame)
-    )
+    rig[0].twists.publish(twist_message(along_x(0.1), 3 * PERIOD_NS, ROBOT.base_frame))
     rig[1](lambda: False, 0.2)
     rig[0].state(3)
     record = answers(rig, 1)
@@ -150,8 +158,7 @@ def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig
 def test_a_teleop_command_in_another_frame_does_not_move_the_arm(real_time):
     take_command(real_time, GateCommand.TELEOP)
     bench, spin_until = real_time
-    twist = np.array([0.1, 0.0])
-    bench.twists.publish(twist_message(twist, TASK.action.names, 3 * PERIOD_NS, "camera"))
+    bench.twists.publish(twist_message(along_x(0.1), 3 * PERIOD_NS, "camera"))
     assert spin_until(lambda: bench.status[-1].malformed == 1)
     bench.state(3)
     record = answers(real_time, 1)
@@ -268,7 +275,7 @@ def test_a_second_commander_that_appears_later_takes_the_command_away(real_time)
 def test_in_lockstep_a_twist_of_another_period_is_not_executed(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
     bench, spin_until = lockstep
-    old = twist_message(np.array([0.1, 0.0]), TASK.action.names, 2 * PERIOD_NS, ROBOT.base_frame)
+    old = twist_message(along_x(0.1), 2 * PERIOD_NS, ROBOT.base_frame)
     bench.twists.publish(old)
     spin_until(lambda: False, 0.2)
     bench.state(3)
@@ -307,9 +314,7 @@ def test_the_joint_states_of_a_gripper_on_the_same_topic_are_let_pass(lockstep):
 def test_a_teleop_command_that_is_not_finite_holds(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
     bench, _ = lockstep
-    bench.twists.publish(
-        twist_message(np.array([np.nan, 0.0]), TASK.action.names, PERIOD_NS, ROBOT.base_frame)
-    )
+    bench.twists.publish(twist_message(along_x(np.nan), PERIOD_NS, ROBOT.base_frame))
     bench.state(1)
     record = answers(lockstep, 1)
     assert record.flags & GateCommand.HELD_NON_FINITE
@@ -353,9 +358,7 @@ def test_a_faster_joint_state_stream_is_answered_once_a_period(lockstep):
 def test_in_real_time_a_teleop_command_from_the_future_is_not_used(ahead, real_time):
     """Regression: a device with a clock ahead of the robot's kept the arm moving for ever."""
     take_command(real_time, GateCommand.TELEOP)
-    real_time[0].twists.publish(
-        twist_message(np.array([0.1, 0.0]), TASK.action.names, ahead * PERIOD_NS, ROBOT.base_frame)
-    )
+    real_time[0].twists.publish(twist_message(along_x(0.1), ahead * PERIOD_NS, ROBOT.base_frame))
     real_time[1](lambda: False, 0.2)
     real_time[0].state(1)
     assert answers(real_time, 1).flags & GateCommand.HELD_STALE
@@ -414,3 +417,25 @@ def test_nobody_is_put_in_command_while_another_node_commands_the_arm(lockstep):
     bench.destroy_publisher(other)
     assert spin_until(lambda: bench.count_publishers(ROBOT.command_topic) == 1)
     take_command(lockstep, GateCommand.TELEOP)
+
+
+def test_actions_may_be_joint_velocities_and_a_person_still_moves_the_tool(by_joints):
+    take_command(by_joints, GateCommand.TELEOP)
+    bench, spin_until = by_joints
+    bench.state(1)
+    bench.twists.publish(twist_message(along_x(0.1), PERIOD_NS, ROBOT.base_frame))
+    record = answers(by_joints, 1)
+    assert (record.action_space, tuple(record.names)) == ("joint_velocity", ROBOT.joints)
+    np.testing.assert_allclose(record.executed, record.requested, atol=1e-9)
+    moved = np.array(record.joint_command) - HOME
+    np.testing.assert_allclose(moved, 0.1 * np.array(record.executed), atol=1e-9)
+    assert abs(moved).max() > 1e-3
+    take_command(by_joints, GateCommand.POLICY)
+    bench.state(2)
+    velocity = np.full(7, 0.02)
+    bench.chunk(2, np.zeros((1, 2)))
+    # the tool's velocity is no action of this task
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    bench.chunk(2, velocity[None], action_space="joint_velocity", names=ROBOT.joints)
+    record = answers(by_joints, 2)
+    np.testing.assert_allclose(record.executed, velocity, atol=1e-6)

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 import yaml
+from pydantic import ValidationError
 
 from rl100_policy.bags.metadata import config_hash
-from rl100_policy.core.config import TaskConfig, load_robot, load_task, resolve_uri
+from rl100_policy.core.config import ActionConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
@@ -133,17 +134,45 @@ def test_hashes_of_descriptions_are_what_they_were_before_there_were_kinds():
     )
 
 
-@pytest.mark.parametrize("name", ["push_t", "push_t_rgb", "push_t_state"])
+@pytest.mark.parametrize("name", ["push_t", "push_t_joint", "push_t_rgb", "push_t_state"])
 def test_a_task_survives_being_written_as_json(name):
     task = load_task(CONFIG / "tasks" / f"{name}.yaml")
     assert TaskConfig.model_validate_json(task.model_dump_json()) == task
 
 
 def test_the_shipped_push_t_tasks_differ_in_what_is_seen_and_in_nothing_else():
-    tasks = [load_task(file) for file in sorted((CONFIG / "tasks").glob("push_t*.yaml"))]
-    assert sorted(task.observation.kind for task in tasks) == ["image", "points", "state"]
+    tasks = [
+        load_task(CONFIG / "tasks" / f"{name}.yaml")
+        for name in ("push_t", "push_t_rgb", "push_t_state")
+    ]
+    assert [task.observation.kind for task in tasks] == ["points", "image", "state"]
     told = [task.model_dump(exclude={"observation", "crop"}) for task in tasks]
     assert told[0] == told[1] == told[2]
+
+
+def test_actions_may_be_joint_velocities():
+    joint, tool = (
+        load_task(CONFIG / "tasks" / f"{name}.yaml") for name in ("push_t_joint", "push_t")
+    )
+    assert (joint.name, joint.sim, joint.crop) == (tool.name, tool.sim, tool.crop)
+    assert joint.action.space == "joint_velocity"
+    assert joint.action.names == load_robot(ROBOT).joints
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"names": ["linear.x", "sideways"]}, "names of an ee_twist are of"),
+        ({"names": ["linear.x", "linear.x"]}, "each once"),
+        ({"names": [], "low": [], "high": []}, "one or more components"),
+        ({"space": "joint_position"}, "'ee_twist' or 'joint_velocity'"),
+        ({"space": "joint_velocity", "low": [0.0, -1.0]}, "low < 0 < high"),
+    ],
+)
+def test_an_action_that_nothing_can_carry_out_is_refused(changes, reason):
+    told = {"names": ["linear.x", "linear.y"], "low": [-1.0, -1.0], "high": [1.0, 1.0]}
+    with pytest.raises(ValidationError, match=reason):
+        ActionConfig.model_validate(told | changes)
 
 
 def test_the_two_pandas_are_one_arm():

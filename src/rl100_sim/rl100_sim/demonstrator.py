@@ -74,6 +74,11 @@ def draw_temper(skill: float, rng: np.random.Generator) -> Temper:
     )
 
 
+def planar_twist(velocity: Floats) -> Floats:
+    """Twist, [6], m/s and rad/s, of a velocity in the plane of the table, [2], m/s."""
+    return np.pad(velocity, (0, 4))
+
+
 class ScriptedPusher:
     """Tool velocities for Push-T from the true state; success is up to the physics.
 
@@ -86,7 +91,7 @@ class ScriptedPusher:
 
         Args:
             robot: For the tool radius.
-            task: For tolerances, tool workspace and action bounds.
+            task: For tolerances, tool workspace and bounds on the velocity of the tool.
             skill: 1 is quick and exact, 0 slow and clumsy.
 
         Raises:
@@ -98,9 +103,9 @@ class ScriptedPusher:
         self._route = Route(T_BLOCK, robot.tool.radius, self._contacts)
         self._low = np.array(task.tool_workspace.low[:2]) + _BORDER
         self._high = np.array(task.tool_workspace.high[:2]) - _BORDER
-        self._fastest = float(
-            min(np.min(np.abs(task.action.low)), np.min(np.abs(task.action.high)))
-        )
+        self._fastest = np.inf
+        if task.action.space == "ee_twist":
+            self._fastest = float(np.abs((task.action.low, task.action.high)).min())
         self.reset(np.random.default_rng(0))
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -128,7 +133,7 @@ class ScriptedPusher:
             tool_position: Tool tip in the base frame, [2] or [3], m.
 
         Returns:
-            (vx, vy) in the base frame, [2], m/s, within the action bounds.
+            (vx, vy) in the base frame, [2], m/s, within the task's bounds, if it has such.
         """
         velocity = self._imperfect(self.intention(object_pose, goal_pose, tool_position))
         return np.clip(velocity, -self._fastest, self._fastest)

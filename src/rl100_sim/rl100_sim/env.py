@@ -10,7 +10,7 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.command import CommandGate
+from rl100_policy.core.command import CommandGate, GateResult
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.observation import proprioception
@@ -30,12 +30,13 @@ _PICTURE_WIDTH, _PICTURE_HEIGHT = 640, 480
 class PushTEnv(gymnasium.Env[Observation, Floats]):
     """One arm, one block, one control period per step.
 
-    Action: Box [d_a], m/s in the base frame (``TaskConfig.action``). Observation: Dict of
-        ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if configured) and what the task
-        observes: ``cloud`` [n_points, 3] float32, base frame, m; ``image`` [H, W, 3] uint8; or,
-        where proprioception is all there is, ``cloud`` [0, 3]. With ``observation="state"`` it is
-        ``object`` [4] float32: x, y [m], cos yaw, sin yaw of the block, which no robot has and
-        which is meant for research into learning.
+    Action: Box [d_a] (``TaskConfig.action``), m/s in the base frame or rad/s of the joints.
+
+    Observation: Dict of ``proprio`` [d_q] float32 (tool tip [m], joints [rad] if configured) and
+    what the task observes: ``cloud`` [n_points, 3] float32, base frame, m; ``image`` [H, W, 3]
+    uint8; or, where proprioception is all there is, ``cloud`` [0, 3]. With ``observation="state"``
+    it is ``object`` [4] float32: x, y [m], cos yaw, sin yaw of the block, which no robot has and
+    which is meant for research into learning.
 
     ``info``: ``object_pose`` [3], ``goal_pose`` [3], ``tool_position`` [3], ``success``,
     ``executed`` [d_a] (the action after the gate), ``flags``, ``frame_is_new`` (False: what is
@@ -130,7 +131,20 @@ class PushTEnv(gymnasium.Env[Observation, Floats]):
     def step(self, action: Floats) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """One control period through the gate; a limit of the arm changes the action, see info."""
         measured = self.episode.world.joint_positions
-        answer = self._gate.step(np.asarray(action, dtype=float), measured)
+        return self._advance(self._gate.step(np.asarray(action, dtype=float), measured))
+
+    def steer(self, twist: Floats) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
+        """As :meth:`step`, by a person who moves the tool, whatever an action is.
+
+        Args:
+            twist: Velocity of the tool in the base frame, [6], m/s and rad/s.
+        """
+        measured = self.episode.world.joint_positions
+        return self._advance(self._gate.steer(np.asarray(twist, dtype=float), measured))
+
+    def _advance(
+        self, answer: GateResult
+    ) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         self.episode.advance(answer.joint_command)
         outcome = self.episode.outcome
         observation, info = self._observe()

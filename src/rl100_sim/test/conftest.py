@@ -32,5 +32,11 @@ def image_task() -> TaskConfig:
 
 
 @pytest.fixture(scope="session")
+def joint_task() -> TaskConfig:
+    """Actions are joint velocities."""
+    return load_task(_CONFIG / "tasks" / "push_t_joint.yaml")
+
+
+@pytest.fixture(scope="session")
 def state_task() -> TaskConfig:
     return load_task(_CONFIG / "tasks" / "push_t_state.yaml")

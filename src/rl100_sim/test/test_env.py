@@ -9,6 +9,7 @@ from gymnasium.utils.env_checker import check_env
 import rl100_sim  # noqa: F401 - registers the environment
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.sight import sight_maker
+from rl100_sim.demonstrator import ScriptedPusher, planar_twist
 from rl100_sim.env import PushTEnv
 
 
@@ -50,6 +51,22 @@ def test_an_episode_does_not_depend_on_the_one_before(robot, task):
     play(env, 11, seed=2)
     again = play(env, 6, seed=9)
     assert fresh[-1][0]["cloud"].tobytes() == again[-1][0]["cloud"].tobytes()
+
+
+def test_what_a_person_did_in_joint_velocities_leads_to_the_same_states(robot, task, joint_task):
+    by_tool, by_joints = (make(robot, each, observation="state") for each in (task, joint_task))
+    person, again = ScriptedPusher(robot, task), make(robot, joint_task, observation="state")
+    person.reset(np.random.default_rng(3))
+    (_, info), _, _ = (env.reset(seed=3) for env in (by_tool, by_joints, again))
+    for _ in range(40):
+        wish = person.act(info["object_pose"], info["goal_pose"], info["tool_position"])
+        *_, info = by_tool.step(wish)
+        *_, steered = by_joints.steer(planar_twist(wish))
+        *_, repeated = again.step(steered["executed"])
+        for each in (steered, repeated):
+            np.testing.assert_allclose(each["object_pose"], info["object_pose"], atol=1e-6)
+            np.testing.assert_allclose(each["tool_position"], info["tool_position"], atol=1e-6)
+    assert by_joints.action_space.shape == (7,)
 
 
 def test_the_start_is_the_first_thing_drawn_from_the_seed(robot, task):

@@ -24,7 +24,7 @@ from rl100_policy.nodes.command_gate import CommandGateNode
 from rl100_policy.ros.conversions import trajectory_message, twist_message
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
-from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.demonstrator import ScriptedPusher, planar_twist
 from rl100_sim.nodes.sim_robot import SimRobotNode
 
 pytestmark = pytest.mark.ros
@@ -78,11 +78,8 @@ class Person(Node):
         planar = [planar_pose(pose) for pose in (truth.object_pose, truth.goal_pose)]
         tool = np.array([truth.tool_position.x, truth.tool_position.y])
         stamp = messages.stamp_ns(truth.header.stamp)
-        self.twists.publish(
-            twist_message(
-                self.pusher.act(*planar, tool), TASK.action.names, stamp, ROBOT.base_frame
-            )
-        )
+        twist = planar_twist(self.pusher.act(*planar, tool))
+        self.twists.publish(twist_message(twist, stamp, ROBOT.base_frame))
 
 
 def call(spin_until, client, request):

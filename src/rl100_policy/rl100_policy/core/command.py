@@ -8,21 +8,19 @@ this one class.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from rl100_policy.core.config import RobotConfig, TaskConfig
-from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig
+from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.kinematics import ArmKinematics
 
 Floats = NDArray[np.float64]
-
-TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
-"""Components of a tool velocity in the base frame, in the order of a 6-D twist."""
 
 _IK_TOLERANCE = 1e-3
 """Pose error of the inverse kinematics [m, rad] above which the arm holds."""
@@ -36,6 +34,12 @@ _WALL = 1e-3
 """How far beyond the workspace the tool may come, for the inverse kinematics' sake [m]."""
 _SHARES = (1.0, 0.5, 0.25, 0.0)
 """Shares of an action that are tried where all of it would lead out of the bounds."""
+_LOOKED_AT = {"ee_twist": (0.5, 1.0), "joint_velocity": (0.25, 0.5, 0.75, 1.0)}
+"""Shares of the way until the arm rests at which the tool must be inside, by action space: the
+faster the joints may be, the more a straight line of theirs bends at the tool."""
+_STEERED = np.array([1.0, 1.0, 1.0, 3.0, 3.0, 3.0])
+"""Fastest tool velocity that a person may ask for where the task has no bounds of one [m/s,
+rad/s]."""
 _LIMIT_OVERSHOOT = 0.1
 """How far beyond its position limit a joint may be measured [rad, m]; farther is a broken
 sensor."""
@@ -96,31 +100,63 @@ class GateResult:
     executed: Floats
     """Action that the joint command realises, [d_a], SI units of the action space."""
     flags: GateFlag
+    requested: Floats | None = None
+    """Action that was asked for, in the same units; None where there was none, or where no joint
+    motion realises the tool velocity that was asked for instead."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """Where a request leads within one period, before the limits of the arm."""
+
+    joints: Floats
+    """[n], rad."""
+    boxed: bool = False
+    """Whether the workspace box has cut it."""
+    possible: bool = True
+    """Whether the inverse kinematics has found it."""
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """What of the tool's target pose follows the tool; the rest stays, so no drift builds up."""
+
+    axes: NDArray[np.bool_]
+    """Of x, y, z, [3]."""
+    turns: bool
+    """The orientation."""
 
 
 class CommandGate:
     """Limits and differential inverse kinematics between a requested action and the joint command.
 
-    Holds a target pose of the tool, which every action moves; uncommanded components stay where
-    they were at ``reset``.
+    Holds a target pose of the tool, which every action moves; components of a tool velocity that
+    are not commanded stay where they were. A person's tool velocity is followed in every action
+    space, and what is executed is told in that of the task.
     """
 
     def __init__(
         self, robot: RobotConfig, task: TaskConfig, kinematics: ArmKinematics | None = None
     ) -> None:
-        """Build for one arm and task; ``reset`` must be called before the first ``step``."""
+        """Build for one arm and task; ``reset`` must be called before the first ``step``.
+
+        Raises:
+            ConfigError: If the actions are of other joints than the arm has.
+        """
         self.kinematics = kinematics or ArmKinematics(robot)
         self._period = robot.control_period
-        self._action = task.action
         self._margin = robot.position_margin
-        self._components = np.array([TWIST_COMPONENTS.index(n) for n in task.action.names])
-        self._moved_axes = np.isin(np.arange(3), self._components)
-        """Which of x, y, z are commanded; the others keep the target they had, so that no drift
-        builds up."""
-        self._turns = bool((self._components >= 3).any())
-        """Whether a turn is commanded; if not, the target keeps its orientation, and how the tool
-        turned is not reported."""
         self._low, self._high = np.array(task.action.low), np.array(task.action.high)
+        self._looked_at = _LOOKED_AT[task.action.space]
+        self._slowest, self._fastest = self._velocity_bounds(robot, task)
+        self._components: NDArray[np.int_] | None = None
+        """Of a twist, which an action consists of; None where it consists of joint velocities."""
+        self._moved = _Moved(np.full(3, True), turns=True)
+        """By an action."""
+        if task.action.space == "ee_twist":
+            self._components = np.array([TWIST_COMPONENTS.index(n) for n in task.action.names])
+            axes = np.isin(np.arange(3), self._components)
+            self._moved = _Moved(axes, turns=bool((self._components >= 3).any()))
         self._box_low, self._box_high = (
             np.array(task.tool_workspace.low),
             np.array(task.tool_workspace.high),
@@ -129,6 +165,19 @@ class CommandGate:
         self._command = np.array(robot.home)
         self._velocity = np.zeros(len(robot.joints))
         self.reset(self._command)
+
+    def _velocity_bounds(self, robot: RobotConfig, task: TaskConfig) -> tuple[Floats, Floats]:
+        """Lowest and highest velocity of every joint, [n] each, rad/s."""
+        limits = self.kinematics.velocity_limits
+        if task.action.space == "ee_twist":
+            return -limits, limits
+        if task.action.names != robot.joints:
+            raise ConfigError(
+                f"actions of task {task.name!r} are velocities of {list(task.action.names)}; "
+                f"expected the joints of robot {robot.name!r} in their order, "
+                f"{list(robot.joints)}"
+            )
+        return np.maximum(-limits, self._low), np.minimum(limits, self._high)
 
     @property
     def joint_command(self) -> Floats:
@@ -173,6 +222,7 @@ class CommandGate:
         return self._commit(
             velocity,
             reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE),
+            self._moved,
         )
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
@@ -186,44 +236,92 @@ class CommandGate:
             A joint command that keeps every limit; the executed action is computed from it by
             forward kinematics.
         """
-        if action is None:
-            return self.hold(GateFlag.HELD_STALE)
-        if np.shape(action) != self._low.shape:
-            return self.hold(GateFlag.HELD_MALFORMED)
-        if not (np.isfinite(action).all() and np.isfinite(q_measured).all()):
-            return self.hold(GateFlag.HELD_NON_FINITE)
-        if not self.tracks(q_measured):
-            return self.hold(GateFlag.HELD_STATE)
+        refused = self._refusal(action, self._low.shape, q_measured)
+        if action is None or refused:
+            return replace(self.hold(refused), requested=action)
         clipped = _bounded(action, self._low, self._high)
         flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
+        if self._components is None:
+            result = self._go(lambda share: self._by_joints(share * clipped), flags, self._moved)
+        else:
+            twist = np.zeros(len(TWIST_COMPONENTS))
+            twist[self._components] = clipped
+            result = self._go(lambda share: self._by_twist(share * twist), flags, self._moved)
+        return replace(result, requested=action)
+
+    def steer(self, twist: Floats | None, q_measured: Floats) -> GateResult:
+        """Answer one control period of a person, who moves the tool in every action space.
+
+        Args:
+            twist: Requested velocity of the tool in the base frame, [6], m/s and rad/s; None when
+                there is none for this period. Where actions are components of a twist, the others
+                are ignored.
+            q_measured: Measured joint positions, [n], rad.
+
+        Returns:
+            As of :meth:`step`. Where actions are joint velocities, the one that was asked for is
+            what the inverse kinematics makes of the twist, and the bounds slow down its way.
+        """
+        if self._components is not None:
+            return self.step(None if twist is None else twist[self._components], q_measured)
+        refused = self._refusal(twist, (len(TWIST_COMPONENTS),), q_measured)
+        if twist is None or refused:
+            return self.hold(refused)
+        clipped = _bounded(twist, -_STEERED, _STEERED)
+        flags = GateFlag.CLIPPED_ACTION if (clipped != twist).any() else GateFlag.NONE
+        wanted = self._by_twist(clipped)
+        requested = (wanted.joints - self._command) / self._period if wanted.possible else None
+        moved = _Moved(clipped[:3] != 0.0, turns=bool(clipped[3:].any()))
+        result = self._go(lambda share: self._by_twist(share * clipped), flags, moved)
+        return replace(result, requested=requested)
+
+    def _refusal(
+        self, request: Floats | None, shape: tuple[int, ...], q_measured: Floats
+    ) -> GateFlag:
+        """Why a request is not followed at all; none if it is."""
+        if request is None:
+            return GateFlag.HELD_STALE
+        if np.shape(request) != shape:
+            return GateFlag.HELD_MALFORMED
+        if not (np.isfinite(request).all() and np.isfinite(q_measured).all()):
+            return GateFlag.HELD_NON_FINITE
+        return GateFlag.NONE if self.tracks(q_measured) else GateFlag.HELD_STATE
+
+    def _go(self, way: Callable[[float], _Way], flags: GateFlag, moved: _Moved) -> GateResult:
+        """Go the largest share of a way after which the arm can still stop inside its bounds.
+
+        Args:
+            way: Where a share of the request leads.
+            flags: What was done to the request already.
+            moved: What the request moves.
+        """
         for share in _SHARES:
-            target, boxed = self._moved_target(share * clipped)
-            wanted, error = self.kinematics.solve(target, self._command)
-            if error > _IK_TOLERANCE:
+            wanted = way(share)
+            if not wanted.possible:
                 return self.hold(GateFlag.HELD_IK)
-            velocity, limited = self._limit_joints(wanted)
+            velocity, limited = self._limit_joints(wanted.joints)
             leaves = self._leaves(velocity)
             if not leaves:
-                flags |= limited | (GateFlag.CLIPPED_WORKSPACE if boxed else GateFlag.NONE)
-                return self._commit(velocity, flags)
+                flags |= limited | (GateFlag.CLIPPED_WORKSPACE if wanted.boxed else GateFlag.NONE)
+                return self._commit(velocity, flags, moved)
             flags |= leaves
         braking, _ = self._limit_joints(self._command)
-        return self._commit(braking, flags)
+        return self._commit(braking, flags, moved)
 
-    def _moved_target(self, action: Floats) -> tuple[Floats, bool]:
-        """Target pose after one period of the action, and whether the workspace box cut it.
+    def _by_joints(self, velocity: Floats) -> _Way:
+        """The way of some joint velocities, [n], rad/s."""
+        return _Way(self._command + velocity * self._period)
 
-        The target is kept in the box.
-        """
-        twist = np.zeros(6)
-        twist[self._components] = action
+    def _by_twist(self, twist: Floats) -> _Way:
+        """The way of a tool velocity, [6], m/s and rad/s, whose target is kept in the box."""
         target = self._target.copy()
         wanted = target[:3, 3] + twist[:3] * self._period
         inside = _bounded(wanted, self._room_low, self._room_high)
         target[:3, 3] = inside
-        if self._turns and twist[3:].any():
+        if twist[3:].any():
             target[:3, :3] = _rotation(twist[3:] * self._period) @ target[:3, :3]
-        return target, bool((inside != wanted).any())
+        joints, error = self.kinematics.solve(target, self._command)
+        return _Way(joints, bool((inside != wanted).any()), error <= _IK_TOLERANCE)
 
     def _limit_joints(self, wanted: Floats) -> tuple[Floats, GateFlag]:
         """Joint velocity over one period towards some positions, within the limits.
@@ -233,12 +331,12 @@ class CommandGate:
         The joint path is scaled as a whole, so that the tool keeps its direction when a limit
         slows it down.
         """
-        arm, flags = self.kinematics, GateFlag.NONE
+        flags = GateFlag.NONE
         bounded = _bounded(wanted, *self._joint_bounds())
         if (bounded != wanted).any():
             flags |= GateFlag.CLIPPED_POSITION
         velocity = (bounded - self._command) / self._period
-        excess = float((np.abs(velocity) / arm.velocity_limits).max())
+        excess = float(np.maximum(velocity / self._fastest, velocity / self._slowest).max())
         if excess > 1.0:
             velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
         change = velocity - self._velocity
@@ -269,7 +367,7 @@ class CommandGate:
         if _any_outside(rest, lower - 1e-9, upper + 1e-9):
             flags |= GateFlag.CLIPPED_POSITION
         room_low, room_high = self._room_low - _WALL, self._room_high + _WALL
-        for share in (0.5, 1.0):
+        for share in self._looked_at:
             tool = self.kinematics.tool_position(self._command + share * way)
             if _any_outside(tool, room_low, room_high):
                 flags |= GateFlag.CLIPPED_WORKSPACE
@@ -288,24 +386,27 @@ class CommandGate:
         largest = self.kinematics.acceleration_limits * self._period
         return float((np.abs(change) / largest).max())
 
-    def _commit(self, velocity: Floats, flags: GateFlag) -> GateResult:
+    def _commit(self, velocity: Floats, flags: GateFlag, moved: _Moved) -> GateResult:
         """Move on by one period at a velocity.
 
-        The executed action is the tool motion between the two commands.
+        The executed action is the motion between the two commands: of the tool, or of the joints.
         """
         before = self._target
         command = self._command + velocity * self._period
         after = self.kinematics.tool_pose(command)
-        tool, tool_before = after[:3, 3], before[:3, 3]
-        twist, moved = np.zeros(6), before.copy()
-        twist[:3] = (tool - tool_before) / self._period
-        moved[:3, 3] = np.where(self._moved_axes, tool, tool_before)
-        if self._turns:
-            twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
-            moved[:3, :3] = after[:3, :3]
-        self._target, self._command, self._velocity = moved, command, velocity
+        tool, target = after[:3, 3], before.copy()
+        target[:3, 3] = np.where(moved.axes, tool, before[:3, 3])
+        if moved.turns:
+            target[:3, :3] = after[:3, :3]
+        self._target, self._command, self._velocity = target, command, velocity
         self._room_low = np.minimum(self._box_low, np.maximum(self._room_low, tool))
         self._room_high = np.maximum(self._box_high, np.minimum(self._room_high, tool))
+        if self._components is None:
+            return GateResult(command.copy(), velocity.copy(), flags)
+        twist = np.zeros(len(TWIST_COMPONENTS))
+        twist[:3] = (tool - before[:3, 3]) / self._period
+        if moved.turns:
+            twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
         return GateResult(command.copy(), twist[self._components], flags)
 
 

@@ -176,18 +176,32 @@ class WorkspaceBox(FrozenModel):
         return self
 
 
+TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
+"""Components of a tool velocity in the base frame, in the order of a 6-D twist."""
+
+
 class ActionConfig(FrozenModel):
     """Which quantity one action commands, and its bounds."""
 
-    space: Literal["ee_twist"] = "ee_twist"
-    """``ee_twist``: velocity of the tool in the base frame over one control period."""
-    names: tuple[
-        Literal["linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z"], ...
-    ]
-    """Commanded components; the others are held where they were when a source took command."""
+    space: Literal["ee_twist", "joint_velocity"] = "ee_twist"
+    """``ee_twist``: velocity of the tool in the base frame over one control period.
+    ``joint_velocity``: velocity of every commanded joint over one control period."""
+    names: tuple[str, ...]
+    """Commanded components. ``ee_twist``: of ``linear.x`` ... ``angular.z``, the others are held
+    where they were when a source took command; ``joint_velocity``: the joints of the robot
+    description, in its order."""
     low: tuple[float, ...]
     high: tuple[float, ...]
     """Bounds per component [m/s or rad/s]."""
+
+    @model_validator(mode="after")
+    def _names_fit_the_space(self) -> Self:
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"names needs one or more components, each once, got {self.names}")
+        unknown = [name for name in self.names if name not in TWIST_COMPONENTS]
+        if self.space == "ee_twist" and unknown:
+            raise ValueError(f"names of an ee_twist are of {TWIST_COMPONENTS}, got {unknown}")
+        return self
 
     @model_validator(mode="after")
     def _bounds_agree(self) -> Self:
@@ -198,6 +212,9 @@ class ActionConfig(FrozenModel):
             )
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low {self.low} must be below high {self.high}")
+        resting = all(low < 0.0 < high for low, high in zip(self.low, self.high, strict=True))
+        if self.space == "joint_velocity" and not resting:
+            raise ValueError(f"every joint must be able to rest: low < 0 < high, got {self}")
         return self
 
     @property

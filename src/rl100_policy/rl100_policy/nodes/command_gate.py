@@ -152,7 +152,7 @@ class CommandGateNode(Node):
             self._answer()
 
     def _on_twist(self, message: TwistStamped) -> None:
-        twist = twist_components(message, self._task.action.names)
+        twist = twist_components(message)
         if message.header.frame_id not in ("", self._robot.base_frame):
             self._refuse(
                 f"teleop command in frame {message.header.frame_id!r}, "
@@ -189,9 +189,9 @@ class CommandGateNode(Node):
         if self._waiting is None:
             return
         stamp, q, received = self._waiting
-        action, version = self._due(stamp)
+        request, version = self._due(stamp)
         in_command = self._source is not CommandSource.HOLD and not self._estop
-        if action is None and in_command and self._settings.lockstep:
+        if request is None and in_command and self._settings.lockstep:
             return
         self._waiting = None
         if self._fresh:
@@ -208,12 +208,17 @@ class CommandGateNode(Node):
             result = self._gate.hold(GateFlag.HELD_ESTOP)
         elif not in_command:
             result = self._gate.hold()
+        elif self._source is CommandSource.TELEOP:
+            result = self._gate.steer(request, q)
         else:
-            result = self._gate.step(action, q)
-        self._publish(stamp, received, action, version, result)
+            result = self._gate.step(request, q)
+        self._publish(stamp, received, version, result)
 
     def _due(self, stamp: int) -> tuple[Floats | None, str]:
-        """Action of the source in command for a period, and the version it is from."""
+        """What the source in command asks for in a period, and the version it is from.
+
+        A person asks for a tool velocity, a policy for an action.
+        """
         if self._source is CommandSource.POLICY:
             due = self._schedule.due(stamp)
             return (due[0], due[1].policy_version) if due else (None, "")
@@ -223,9 +228,7 @@ class CommandGateNode(Node):
             return (self._twist[1], "") if apart_ns <= limit else (None, "")
         return None, ""
 
-    def _publish(
-        self, stamp: int, received: float, action: Floats | None, version: str, result: GateResult
-    ) -> None:
+    def _publish(self, stamp: int, received: float, version: str, result: GateResult) -> None:
         command = trajectory_message(
             self._robot.joints, result.joint_command, stamp, self._robot.control_period
         )
@@ -236,7 +239,7 @@ class CommandGateNode(Node):
             policy_version=version,
         )
         record.action_space, record.names = self._task.action.space, list(self._task.action.names)
-        record.requested = [] if action is None else action.tolist()
+        record.requested = [] if result.requested is None else result.requested.tolist()
         record.executed = result.executed.tolist()
         record.joint_names, record.joint_command = (
             list(self._robot.joints),

@@ -19,8 +19,7 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from rl100_msgs.msg import ActionChunk
 from rl100_policy.core.chunking import Chunk
-from rl100_policy.core.command import TWIST_COMPONENTS
-from rl100_policy.core.config import CameraConfig
+from rl100_policy.core.config import TWIST_COMPONENTS, CameraConfig
 from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
 
 Floats = NDArray[np.float64]
@@ -146,21 +145,18 @@ def trajectory_message(
     return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=[point])
 
 
-def twist_message(
-    action: Floats, names: Sequence[str], stamp_ns: int, frame_id: str
-) -> TwistStamped:
-    """TwistStamped with the named components [m/s, rad/s] set and zeros elsewhere."""
+def twist_message(twist: Floats, stamp_ns: int, frame_id: str) -> TwistStamped:
+    """TwistStamped from a twist, [6], in the order of ``TWIST_COMPONENTS``, m/s and rad/s."""
     message = TwistStamped(header=header(stamp_ns, frame_id))
-    for value, name in zip(action, names, strict=True):
+    for value, name in zip(twist, TWIST_COMPONENTS, strict=True):
         part, axis = name.split(".")
         setattr(getattr(message.twist, part), axis, float(value))
     return message
 
 
-def twist_components(message: TwistStamped, names: Sequence[str]) -> Floats:
-    """Named components of a twist, [d_a], SI units."""
-    assert all(name in TWIST_COMPONENTS for name in names)
-    parts = [name.split(".") for name in names]
+def twist_components(message: TwistStamped) -> Floats:
+    """A twist, [6], in the order of ``TWIST_COMPONENTS``, m/s and rad/s."""
+    parts = [name.split(".") for name in TWIST_COMPONENTS]
     return np.array([getattr(getattr(message.twist, part), axis) for part, axis in parts])
 
 

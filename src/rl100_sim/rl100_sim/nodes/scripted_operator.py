@@ -53,7 +53,7 @@ from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import keep_on_this_machine
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
-from rl100_sim.demonstrator import ScriptedPusher
+from rl100_sim.demonstrator import ScriptedPusher, planar_twist
 from rl100_sim.planar_object import wrap_angle
 
 _SERVICE_TIMEOUT_S = 60.0
@@ -138,11 +138,11 @@ class ScriptedOperatorNode(Node):
             self._judge(truth)
             self._ended.set()
         elif pusher is not None:
-            action = pusher.act(
+            velocity = pusher.act(
                 _planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position)
             )
-            names, stamp = self._task.action.names, messages.stamp_ns(truth.header.stamp)
-            self._twists.publish(twist_message(action, names, stamp, self._robot.base_frame))
+            stamp, frame = messages.stamp_ns(truth.header.stamp), self._robot.base_frame
+            self._twists.publish(twist_message(planar_twist(velocity), stamp, frame))
 
     def _on_policy_status(self, status: PolicyStatus) -> None:
         self._version_in_use = status.policy_version
