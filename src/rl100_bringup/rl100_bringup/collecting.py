@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl100_bringup.report import StageResult, simulated_result
+from rl100_learner.accelerator import threads
 from rl100_learner.algorithms.batches import DecisionBatch
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
@@ -186,6 +187,8 @@ def simulated_collector(
     gamma: float,
     on_episodes: OnEpisodes,
     environments: int = ENVIRONMENTS,
+    *,
+    decision_threads: int = 1,
 ) -> Iterator[SimulatedCollector]:
     """A collector for as long as the context lasts.
 
@@ -197,6 +200,9 @@ def simulated_collector(
         gamma: Discount of one control period.
         on_episodes: Told after every episode.
         environments: Episodes that run at the same time.
+        decision_threads: Per tensor operation of the policy that acts. Small networks gain
+            nothing from a second one, and on a busy machine threads that wait for each other made
+            a decision eight times as long.
 
     Raises:
         ConfigError: If the task has no simulation.
@@ -207,13 +213,12 @@ def simulated_collector(
     else:
         assert robot is not None, "environment() has asked for it"
         n_obs, period_s = task.observation.n_obs, robot.control_period
-    with rollout_pool(
-        make_env,
-        envs=environments,
-        processes=processes,
-        n_obs=n_obs,
-        n_chunk=n_chunk,
-    ) as pool:
+    with (
+        threads(decision_threads),
+        rollout_pool(
+            make_env, envs=environments, processes=processes, n_obs=n_obs, n_chunk=n_chunk
+        ) as pool,
+    ):
         yield SimulatedCollector(pool, task.name, period_s, gamma, on_episodes)
 
 

@@ -53,7 +53,13 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     with (
         Bars.shown(console) as bars,
         simulated_collector(
-            task, robot, n_chunk, settings.processes, gamma, bars.on_episodes
+            task,
+            robot,
+            n_chunk,
+            settings.processes,
+            gamma,
+            bars.on_episodes,
+            decision_threads=settings.learning.threads,
         ) as collector,
     ):
         stages = evaluate_simulated(collector, settings.version, "before", trials)

@@ -147,8 +147,9 @@ def _simulated(request: TrainRequest, bars: Bars) -> AbstractContextManager[Simu
     robot, task = request.descriptions()
     settings = request.settings()
     return simulated_collector(
-        task, robot, settings.n_chunk, request.processes, settings.gamma, bars.on_episodes
-    )
+        task, robot, settings.n_chunk, request.processes, settings.gamma, bars.on_episodes,
+        decision_threads=settings.threads,
+    )  # fmt: skip
 
 
 def train_and_report(

@@ -247,7 +247,7 @@ def test_decisions_are_discounted_as_online_learning_says(tmp_path, monkeypatch)
     class ToldError(Exception):
         pass
 
-    def tell(_task, _robot, _n_chunk, _processes, gamma, *_):
+    def tell(_task, _robot, _n_chunk, _processes, gamma, *_, **__):
         raise ToldError(gamma)
 
     monkeypatch.setattr(reproducing, "simulated_collector", tell)

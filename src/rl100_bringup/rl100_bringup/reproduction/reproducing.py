@@ -198,7 +198,7 @@ def _run(job: Job) -> Report:
             Bars.shown(console) as bars,
             simulated_collector(
                 task, robot, settings.n_chunk, 1, settings.gamma, bars.on_episodes,
-                ENVIRONMENTS,
+                ENVIRONMENTS, decision_threads=settings.threads,
             ) as collector,
         ):  # fmt: skip
             _take_imitation(job, demonstrations, task, robot, collector, bars)
