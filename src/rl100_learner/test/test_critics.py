@@ -81,6 +81,16 @@ def test_members_of_an_ensemble_are_networks_of_their_own():
     torch.testing.assert_close(network(own_rows)[0], together[0])
 
 
+def test_many_rows_are_evaluated_like_few_or_with_a_gradient():
+    torch.manual_seed(0)
+    network, rows = EnsembleMlp(3, 4, (8,), 2), torch.randn(1300, 4)
+    at_once = network(rows)
+    with torch.no_grad():
+        torch.testing.assert_close(network(rows), at_once)
+        torch.testing.assert_close(network(rows[700:900]), at_once[:, 700:900])
+        torch.testing.assert_close(network(rows.expand(3, -1, -1)), at_once)
+
+
 def test_q_learns_what_an_action_earns():
     data, held = bandit(), bandit(500, seed=1)
     fitted, told = critics.fit(data, data, 0, generator(), QUICK)

@@ -65,8 +65,16 @@ class EnsembleMlp(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """See the class."""
         stacked = x.unsqueeze(0).expand(self.members, -1, -1) if x.dim() == 2 else x
-        out: Tensor = self.net(stacked)
-        return out
+        if torch.is_grad_enabled() or x.device.type != "cpu" or stacked.shape[1] <= _CACHED_ROWS:
+            out: Tensor = self.net(stacked)
+            return out
+        return torch.cat([self.net(rows) for rows in stacked.split(_CACHED_ROWS, dim=1)], dim=1)
+
+
+_CACHED_ROWS = 512
+"""Rows of every member at a time where no gradient is needed, so that what is between the layers
+stays in the processor's cache: 40 000 rows of five members took 1.5 to 1.7 instead of 3.5 s, to
+the same bits."""
 
 
 class ValueNetwork(nn.Module):
