@@ -5,10 +5,25 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rl100_bringup.report import CurvePoint, Iterate
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.stages import StageRecord
+
+
+def run_results(run: Path, records: Sequence[StageRecord]) -> dict[str, Any]:
+    """Fields of a report that say how a run of several stages went.
+
+    Args:
+        run: Its folder.
+        records: Of its stages.
+    """
+    return {
+        "run": list(records),
+        "curve": learning_curve(run, records),
+        "iterates": offline_iterates(run),
+    }
 
 
 def learning_curve(run: Path, records: Sequence[StageRecord]) -> list[CurvePoint]:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from rl100_bringup import pictures
 from rl100_bringup.collecting import SAMPLERS
-from rl100_bringup.curves import learning_curve, offline_iterates
+from rl100_bringup.curves import run_results
 from rl100_bringup.display import progress_display
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
@@ -176,9 +176,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         **_driving_results(trials, last),
         bags=bags_result(demonstrations.episodes),
         training=run_training_results(trained),
-        run=trained.records,
-        curve=learning_curve(trained.output, trained.records),
-        iterates=offline_iterates(trained.output),
+        **run_results(trained.output, trained.records),
         policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),

@@ -22,7 +22,7 @@ from rl100_bringup.collecting import (
     evaluate_stages,
     simulated_collector,
 )
-from rl100_bringup.curves import learning_curve, offline_iterates
+from rl100_bringup.curves import run_results
 from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
@@ -177,9 +177,7 @@ def train_and_report(
         stages=results,
         bags=bags_result(trained.entries),
         training=run_training_results(trained),
-        run=trained.records,
-        curve=learning_curve(trained.output, trained.records),
-        iterates=offline_iterates(trained.output),
+        **run_results(trained.output, trained.records),
         policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),

@@ -114,8 +114,9 @@ _BRIEFLY, _LONG = ("online.iterations=10",), "online.iterations=40"
 _THREE = (0, 1, 2)
 CLAIMS = {
     "meta_world": Claim(
-        "From imperfect demonstrations of Meta-World tasks, four observed by state and one of them by "
-        "point clouds too: imitation, two offline rounds, online learning, one-step student.",
+        "From imperfect demonstrations of Meta-World tasks, four observed by state and one of "
+        "these by point clouds too: imitation, two offline rounds, online learning, one-step "
+        "student.",
         (
             *(
                 Variant(task, task, _STATE, demonstrations, control=True)

@@ -24,7 +24,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from rl100_bringup.collecting import evaluate_stages, simulated_collector
-from rl100_bringup.curves import learning_curve, offline_iterates
+from rl100_bringup.curves import run_results
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.report import (
@@ -229,9 +229,7 @@ def _run(job: Job) -> Report:
         command="reproduce",
         stages=stages,
         failure=failure,
-        run=records,
-        curve=learning_curve(job.folder / "run", records),
-        iterates=offline_iterates(job.folder / "run"),
+        **run_results(job.folder / "run", records),
         policy_version=records[-1].version,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
