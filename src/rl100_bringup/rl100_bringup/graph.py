@@ -17,6 +17,7 @@ from rl100_policy.core.config import (
     CameraConfig,
     RobotConfig,
     TaskConfig,
+    check_action,
     load_robot,
     load_task,
 )
@@ -209,6 +210,7 @@ def _usable_camera(robot: RobotConfig, task: TaskConfig, *, sim: bool) -> Camera
         simulated_task(robot, task)
     else:
         ArmKinematics(robot)
+    check_action(task, robot)
     return sight_camera(task, robot)
 
 

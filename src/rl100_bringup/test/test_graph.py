@@ -148,6 +148,15 @@ def test_an_image_task_is_refused_before_any_node_starts_without_a_colour_camera
         describe(GraphArguments(task=described_at("push_t_rgb"), sim=sim))
 
 
+@pytest.mark.parametrize("sim", [True, False])
+def test_joint_velocities_of_another_arm_are_refused_before_any_node_starts(tmp_path, sim):
+    other = tmp_path / "other_arm.yaml"
+    text = Path(described_at("push_t_joint")).read_text()
+    other.write_text(text.replace("panda_joint7]", "wrist]"))
+    with pytest.raises(ConfigError, match=r"expected the joints of robot 'panda'"):
+        describe(GraphArguments(task=str(other), sim=sim))
+
+
 def described_at(name: str) -> str:
     kind = "tasks" if name.startswith("push") else "robots"
     return str(Path(__file__).parents[1] / "config" / kind / f"{name}.yaml")

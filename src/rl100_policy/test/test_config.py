@@ -159,14 +159,23 @@ def test_actions_may_be_joint_velocities():
     assert joint.action.names == load_robot(ROBOT).joints
 
 
+TWIST = {"names": ["linear.x"], "low": [-0.1], "high": [0.1]}
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"names": ["linear.x", "sideways"]}, "names of an ee_twist are of"),
+        ({"names": ["linear.x", "sideways"]}, "components of a twist are"),
         ({"names": ["linear.x", "linear.x"]}, "each once"),
         ({"names": [], "low": [], "high": []}, "one or more components"),
         ({"space": "joint_position"}, "'ee_twist' or 'joint_velocity'"),
-        ({"space": "joint_velocity", "low": [0.0, -1.0]}, "low < 0 < high"),
+        ({"teleop": TWIST}, "a person moves the twist itself"),
+        ({"space": "joint_velocity"}, "teleop is missing"),
+        ({"space": "joint_velocity", "teleop": TWIST, "low": [0.0, -1.0]}, "low < 0 < high"),
+        (
+            {"space": "joint_velocity", "teleop": {**TWIST, "names": ["x"]}},
+            "components of a twist",
+        ),
     ],
 )
 def test_an_action_that_nothing_can_carry_out_is_refused(changes, reason):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rl100_policy.core.config import load_robot
+from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
@@ -69,6 +70,19 @@ def test_inverse_kinematics_moves_continuous_joints_too(tmp_path, kinds):
     q, error = kinematics.solve(target, start)
     assert error < 1e-5
     np.testing.assert_allclose(kinematics.tool_pose(q), target, atol=1e-5)
+
+
+def test_an_arm_whose_joints_may_not_move_is_refused(tmp_path):
+    robot = arm(tmp_path, ["revolute"] * 3)
+    file = tmp_path / "arm.urdf"
+    file.write_text(file.read_text().replace('velocity="1.5"', 'velocity="0"', 1))
+    with pytest.raises(ConfigError, match=r"joints \['joint_1'\] .* velocity limit of 0"):
+        ArmKinematics(robot)
+
+
+def test_the_reach_is_no_less_than_the_farthest_that_the_tip_can_be(tmp_path):
+    kinematics = ArmKinematics(arm(tmp_path, ["revolute"] * 3))
+    assert kinematics.reach >= np.linalg.norm(kinematics.tool_position(np.zeros(3))) - 1e-9
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])

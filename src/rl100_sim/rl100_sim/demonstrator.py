@@ -103,9 +103,8 @@ class ScriptedPusher:
         self._route = Route(T_BLOCK, robot.tool.radius, self._contacts)
         self._low = np.array(task.tool_workspace.low[:2]) + _BORDER
         self._high = np.array(task.tool_workspace.high[:2]) - _BORDER
-        self._fastest = np.inf
-        if task.action.space == "ee_twist":
-            self._fastest = float(np.abs((task.action.low, task.action.high)).min())
+        steered = task.action.steered
+        self._fastest = float(np.abs((steered.low, steered.high)).min())
         self.reset(np.random.default_rng(0))
 
     def reset(self, rng: np.random.Generator) -> None:
@@ -133,7 +132,7 @@ class ScriptedPusher:
             tool_position: Tool tip in the base frame, [2] or [3], m.
 
         Returns:
-            (vx, vy) in the base frame, [2], m/s, within the task's bounds, if it has such.
+            (vx, vy) in the base frame, [2], m/s, within the task's bounds.
         """
         velocity = self._imperfect(self.intention(object_pose, goal_pose, tool_position))
         return np.clip(velocity, -self._fastest, self._fastest)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
-from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig
-from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig, check_action
+from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.kinematics import ArmKinematics
 
 Floats = NDArray[np.float64]
@@ -32,14 +32,11 @@ _JOINT_LAG = 0.5
 holds."""
 _WALL = 1e-3
 """How far beyond the workspace the tool may come, for the inverse kinematics' sake [m]."""
+_BULGE = 3e-4
+"""How far the tool may come beyond that between the places of its way that are looked at [m]."""
+_LEAST_LOOKS = 2
 _SHARES = (1.0, 0.5, 0.25, 0.0)
 """Shares of an action that are tried where all of it would lead out of the bounds."""
-_LOOKED_AT = {"ee_twist": (0.5, 1.0), "joint_velocity": (0.25, 0.5, 0.75, 1.0)}
-"""Shares of the way until the arm rests at which the tool must be inside, by action space: the
-faster the joints may be, the more a straight line of theirs bends at the tool."""
-_STEERED = np.array([1.0, 1.0, 1.0, 3.0, 3.0, 3.0])
-"""Fastest tool velocity that a person may ask for where the task has no bounds of one [m/s,
-rad/s]."""
 _LIMIT_OVERSHOOT = 0.1
 """How far beyond its position limit a joint may be measured [rad, m]; farther is a broken
 sensor."""
@@ -101,8 +98,9 @@ class GateResult:
     """Action that the joint command realises, [d_a], SI units of the action space."""
     flags: GateFlag
     requested: Floats | None = None
-    """Action that was asked for, in the same units; None where there was none, or where no joint
-    motion realises the tool velocity that was asked for instead."""
+    """Action that was asked for, in the same units; None where there was none. Of a person where
+    actions are joint velocities: what the inverse kinematics makes of the twist within its bounds
+    and the workspace box; None also where it was refused or has no solution."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +125,9 @@ class _Moved:
     """The orientation."""
 
 
+_EVERYTHING = _Moved(np.full(3, True), turns=True)
+
+
 class CommandGate:
     """Limits and differential inverse kinematics between a requested action and the joint command.
 
@@ -144,19 +145,29 @@ class CommandGate:
             ConfigError: If the actions are of other joints than the arm has.
         """
         self.kinematics = kinematics or ArmKinematics(robot)
+        check_action(task, robot)
         self._period = robot.control_period
         self._margin = robot.position_margin
         self._low, self._high = np.array(task.action.low), np.array(task.action.high)
-        self._looked_at = _LOOKED_AT[task.action.space]
-        self._slowest, self._fastest = self._velocity_bounds(robot, task)
-        self._components: NDArray[np.int_] | None = None
-        """Of a twist, which an action consists of; None where it consists of joint velocities."""
-        self._moved = _Moved(np.full(3, True), turns=True)
-        """By an action."""
-        if task.action.space == "ee_twist":
-            self._components = np.array([TWIST_COMPONENTS.index(n) for n in task.action.names])
-            axes = np.isin(np.arange(3), self._components)
-            self._moved = _Moved(axes, turns=bool((self._components >= 3).any()))
+        steered = task.action.steered
+        self._components = np.array([TWIST_COMPONENTS.index(name) for name in steered.names])
+        """Of a twist that a person moves, [c]."""
+        self._twist_low, self._twist_high = np.array(steered.low), np.array(steered.high)
+        axes = np.isin(np.arange(3), self._components)
+        self._steered = _Moved(axes, turns=bool((self._components >= 3).any()))
+        self._moved = self._steered
+        """By the source in command."""
+        limits = self.kinematics.velocity_limits
+        self._slowest, self._fastest = -limits, limits
+        """Lowest and highest velocity of every joint, [n] each, rad/s."""
+        self._by_joint = task.action.space == "joint_velocity"
+        if self._by_joint:
+            self._slowest = np.maximum(-limits, self._low)
+            self._fastest = np.minimum(limits, self._high)
+        self._bend = math.sqrt(self.kinematics.reach / (8.0 * _BULGE))
+        """Looks per rad (and m) of a way, see :meth:`_leaves`."""
+        self._least_cosine = -2.0 if task.tool_tilt is None else math.cos(task.tool_tilt)
+        self._axis = np.zeros(3)
         self._box_low, self._box_high = (
             np.array(task.tool_workspace.low),
             np.array(task.tool_workspace.high),
@@ -165,19 +176,6 @@ class CommandGate:
         self._command = np.array(robot.home)
         self._velocity = np.zeros(len(robot.joints))
         self.reset(self._command)
-
-    def _velocity_bounds(self, robot: RobotConfig, task: TaskConfig) -> tuple[Floats, Floats]:
-        """Lowest and highest velocity of every joint, [n] each, rad/s."""
-        limits = self.kinematics.velocity_limits
-        if task.action.space == "ee_twist":
-            return -limits, limits
-        if task.action.names != robot.joints:
-            raise ConfigError(
-                f"actions of task {task.name!r} are velocities of {list(task.action.names)}; "
-                f"expected the joints of robot {robot.name!r} in their order, "
-                f"{list(robot.joints)}"
-            )
-        return np.maximum(-limits, self._low), np.minimum(limits, self._high)
 
     @property
     def joint_command(self) -> Floats:
@@ -202,6 +200,8 @@ class CommandGate:
         self._command = np.array(q_measured, dtype=float)
         self._velocity = np.zeros_like(self._command)
         self._target = self.kinematics.tool_pose(self._command)
+        self._axis = self._target[:3, 2].copy()
+        self._moved = self._steered
         # A tool that starts outside the box may only move towards it.
         self._room_low = np.minimum(self._box_low, self._target[:3, 3])
         self._room_high = np.maximum(self._box_high, self._target[:3, 3])
@@ -222,7 +222,6 @@ class CommandGate:
         return self._commit(
             velocity,
             reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE),
-            self._moved,
         )
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
@@ -239,14 +238,14 @@ class CommandGate:
         refused = self._refusal(action, self._low.shape, q_measured)
         if action is None or refused:
             return replace(self.hold(refused), requested=action)
+        if not self._by_joint:
+            return replace(self._follow(action), requested=action)
+        self._moved = _EVERYTHING
         clipped = _bounded(action, self._low, self._high)
         flags = GateFlag.CLIPPED_ACTION if (clipped != action).any() else GateFlag.NONE
-        if self._components is None:
-            result = self._go(lambda share: self._by_joints(share * clipped), flags, self._moved)
-        else:
-            twist = np.zeros(len(TWIST_COMPONENTS))
-            twist[self._components] = clipped
-            result = self._go(lambda share: self._by_twist(share * twist), flags, self._moved)
+        result = self._go(
+            lambda share: _Way(self._command + share * clipped * self._period), flags
+        )
         return replace(result, requested=action)
 
     def steer(self, twist: Floats | None, q_measured: Floats) -> GateResult:
@@ -254,25 +253,34 @@ class CommandGate:
 
         Args:
             twist: Requested velocity of the tool in the base frame, [6], m/s and rad/s; None when
-                there is none for this period. Where actions are components of a twist, the others
-                are ignored.
+                there is none for this period. Components that a person does not move are ignored.
             q_measured: Measured joint positions, [n], rad.
 
         Returns:
-            As of :meth:`step`. Where actions are joint velocities, the one that was asked for is
-            what the inverse kinematics makes of the twist, and the bounds slow down its way.
+            As of :meth:`step`.
         """
-        if self._components is not None:
-            return self.step(None if twist is None else twist[self._components], q_measured)
-        refused = self._refusal(twist, (len(TWIST_COMPONENTS),), q_measured)
-        if twist is None or refused:
+        if twist is not None and np.shape(twist) != (len(TWIST_COMPONENTS),):
+            return self.hold(GateFlag.HELD_MALFORMED)
+        asked = None if twist is None else twist[self._components]
+        if not self._by_joint:
+            return self.step(asked, q_measured)
+        refused = self._refusal(asked, self._twist_low.shape, q_measured)
+        if asked is None or refused:
             return self.hold(refused)
-        clipped = _bounded(twist, -_STEERED, _STEERED)
-        flags = GateFlag.CLIPPED_ACTION if (clipped != twist).any() else GateFlag.NONE
-        wanted = self._by_twist(clipped)
-        requested = (wanted.joints - self._command) / self._period if wanted.possible else None
-        moved = _Moved(clipped[:3] != 0.0, turns=bool(clipped[3:].any()))
-        result = self._go(lambda share: self._by_twist(share * clipped), flags, moved)
+        self._moved = self._steered
+        return self._follow(asked)
+
+    def _follow(self, asked: Floats) -> GateResult:
+        """Move the tool by the components of a twist that a person moves, [c]."""
+        clipped = _bounded(asked, self._twist_low, self._twist_high)
+        flags = GateFlag.CLIPPED_ACTION if (clipped != asked).any() else GateFlag.NONE
+        twist = np.zeros(len(TWIST_COMPONENTS))
+        twist[self._components] = clipped
+        wholly = self._by_twist(twist)
+        requested = (wholly.joints - self._command) / self._period if wholly.possible else None
+        result = self._go(
+            lambda share: wholly if share == 1.0 else self._by_twist(share * twist), flags
+        )
         return replace(result, requested=requested)
 
     def _refusal(
@@ -287,13 +295,12 @@ class CommandGate:
             return GateFlag.HELD_NON_FINITE
         return GateFlag.NONE if self.tracks(q_measured) else GateFlag.HELD_STATE
 
-    def _go(self, way: Callable[[float], _Way], flags: GateFlag, moved: _Moved) -> GateResult:
+    def _go(self, way: Callable[[float], _Way], flags: GateFlag) -> GateResult:
         """Go the largest share of a way after which the arm can still stop inside its bounds.
 
         Args:
             way: Where a share of the request leads.
             flags: What was done to the request already.
-            moved: What the request moves.
         """
         for share in _SHARES:
             wanted = way(share)
@@ -303,14 +310,10 @@ class CommandGate:
             leaves = self._leaves(velocity)
             if not leaves:
                 flags |= limited | (GateFlag.CLIPPED_WORKSPACE if wanted.boxed else GateFlag.NONE)
-                return self._commit(velocity, flags, moved)
+                return self._commit(velocity, flags)
             flags |= leaves
         braking, _ = self._limit_joints(self._command)
-        return self._commit(braking, flags, moved)
-
-    def _by_joints(self, velocity: Floats) -> _Way:
-        """The way of some joint velocities, [n], rad/s."""
-        return _Way(self._command + velocity * self._period)
+        return self._commit(braking, flags)
 
     def _by_twist(self, twist: Floats) -> _Way:
         """The way of a tool velocity, [6], m/s and rad/s, whose target is kept in the box."""
@@ -355,7 +358,9 @@ class CommandGate:
         good one period before, is always left as the last choice.
 
         Braking from v takes e = max |v| / (a T) periods and goes in a straight joint line, by
-        v T (1 - k / e) in the k-th of them.
+        v T (1 - k / e) in the k-th of them. At the tool a straight joint line w bends: between n
+        places of it that are looked at, it leaves the straight line through them by no more than
+        r (sum |w|)^2 / (8 n^2), where r is the reach of the arm.
         """
         periods = self._periods_to_change(velocity)
         whole = np.floor(periods)
@@ -367,9 +372,11 @@ class CommandGate:
         if _any_outside(rest, lower - 1e-9, upper + 1e-9):
             flags |= GateFlag.CLIPPED_POSITION
         room_low, room_high = self._room_low - _WALL, self._room_high + _WALL
-        for share in self._looked_at:
-            tool = self.kinematics.tool_position(self._command + share * way)
-            if _any_outside(tool, room_low, room_high):
+        looks = max(_LEAST_LOOKS, math.ceil(self._bend * float(np.abs(way).sum())))
+        for look in range(1, looks + 1):
+            pose = self.kinematics.tool_pose(self._command + (look / looks) * way)
+            tilted = self._axis @ pose[:3, 2] < self._least_cosine
+            if tilted or _any_outside(pose[:3, 3], room_low, room_high):
                 flags |= GateFlag.CLIPPED_WORKSPACE
         return flags
 
@@ -386,12 +393,12 @@ class CommandGate:
         largest = self.kinematics.acceleration_limits * self._period
         return float((np.abs(change) / largest).max())
 
-    def _commit(self, velocity: Floats, flags: GateFlag, moved: _Moved) -> GateResult:
+    def _commit(self, velocity: Floats, flags: GateFlag) -> GateResult:
         """Move on by one period at a velocity.
 
         The executed action is the motion between the two commands: of the tool, or of the joints.
         """
-        before = self._target
+        before, moved = self._target, self._moved
         command = self._command + velocity * self._period
         after = self.kinematics.tool_pose(command)
         tool, target = after[:3, 3], before.copy()
@@ -401,7 +408,7 @@ class CommandGate:
         self._target, self._command, self._velocity = target, command, velocity
         self._room_low = np.minimum(self._box_low, np.maximum(self._room_low, tool))
         self._room_high = np.maximum(self._box_high, np.minimum(self._room_high, tool))
-        if self._components is None:
+        if self._by_joint:
             return GateResult(command.copy(), velocity.copy(), flags)
         twist = np.zeros(len(TWIST_COMPONENTS))
         twist[:3] = (tool - before[:3, 3]) / self._period

@@ -8,6 +8,7 @@ Units are SI (m, rad, s); poses follow REP-103; frame names follow the URDF.
 
 from __future__ import annotations
 
+import math
 import sys
 import sysconfig
 from collections.abc import Mapping, Sequence
@@ -180,7 +181,47 @@ TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y"
 """Components of a tool velocity in the base frame, in the order of a 6-D twist."""
 
 
-class ActionConfig(FrozenModel):
+class _Bounded(FrozenModel):
+    """Named components, each once, and their bounds."""
+
+    names: tuple[str, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    """Bounds per component [m/s or rad/s]."""
+
+    @model_validator(mode="after")
+    def _bounds_agree(self) -> Self:
+        if not self.names or len(set(self.names)) < len(self.names):
+            raise ValueError(f"names needs one or more components, each once, got {self.names}")
+        if not len(self.names) == len(self.low) == len(self.high):
+            raise ValueError(
+                "names, low and high need equal lengths, "
+                f"got {self.names}, {self.low}, {self.high}"
+            )
+        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"low {self.low} must be below high {self.high}")
+        return self
+
+    def _require_twist(self) -> None:
+        unknown = [name for name in self.names if name not in TWIST_COMPONENTS]
+        if unknown:
+            raise ValueError(f"components of a twist are {TWIST_COMPONENTS}, got {unknown}")
+
+
+class TeleopConfig(_Bounded):
+    """What a person moves of the tool's velocity: components of a twist in the base frame."""
+
+    names: tuple[str, ...]
+    """Of ``linear.x`` ... ``angular.z``; the others are held where they were when the person took
+    command."""
+
+    @model_validator(mode="after")
+    def _is_a_twist(self) -> Self:
+        self._require_twist()
+        return self
+
+
+class ActionConfig(_Bounded):
     """Which quantity one action commands, and its bounds."""
 
     space: Literal["ee_twist", "joint_velocity"] = "ee_twist"
@@ -193,34 +234,40 @@ class ActionConfig(FrozenModel):
     low: tuple[float, ...]
     high: tuple[float, ...]
     """Bounds per component [m/s or rad/s]."""
+    teleop: TeleopConfig | None = None
+    """What a person moves where actions are joint velocities; of an ``ee_twist`` it is the action
+    itself."""
 
     @model_validator(mode="after")
-    def _names_fit_the_space(self) -> Self:
-        if not self.names or len(set(self.names)) < len(self.names):
-            raise ValueError(f"names needs one or more components, each once, got {self.names}")
-        unknown = [name for name in self.names if name not in TWIST_COMPONENTS]
-        if self.space == "ee_twist" and unknown:
-            raise ValueError(f"names of an ee_twist are of {TWIST_COMPONENTS}, got {unknown}")
-        return self
-
-    @model_validator(mode="after")
-    def _bounds_agree(self) -> Self:
-        if not len(self.names) == len(self.low) == len(self.high):
+    def _space_agrees(self) -> Self:
+        if self.space == "ee_twist":
+            self._require_twist()
+            if self.teleop is not None:
+                raise ValueError("teleop is of joint velocities; a person moves the twist itself")
+            return self
+        if self.teleop is None:
+            raise ValueError("teleop is missing: what a person moves where actions are of joints")
+        if not all(low < 0.0 < high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(
-                "names, low and high need equal lengths, "
-                f"got {self.names}, {self.low}, {self.high}"
+                f"every joint must be able to rest: low < 0 < high, got {self.low}, {self.high}"
             )
-        if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
-            raise ValueError(f"low {self.low} must be below high {self.high}")
-        resting = all(low < 0.0 < high for low, high in zip(self.low, self.high, strict=True))
-        if self.space == "joint_velocity" and not resting:
-            raise ValueError(f"every joint must be able to rest: low < 0 < high, got {self}")
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_teleop(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Without what is not set: hashes of descriptions and versions stay what they were."""
+        told = handler(self)
+        return {key: value for key, value in told.items() if key != "teleop" or value is not None}
 
     @property
     def dim(self) -> int:
         """Number of components d_a."""
         return len(self.names)
+
+    @property
+    def steered(self) -> _Bounded:
+        """Components of a twist that a person moves, with their bounds."""
+        return self.teleop or self
 
 
 class ObservationConfig(FrozenModel):
@@ -297,6 +344,10 @@ class TaskConfig(FrozenModel):
     """Points outside are not part of the observation; needed where points are observed."""
     tool_workspace: WorkspaceBox
     """The command gate keeps the tool tip inside."""
+    tool_tilt: Annotated[float, Field(gt=0.0, le=math.pi)] | None = None
+    """How far the gate lets the axis of the tool turn away from where it pointed when a source
+    took command [rad]; null: as far as the joints do. The box is about the tip alone: with the
+    tip inside, the hand may be anywhere around it."""
     observation: Annotated[AnyObservation, Field(discriminator="kind")] = PointObservation()
     """What the policy sees: the keys of ObservationConfig, and of PointObservation,
     ImageObservation or StateObservation by its kind; without a kind of PointObservation."""
@@ -312,6 +363,14 @@ class TaskConfig(FrozenModel):
         if isinstance(value, Mapping) and "kind" not in value:
             return {"kind": "points", **value}
         return value
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_tilt(self, handler: SerializerFunctionWrapHandler) -> Any:
+        """Without what is not set: hashes of descriptions and versions stay what they were."""
+        told = handler(self)
+        return {
+            key: value for key, value in told.items() if key != "tool_tilt" or value is not None
+        }
 
     @model_validator(mode="after")
     def _points_are_cropped(self) -> Self:
@@ -342,6 +401,15 @@ class BenchmarkTask(FrozenModel):
 
 
 AnyTask = TaskConfig | BenchmarkTask
+
+
+def check_action(task: TaskConfig, robot: RobotConfig) -> None:
+    """Raises ConfigError if the actions of a task are of other joints than the arm has."""
+    if task.action.space == "joint_velocity" and task.action.names != robot.joints:
+        raise ConfigError(
+            f"actions of task {task.name!r} are velocities of {list(task.action.names)}; expected "
+            f"the joints of robot {robot.name!r} in their order, {list(robot.joints)}"
+        )
 
 
 def longest_episode(task: AnyTask, robot: RobotConfig | None) -> int | None:

@@ -67,6 +67,21 @@ class ArmKinematics:
             self._model.velocityLimit[self._order] * robot.velocity_scale
         )
         self.acceleration_limits: Floats = np.array(robot.acceleration_limits)
+        still = [
+            name
+            for name, limit in zip(robot.joints, self.velocity_limits, strict=True)
+            if not limit > 0.0
+        ]
+        if still:
+            raise ConfigError(
+                f"joints {still} of robot {robot.name!r} have a velocity limit of 0 in its URDF "
+                f"{robot.urdf}: give the limit, or name them in locked_joints"
+            )
+        placed = [placement.translation for placement in self._model.jointPlacements[1:]]
+        tip = self._model.frames[self._tool].placement.translation
+        self.reach: float = float(sum(np.linalg.norm(each) for each in [*placed, tip]))
+        """No point of the tool is ever farther from any joint's axis than this [m], but for what
+        prismatic joints add."""
 
     def _frame(self, name: str) -> int:
         if not self._model.existFrame(name):
