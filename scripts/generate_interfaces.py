@@ -88,6 +88,7 @@ _SETTINGS_OF = {
             "ImageObservation",
             "StateObservation",
             "ActionConfig",
+            "TeleopConfig",
         ),
     ),
     "Push-T, section `sim` of the task description": (

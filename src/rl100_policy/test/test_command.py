@@ -419,6 +419,20 @@ def test_the_tool_does_not_tilt_farther_than_the_task_allows():
     assert result.flags & GateFlag.CLIPPED_WORKSPACE
 
 
+def test_a_tool_that_is_tilted_too_far_may_only_turn_back_however_often_command_is_taken():
+    gate = of_joints(tool_workspace=WorkspaceBox(low=(0.0, -1.0, -1.0), high=(1.0, 1.0, 1.0)))
+    arm, axis = gate.kinematics, gate.kinematics.tool_pose(HOME)[:3, 2]
+    q = HOME - np.array([0, 0, 0, 0, 0, 0.5, 0])
+    away = np.array([0, 0, 0, 0, 0, -0.5, 0])
+    for _ in range(3):
+        gate.reset(q)
+        np.testing.assert_allclose(gate.step(away, q).executed, 0.0, atol=1e-9)
+    back = gate.step(-away, q)
+    np.testing.assert_allclose(back.executed, -away, atol=1e-9)
+    tilts = [axis @ arm.tool_pose(each)[:3, 2] for each in (q, back.joint_command)]
+    assert tilts[0] < tilts[1] < np.cos(JOINT_TASK.tool_tilt)
+
+
 def test_joint_velocities_of_another_arm_are_refused():
     with pytest.raises(ConfigError, match="velocities of \\['other'"):
         of_joints(names=("other", *ROBOT.joints[1:]))

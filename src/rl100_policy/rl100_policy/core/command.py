@@ -35,6 +35,7 @@ _WALL = 1e-3
 _BULGE = 3e-4
 """How far the tool may come beyond that between the places of its way that are looked at [m]."""
 _LEAST_LOOKS = 2
+_ROUNDING = 1e-9
 _SHARES = (1.0, 0.5, 0.25, 0.0)
 """Shares of an action that are tried where all of it would lead out of the bounds."""
 _LIMIT_OVERSHOOT = 0.1
@@ -167,7 +168,8 @@ class CommandGate:
         self._bend = math.sqrt(self.kinematics.reach / (8.0 * _BULGE))
         """Looks per rad (and m) of a way, see :meth:`_leaves`."""
         self._least_cosine = -2.0 if task.tool_tilt is None else math.cos(task.tool_tilt)
-        self._axis = np.zeros(3)
+        self._axis = self.kinematics.tool_pose(np.array(robot.home))[:3, 2].copy()
+        """Of the tool at home, from which it may tilt."""
         self._box_low, self._box_high = (
             np.array(task.tool_workspace.low),
             np.array(task.tool_workspace.high),
@@ -200,9 +202,9 @@ class CommandGate:
         self._command = np.array(q_measured, dtype=float)
         self._velocity = np.zeros_like(self._command)
         self._target = self.kinematics.tool_pose(self._command)
-        self._axis = self._target[:3, 2].copy()
+        self._room_cosine = min(self._least_cosine, float(self._axis @ self._target[:3, 2]))
         self._moved = self._steered
-        # A tool that starts outside the box may only move towards it.
+        # A tool that starts outside the box, or tilted too far, may only move back.
         self._room_low = np.minimum(self._box_low, self._target[:3, 3])
         self._room_high = np.maximum(self._box_high, self._target[:3, 3])
 
@@ -375,7 +377,7 @@ class CommandGate:
         looks = max(_LEAST_LOOKS, math.ceil(self._bend * float(np.abs(way).sum())))
         for look in range(1, looks + 1):
             pose = self.kinematics.tool_pose(self._command + (look / looks) * way)
-            tilted = self._axis @ pose[:3, 2] < self._least_cosine
+            tilted = self._axis @ pose[:3, 2] < self._room_cosine - _ROUNDING
             if tilted or _any_outside(pose[:3, 3], room_low, room_high):
                 flags |= GateFlag.CLIPPED_WORKSPACE
         return flags
@@ -408,6 +410,8 @@ class CommandGate:
         self._target, self._command, self._velocity = target, command, velocity
         self._room_low = np.minimum(self._box_low, np.maximum(self._room_low, tool))
         self._room_high = np.maximum(self._box_high, np.minimum(self._room_high, tool))
+        cosine = float(self._axis @ after[:3, 2])
+        self._room_cosine = min(self._least_cosine, max(self._room_cosine, cosine))
         if self._by_joint:
             return GateResult(command.copy(), velocity.copy(), flags)
         twist = np.zeros(len(TWIST_COMPONENTS))

@@ -345,9 +345,9 @@ class TaskConfig(FrozenModel):
     tool_workspace: WorkspaceBox
     """The command gate keeps the tool tip inside."""
     tool_tilt: Annotated[float, Field(gt=0.0, le=math.pi)] | None = None
-    """How far the gate lets the axis of the tool turn away from where it pointed when a source
-    took command [rad]; null: as far as the joints do. The box is about the tip alone: with the
-    tip inside, the hand may be anywhere around it."""
+    """How far the gate lets the axis of the tool turn away from where it points at home [rad];
+    null: as far as the joints do. The box is about the tip alone: with the tip inside, the hand
+    may be anywhere around it."""
     observation: Annotated[AnyObservation, Field(discriminator="kind")] = PointObservation()
     """What the policy sees: the keys of ObservationConfig, and of PointObservation,
     ImageObservation or StateObservation by its kind; without a kind of PointObservation."""
