@@ -115,10 +115,14 @@ def test_the_last_version_drives_through_the_graph(finished, tmp_path):
 def test_it_is_refused_by_another_description(finished, tmp_path):
     kind, robot, _, output = finished
     run = json.loads((output / "run" / "report.json").read_text())["run"]
-    points = str(CONFIG / "tasks" / "push_t.yaml")
-    told = "joint_positions" if kind == "joint_velocity" else kind
-    with pytest.raises(PolicyVersionError, match=rf"task.observation = .*{told}"):
+    other = tmp_path / "other.yaml"
+    text, differs = (CONFIG / "tasks" / "push_t.yaml").read_text(), "observation"
+    if kind == "joint_velocity":  # seen alike, so that the action is all that differs
+        text = text.replace("[tool_position]", "[tool_position, joint_positions]")
+        differs = "action"
+    other.write_text(text)
+    with pytest.raises(PolicyVersionError, match=rf"task.{differs} = .*{kind}"):
         evaluate_version(
-            output / "run" / run[-1]["version"], tmp_path, 1, ("one_step",), 7, robot, points,
-            Console(file=io.StringIO()),
+            output / "run" / run[-1]["version"], tmp_path / "trial", 1, ("one_step",), 7, robot,
+            str(other), Console(file=io.StringIO()),
         )  # fmt: skip

@@ -201,8 +201,8 @@ def simulated_collector(
         on_episodes: Told after every episode.
         environments: Episodes that run at the same time.
         decision_threads: Per tensor operation of the policy that acts. Small networks gain
-            nothing from a second one, and on a busy machine threads that wait for each other made
-            a decision eight times as long.
+            nothing from a second one, and on a busy machine threads wait for each other: 24
+            decisions at once took 28 instead of 4 ms there (mean of 200, a scratch script).
 
     Raises:
         ConfigError: If the task has no simulation.

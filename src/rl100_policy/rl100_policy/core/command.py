@@ -159,12 +159,12 @@ class CommandGate:
         self._moved = self._steered
         """By the source in command."""
         limits = self.kinematics.velocity_limits
-        self._slowest, self._fastest = -limits, limits
-        """Lowest and highest velocity of every joint, [n] each, rad/s."""
+        self._velocity_low, self._velocity_high = -limits, limits
+        """Of every joint, [n] each, rad/s."""
         self._by_joint = task.action.space == "joint_velocity"
         if self._by_joint:
-            self._slowest = np.maximum(-limits, self._low)
-            self._fastest = np.minimum(limits, self._high)
+            self._velocity_low = np.maximum(-limits, self._low)
+            self._velocity_high = np.minimum(limits, self._high)
         self._bend = math.sqrt(self.kinematics.reach / (8.0 * _BULGE))
         """Looks per rad (and m) of a way, see :meth:`_leaves`."""
         self._least_cosine = -2.0 if task.tool_tilt is None else math.cos(task.tool_tilt)
@@ -234,8 +234,8 @@ class CommandGate:
             q_measured: Measured joint positions, [n], rad.
 
         Returns:
-            A joint command that keeps every limit; the executed action is computed from it by
-            forward kinematics.
+            A joint command that keeps every limit; the executed action is computed from it, of a
+            tool velocity by forward kinematics.
         """
         refused = self._refusal(action, self._low.shape, q_measured)
         if action is None or refused:
@@ -341,7 +341,8 @@ class CommandGate:
         if (bounded != wanted).any():
             flags |= GateFlag.CLIPPED_POSITION
         velocity = (bounded - self._command) / self._period
-        excess = float(np.maximum(velocity / self._fastest, velocity / self._slowest).max())
+        shares = np.maximum(velocity / self._velocity_high, velocity / self._velocity_low)
+        excess = float(shares.max())
         if excess > 1.0:
             velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
         change = velocity - self._velocity

@@ -177,11 +177,16 @@ class WorkspaceBox(FrozenModel):
         return self
 
 
+def _unless_unset(told: dict[str, Any], key: str) -> dict[str, Any]:
+    """Without a key that is None: hashes of descriptions and versions stay what they were."""
+    return {each: value for each, value in told.items() if each != key or value is not None}
+
+
 TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")
 """Components of a tool velocity in the base frame, in the order of a 6-D twist."""
 
 
-class _Bounded(FrozenModel):
+class BoundedComponents(FrozenModel):
     """Named components, each once, and their bounds."""
 
     names: tuple[str, ...]
@@ -208,7 +213,7 @@ class _Bounded(FrozenModel):
             raise ValueError(f"components of a twist are {TWIST_COMPONENTS}, got {unknown}")
 
 
-class TeleopConfig(_Bounded):
+class TeleopConfig(BoundedComponents):
     """What a person moves of the tool's velocity: components of a twist in the base frame."""
 
     names: tuple[str, ...]
@@ -221,7 +226,7 @@ class TeleopConfig(_Bounded):
         return self
 
 
-class ActionConfig(_Bounded):
+class ActionConfig(BoundedComponents):
     """Which quantity one action commands, and its bounds."""
 
     space: Literal["ee_twist", "joint_velocity"] = "ee_twist"
@@ -255,9 +260,7 @@ class ActionConfig(_Bounded):
 
     @model_serializer(mode="wrap")
     def _as_before_there_was_teleop(self, handler: SerializerFunctionWrapHandler) -> Any:
-        """Without what is not set: hashes of descriptions and versions stay what they were."""
-        told = handler(self)
-        return {key: value for key, value in told.items() if key != "teleop" or value is not None}
+        return _unless_unset(handler(self), "teleop")
 
     @property
     def dim(self) -> int:
@@ -265,7 +268,7 @@ class ActionConfig(_Bounded):
         return len(self.names)
 
     @property
-    def steered(self) -> _Bounded:
+    def steered(self) -> BoundedComponents:
         """Components of a twist that a person moves, with their bounds."""
         return self.teleop or self
 
@@ -366,11 +369,7 @@ class TaskConfig(FrozenModel):
 
     @model_serializer(mode="wrap")
     def _as_before_there_was_a_tilt(self, handler: SerializerFunctionWrapHandler) -> Any:
-        """Without what is not set: hashes of descriptions and versions stay what they were."""
-        told = handler(self)
-        return {
-            key: value for key, value in told.items() if key != "tool_tilt" or value is not None
-        }
+        return _unless_unset(handler(self), "tool_tilt")
 
     @model_validator(mode="after")
     def _points_are_cropped(self) -> Self:
