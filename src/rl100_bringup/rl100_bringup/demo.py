@@ -100,7 +100,8 @@ class DemoSettings:
     """Demonstrations; None takes those of the size."""
     trials: int | None
     """Evaluation episodes per stage and policy; None takes those of the size."""
-    skill: float
+    skill: float | None
+    """Of the scripted operator; None leaves what the node has."""
     seed: int
     overrides: tuple[str, ...] = ()
 
@@ -230,9 +231,10 @@ def _collect(
             display.update(bar, completed=done, note=f"{successes} successes")
 
         seeds = episode_seeds(Purpose.DEMONSTRATIONS, settings.seed, 0, settings.demonstrations)
+        skill = {} if settings.skill is None else {"skill": settings.skill}
         return run_operator(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
-            first_seed=seeds.start, skill=settings.skill,
+            first_seed=seeds.start, **skill,
         )  # fmt: skip
 
 

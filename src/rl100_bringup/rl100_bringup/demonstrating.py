@@ -23,7 +23,7 @@ from rl100_policy.core.config import (
     load_robot,
     load_task,
 )
-from rl100_sim.demonstrator import ScriptedPusher, planar_twist
+from rl100_sim.demonstrator import SKILL, ScriptedPusher, planar_twist
 from rl100_sim.env import PushTEnv
 from rl100_sim.meta_world.demonstrator import Demonstration, demonstrate
 from rl100_sim.meta_world.env import MetaWorldEnv
@@ -89,7 +89,7 @@ def _episode(shown: Demonstration) -> Episode:
 
 
 def scripted_episodes(
-    task: TaskConfig, robot: RobotConfig, seeds: range, skill: float = 0.5
+    task: TaskConfig, robot: RobotConfig, seeds: range, skill: float = SKILL
 ) -> Iterator[Episode]:
     """Push-T by the scripted person of the demo, without a graph: observed as on the robot."""
     env, person = PushTEnv(robot, task), ScriptedPusher(robot, task, skill=skill)

@@ -22,6 +22,8 @@ from rl100_sim.tasks.push_t import T_BLOCK, read_parameters
 
 Floats = NDArray[np.float64]
 
+SKILL = 0.25
+"""Of the person where nobody says another: slow, trembling, sometimes giving up."""
 _NOISE_MEMORY = 0.7
 """Correlation of the hand's tremor from one control period to the next."""
 _HYSTERESIS = 0.3
@@ -86,7 +88,7 @@ class ScriptedPusher:
     function of the current state alone.
     """
 
-    def __init__(self, robot: RobotConfig, task: TaskConfig, *, skill: float = 0.5) -> None:
+    def __init__(self, robot: RobotConfig, task: TaskConfig, *, skill: float = SKILL) -> None:
         """Prepare the contacts; ``reset`` begins an episode.
 
         Args:

@@ -84,8 +84,14 @@ def demo(
         ),
     ] = None,
     skill: Annotated[
-        float, typer.Option(help="skill of the scripted operator", min=0.0, max=1.0)
-    ] = 0.5,
+        float | None,
+        typer.Option(
+            help="of the scripted operator, from 0, barely trained, to 1, careful and steady; "
+            "default: that of the node scripted_operator",
+            min=0.0,
+            max=1.0,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="seed of demonstrations and training")] = 0,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="training setting key=value")

@@ -53,7 +53,7 @@ from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import keep_on_this_machine
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
-from rl100_sim.demonstrator import ScriptedPusher, planar_twist
+from rl100_sim.demonstrator import SKILL, ScriptedPusher, planar_twist
 from rl100_sim.planar_object import wrap_angle
 
 _SERVICE_TIMEOUT_S = 60.0
@@ -88,7 +88,7 @@ class OperatorParameters:
     first_seed: int = parameter(
         0, "seed of the first episode; each next one adds one", low=0, high=2**31
     )
-    skill: float = parameter(0.5, "0: barely trained, 1: careful and steady", low=0.0, high=1.0)
+    skill: float = parameter(SKILL, "0: barely trained, 1: careful and steady", low=0.0, high=1.0)
     name: str = parameter("scripted_operator", "operator name in the episode metadata")
     policy: str = parameter(
         "", "supervise: folder of the policy version to load first; empty: the loaded one"
