@@ -143,8 +143,10 @@ CLAIMS = {
         "imitation alone (a diffusion policy on states, DP3 on clouds), advantage-weighted "
         "regression, online learning as DPPO does it, without offline rounds and without Q.",
         tuple(
-            make(f"{name}: {what}", _LONG, *overrides, stages=stages, control=name == "RL-100")
-            for make, what in ((_state, "push-v3"), (_cloud, "Push-T clouds"))
+            make(f"{name}: {what}", *length, *overrides, stages=stages, control=name == "RL-100")
+            for make, what, length in (
+                (_state, "push-v3", _PATIENT), (_cloud, "Push-T clouds", (_LONG,)),
+            )
             for name, stages, overrides in (
                 ("diffusion policy", _IMITATION, ()),
                 ("advantage-weighted regression", _OFFLINE,
