@@ -79,7 +79,13 @@ AMOUNTS = {
             "online_distillation.steps=300",
         ),
     ),
-    DemoSize.STANDARD: _Amounts(episodes=200, trials=50, duration="Twenty to thirty minutes"),
+    DemoSize.STANDARD: _Amounts(
+        episodes=180, trials=50, duration="Under twenty minutes",
+        overrides=(
+            "threads=2", "imitation.steps=5000", "distillation.steps=1200",
+            "online.episodes=60", "online.last_episodes=150", "online_distillation.steps=1200",
+        ),
+    ),
     DemoSize.FULL: _Amounts(
         episodes=200, trials=100, duration="Hours",
         overrides=(

@@ -25,8 +25,8 @@ from rl100_policy.bags.reservation import FolderLock
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.writer import EpisodeWriter
-from rl100_policy.core.config import share_folders
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.shares import share_folders
 
 FACTORY = MessageFactory()
 LATCHED = OfferedQos("keep_last", 1, "reliable", "transient_local")

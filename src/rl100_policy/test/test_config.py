@@ -8,7 +8,7 @@ import yaml
 from pydantic import ValidationError
 
 from rl100_policy.bags.metadata import config_hash
-from rl100_policy.core.config import ActionConfig, TaskConfig, load_robot, load_task, resolve_uri
+from rl100_policy.core.config import ActionConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
@@ -97,11 +97,6 @@ def test_text_that_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         load_task(tmp_path / "bad.yaml")
-
-
-def test_a_missing_share_file_lists_where_it_was_searched():
-    with pytest.raises(ConfigError, match="searched"):
-        resolve_uri("package://no_such_share/thing.urdf")
 
 
 @pytest.mark.parametrize(

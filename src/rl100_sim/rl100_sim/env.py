@@ -11,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rl100_policy.core.command import CommandGate, GateResult
-from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task, resolve_uri
+from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.observation import proprioception
+from rl100_policy.core.shares import resolve_uri
 from rl100_policy.core.sight import observation_size
 from rl100_sim.camera import render_rgb
 from rl100_sim.episode import SimulatedEpisode

@@ -27,8 +27,9 @@ from rl100_policy import bags as policy_bags
 from rl100_policy import core
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.metadata import config_hash
-from rl100_policy.core.config import RobotConfig, TaskConfig, resolve_uri
+from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.shares import resolve_uri
 
 _CODE: tuple[ModuleType, ...] = (data, policy_bags, core)
 """Packages in which a change may change tensors or outcomes."""

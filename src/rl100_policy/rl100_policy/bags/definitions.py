@@ -11,8 +11,8 @@ from pathlib import Path
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rl100_policy.core.config import share_folders
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.shares import share_folders
 
 _PRIMITIVES = frozenset(
     [

@@ -9,10 +9,7 @@ Units are SI (m, rad, s); poses follow REP-103; frame names follow the URDF.
 from __future__ import annotations
 
 import math
-import sys
-import sysconfig
 from collections.abc import Mapping, Sequence
-from os import environ
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
@@ -470,27 +467,3 @@ def load_task(path: str | Path) -> TaskConfig:
             key.
     """
     return _load(TaskConfig, Path(path))
-
-
-def share_folders() -> list[Path]:
-    """Folders that hold packages' shared files: ROS prefixes first, then this interpreter's."""
-    prefixes = [Path(p) for p in environ.get("AMENT_PREFIX_PATH", "").split(":") if p]
-    site = Path(sysconfig.get_paths()["purelib"])
-    return [p / "share" for p in [*prefixes, site / "cmeel.prefix", Path(sys.prefix)]]
-
-
-def resolve_uri(uri: str, relative_to: Path | None = None) -> Path:
-    """File behind a path or a ``package://<share>/<path>`` URI.
-
-    Raises:
-        ConfigError: If no such file exists; lists the folders searched.
-    """
-    if uri.startswith("package://"):
-        tail = uri.removeprefix("package://")
-        candidates = [share / tail for share in share_folders()]
-    else:
-        candidates = [(relative_to or Path()) / uri]
-    for candidate in candidates:
-        if candidate.exists():
-            return candidate
-    raise ConfigError(f"{uri} not found; searched {', '.join(str(c) for c in candidates)}")

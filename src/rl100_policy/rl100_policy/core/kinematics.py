@@ -9,9 +9,10 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
-from rl100_policy.core.config import RobotConfig, resolve_uri
+from rl100_policy.core.config import RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
+from rl100_policy.core.shares import resolve_uri
 
 Floats = NDArray[np.float64]
 
