@@ -80,7 +80,7 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=180, trials=50, duration="Under twenty minutes",
+        episodes=200, trials=60, duration="Under twenty minutes",
         overrides=(
             "threads=2", "imitation.steps=5000", "distillation.steps=1200",
             "online.episodes=60", "online.last_episodes=150", "online_distillation.steps=1200",

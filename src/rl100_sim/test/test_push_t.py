@@ -97,9 +97,9 @@ def test_errors_are_measured_across_the_wrap_of_the_angle(robot, task):
     ("pose", "periods", "terminated", "truncated"),
     [
         (GOAL, 5, True, False),
-        (GOAL + np.array([0.1, 0.0, 0.0]), 119, False, False),
-        (GOAL + np.array([0.1, 0.0, 0.0]), 120, False, True),
-        (GOAL, 120, True, True),
+        (GOAL + np.array([0.1, 0.0, 0.0]), 99, False, False),
+        (GOAL + np.array([0.1, 0.0, 0.0]), 100, False, True),
+        (GOAL, 100, True, True),
     ],
 )
 def test_terminated_is_the_goal_and_truncated_is_the_clock(

@@ -80,7 +80,7 @@ def demo(
     trials: Annotated[
         int | None,
         typer.Option(
-            help="trials of every stage and policy; default: 50, quick 10, full 100", min=1
+            help="trials of every stage and policy; default: 60, quick 10, full 100", min=1
         ),
     ] = None,
     skill: Annotated[
