@@ -82,8 +82,7 @@ AMOUNTS = {
     DemoSize.STANDARD: _Amounts(
         episodes=200, trials=60, duration="Under twenty minutes",
         overrides=(
-            "threads=2", "imitation.steps=5000", "distillation.steps=1200",
-            "online.episodes=60", "online.last_episodes=150", "online_distillation.steps=1200",
+            "threads=2", "distillation.steps=1200", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(

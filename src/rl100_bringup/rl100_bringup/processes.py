@@ -183,7 +183,7 @@ class RunningGraph:
         node: NodeDescription,
         *,
         poll_s: float = 0.2,
-        on_poll: Callable[[], None] | None = None,
+        on_poll: Callable[[], object] | None = None,
     ) -> None:
         """Run one more node until it ends by itself, while the graph stays up.
 

@@ -72,19 +72,19 @@ def run_operator(
         BagError: If the bag folder cannot be read.
     """
     bags = Path(arguments.bags)
-    before = {entry.folder for entry in read_index(bags).entries}
+    found = read_index(bags)
+    before = {entry.folder for entry in found.entries}
     started = time.monotonic()
 
-    def new_episodes() -> list[IndexEntry]:
-        return [entry for entry in read_index(bags).entries if entry.folder not in before]
-
-    def report() -> None:
-        done = new_episodes()
+    def look() -> list[IndexEntry]:
+        nonlocal found
+        found = read_index(bags, found)
+        done = [entry for entry in found.entries if entry.folder not in before]
         on_episodes(len(done), _successes(done))
+        return done
 
-    graph.run_to_end(operator_description(arguments, **parameters), poll_s=0.5, on_poll=report)
-    report()
-    return Trials(tuple(new_episodes()), time.monotonic() - started)
+    graph.run_to_end(operator_description(arguments, **parameters), poll_s=0.5, on_poll=look)
+    return Trials(tuple(look()), time.monotonic() - started)
 
 
 def _successes(episodes: Iterable[IndexEntry]) -> int:

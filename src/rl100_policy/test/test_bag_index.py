@@ -85,6 +85,18 @@ def test_only_new_and_changed_bags_are_read_again(bags, reads):
     assert second.entries[1].metadata.outcome is Outcome.UNLABELLED
 
 
+def test_a_second_look_reads_what_is_new_and_leaves_the_cache_file_alone(bags, reads):
+    first = read_index(bags)
+    before = (bags / INDEX).read_bytes()
+    add_episode(bags, "e3")
+    reads.clear()
+    second = read_index(bags, first)
+    assert reads == ["e3"]
+    assert [entry.folder for entry in second.entries] == ["e0", "e1", "e2", "e3"]
+    assert (bags / INDEX).read_bytes() == before
+    assert read_index(bags).entries == second.entries
+
+
 def test_a_removed_bag_leaves_the_index(bags):
     read_index(bags)
     shutil.rmtree(bags / "e1")

@@ -85,30 +85,32 @@ class BagSummary:
     recovered: int
 
 
-def read_index(bags: Path) -> BagIndex:
+def read_index(bags: Path, known: BagIndex | None = None) -> BagIndex:
     """List the closed episodes of a folder, reading only those that are new or changed.
 
     A folder that cannot be written is listed all the same, only not faster the next time.
 
     Args:
         bags: Folder of all episodes; a missing one is empty.
+        known: What was there at an earlier look. It stands for the cache file, which is then
+            neither read nor written: who looks twice a second does not read all each time.
     """
     if not bags.is_dir():
         return BagIndex((), {}, ())
-    cached = _load(bags / INDEX)
+    cached = _load(bags / INDEX) if known is None else _by_folder(known.entries)
     entries: list[IndexEntry] = []
     damaged: dict[str, str] = {}
     folders = sorted(folder for folder in bags.iterdir() if folder.is_dir())
     for folder in filter(is_episode_folder, folders):
         try:
             key = _key(folder)
-            known = cached.get(folder.name)
+            entry = cached.get(folder.name)
             entries.append(
-                known if known is not None and known.key == key else _read_entry(folder, key)
+                entry if entry is not None and entry.key == key else _read_entry(folder, key)
             )
         except (BagError, OSError) as error:
             damaged[folder.name] = str(error)
-    if {entry.folder: entry.key for entry in entries} != {
+    if known is None and {entry.folder: entry.key for entry in entries} != {
         name: entry.key for name, entry in cached.items()
     }:
         _store(bags / INDEX, entries)
@@ -151,6 +153,10 @@ def _load(path: Path) -> dict[str, IndexEntry]:
         entries = [IndexEntry.model_validate(entry) for entry in content["entries"]]
     except (OSError, ValueError, KeyError, TypeError, ValidationError):
         return {}
+    return _by_folder(entries)
+
+
+def _by_folder(entries: Iterable[IndexEntry]) -> dict[str, IndexEntry]:
     return {entry.folder: entry for entry in entries}
 
 
