@@ -80,15 +80,15 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Under twenty minutes",
+        episodes=200, trials=60, duration="Twenty to twenty-five minutes",
         overrides=(
-            "threads=2", "distillation.steps=1200", "online_distillation.steps=1200",
+            "distillation.steps=1200", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(
         episodes=200, trials=100, duration="Hours",
         overrides=(
-            "threads=2", "rounds=2", "online.iterations=60", "online.last_episodes=400",
+            "rounds=2", "online.iterations=60", "online.last_episodes=400",
             "online.enough=0.97", "online.enough_episodes=800",
         ),
     ),
