@@ -139,9 +139,13 @@ _SETTINGS_OF = {
     ),
     "Reinforcement learning: `online.proximal.*` and `offline.proximal.*`": (
         "rl100_learner.algorithms.proximal",
-        ("ChainsConfig", "ProximalConfig"),
+        ("ChainsConfig",),
     ),
-    "Reinforcement learning: `online.proximal.auxiliary.*` and `offline.proximal.auxiliary.*`": (
+    "Online reinforcement learning: `online.proximal.*` alone": (
+        "rl100_learner.algorithms.proximal",
+        ("ProximalConfig",),
+    ),
+    "Online reinforcement learning: `online.proximal.auxiliary.*`": (
         "rl100_learner.algorithms.auxiliary",
         ("AuxiliaryWeights",),
     ),

@@ -15,6 +15,7 @@ from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.report import Report, this_machine
 from rl100_bringup.training import training_results
+from rl100_learner.training.identity import alone_in
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy_version import check_fits, load_version, read_manifest
@@ -41,7 +42,8 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
         Folder of the new version, and everything measured.
 
     Raises:
-        Rl100Error: If the version does not fit robot and task, or the folder holds another run.
+        Rl100Error: If the version does not fit robot and task, or the folder holds another run
+            or another process is learning in it.
     """
     begun = time.monotonic()
     robot = load_robot(config_path("robots", settings.robot))
@@ -51,6 +53,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     n_chunk, gamma = before.config.action.n_chunk, settings.learning.gamma
     trials = range(settings.first_seed, settings.first_seed + settings.trials)
     with (
+        alone_in(settings.output),
         Bars.shown(console) as bars,
         simulated_collector(
             task,

@@ -215,6 +215,16 @@ def test_a_run_with_other_settings_in_the_same_folder_is_refused(whole):
     assert (output / STAGES).read_text() == before
 
 
+def test_later_stages_are_not_learned_from_another_description(whole):
+    output, _ = whole
+    action = TASK.action.model_copy(update={"high": (0.15, 0.15), "low": (-0.15, -0.15)})
+    with pytest.raises(ConfigError, match="other settings, episodes or descriptions"):
+        run_algorithm(
+            DEMONSTRATIONS, TASK.model_copy(update={"action": action}), ROBOT, output, SETTINGS,
+            ReachCollector(), silent, ("online",),
+        )  # fmt: skip
+
+
 def test_roll_outs_that_all_fail_end_the_round_with_what_to_do(tmp_path):
     class Hopeless(ReachCollector):
         TOLERANCE_M = 0.0

@@ -230,6 +230,60 @@ def test_an_episode_that_a_person_saved_is_no_success_of_the_policy(tmp_path, ve
     assert successes(found) == 0
 
 
+def test_a_takeover_counts_where_a_lost_frame_leaves_out_what_was_before_it(tmp_path, version):
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    for _ in range(3):
+        in_command = dict.fromkeys(range(3), who)
+        robot.record(who, policy=in_command, missing={"depth": frozenset({3})})
+    found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
+    assert [len(each) for each in found] == [6] * 3, "only the person's part can be used"
+    assert [each.taken_over for each in found] == [True] * 3
+    assert successes(found) == 0
+
+
+@pytest.mark.parametrize(
+    "in_command",
+    [{}, dict.fromkeys(range(10), "v0@0badc0de"), {0: "v0@0badc0de"}],
+    ids=["a person throughout", "another version", "another version for one period"],
+)
+def test_an_episode_that_others_commanded_is_not_the_versions(
+    tmp_path, version, in_command, caplog
+):
+    robot = Robot(tmp_path, at_once=3)
+    who = read_manifest(version).reference
+    for_one_period = len(in_command) == 1
+    robot.record(
+        who, policy=dict.fromkeys(range(10), who) | in_command if for_one_period else in_command
+    )
+    found = robot.collector.episodes(version, SEEDS, tmp_path, stochastic=True)
+    assert len(found) == 3
+    assert "0000 is not used" in caplog.text
+    assert who in caplog.text
+
+
+def test_online_learning_goes_on_without_an_episode_of_another_versions_decisions(
+    tmp_path, policy, caplog
+):
+    robot = Robot(tmp_path, at_once=3)
+    act = robot.act
+
+    def wrongly_named(wanted):
+        if not robot.asked:
+            who = read_manifest(wanted.version).reference
+            made = episode(version="v0@0badc0de")
+            named = {"policy_version": who, "episode_id": "foreign"}
+            replace(made, metadata=named).write(robot.bags, FACTORY)
+        act(wanted)
+
+    collector = BagCollector(
+        robot.bags, tmp_path / "online", TASK, ROBOT, gamma=0.9, ask=wrongly_named
+    )
+    found = collector.decisions(policy, "v1", SEEDS, torch.Generator(), every_frame=True)
+    assert found.episodes == 3
+    assert "foreign is not used: its decisions are of v0@0badc0de" in caplog.text
+
+
 def test_a_period_without_an_action_of_the_policy_is_no_takeover(tmp_path, version):
     """Before its first decision, or after a late one, the gate holds for the policy."""
     robot = Robot(tmp_path, at_once=3)

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from rl100_learner.training.identity import claim, fingerprint
+from rl100_learner.training.identity import alone_in, claim, fingerprint
 from rl100_policy.core.errors import ConfigError
 
 
@@ -24,6 +24,17 @@ def test_a_folder_goes_on_with_its_run_and_keeps_it_from_another(tmp_path):
     with pytest.raises(ConfigError, match=r"holds another run.*choose another output"):
         claim(path, "two", {})
     assert path.read_bytes() == before
+
+
+def test_two_do_not_learn_in_one_folder_at_once(tmp_path):
+    with (
+        alone_in(tmp_path),
+        pytest.raises(ConfigError, match="another process is learning in"),
+        alone_in(tmp_path),
+    ):
+        pass
+    with alone_in(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("damaged", ["", "{", "[]"])

@@ -153,13 +153,15 @@ def test_an_improvement_that_goes_too_far_is_taken_back_and_tried_at_lower_rates
     )
 
 
-def test_one_that_still_goes_too_far_at_the_lowest_rates_stays_as_far_as_it_went(policy):
+def test_one_that_still_goes_too_far_at_the_lowest_rates_leaves_the_policy_as_it_was(policy):
+    before = copy.deepcopy(policy.state_dict())
     config = ProximalConfig(lr=3e-1, epochs=10, minibatch=16, kl_stop=1e-4)
-    metrics = proximal.improve(
-        proximal.init(policy, config), decisions(policy), torch.randn(D), generator(), config
-    )
-    assert metrics["taken_back"] == 3
-    assert metrics["epochs"] < 10
+    state = proximal.init(policy, config)
+    metrics = proximal.improve(state, decisions(policy), torch.randn(D), generator(), config)
+    assert metrics["taken_back"] == 4
+    for name, tensor in policy.state_dict().items():
+        torch.testing.assert_close(tensor, before[name], atol=0.0, rtol=0.0)
+    assert state.optimizer.param_groups[0]["lr"] == pytest.approx(config.lr / 3**4)
 
 
 def test_equal_advantages_move_nothing(policy):

@@ -64,7 +64,8 @@ class ChainsConfig:
     gradient_norm: PositiveFloat = 0.5
     kl_stop: PositiveFloat = 0.2
     """An improvement in which the transitions of a minibatch have shifted further is taken back,
-    and tried again at a third of the rates, up to three times [nat]."""
+    and tried again at a third of the rates, up to three times; then the policy stays as it was
+    for this iteration [nat]."""
     kl_target: NonNegativeFloat = 0.05
     """After an improvement that shifted transitions further the rates shrink, and they grow again,
     at most to what they were, after a smaller one [nat]; 0: they change only where one is taken
@@ -178,7 +179,8 @@ def improve_chains(
         ``loss`` and ``auxiliary`` (what was added to it), ``kl`` and ``shift`` (mean of the last
         epoch, nat), ``clipped`` (share of the last epoch), ``ratio_error`` (largest |ratio - 1| of
         the first minibatch, before any step), ``epochs`` (the last one may be cut), ``lr_share``
-        (of the rates, for this improvement), ``taken_back`` (times that one went too far).
+        (of the rates, for this improvement), ``taken_back`` (times that one went too far; after
+        the last attempt the policy is what it was, and the numbers are of that attempt).
     """
     standard = standardise(advantages, config.advantage_limit)
 
@@ -193,11 +195,11 @@ def improve_chains(
         share = state.optimizer.param_groups[0]["lr"] / config.lr
         metrics, too_far = _epochs(step_on, groups, generator, config)
         metrics |= {"lr_share": share, "taken_back": float(taken_back)}
-        if not too_far or taken_back == _ATTEMPTS - 1:
-            break
+        if not too_far:
+            _adapt(state, metrics["shift"], config.kl_target)
+            return metrics
         _put_back(state, before, _SHRINK ** (taken_back + 1))
-    _adapt(state, metrics["shift"], config.kl_target)
-    return metrics
+    return metrics | {"taken_back": float(_ATTEMPTS)}
 
 
 def _epochs(
@@ -255,7 +257,7 @@ def _put_back(state: ProximalState, before: _Copy, share: float) -> None:
 _LEAST_SHARE, _SHRINK, _GROW = 0.03, 1.0 / 3.0, 1.5
 """Of the largest rate; and the most that a rate changes by after one improvement."""
 _ATTEMPTS = 4
-"""At one improvement; the last one stays, as far as it went."""
+"""At one improvement; if the last one goes too far as well, the policy stays as it was."""
 
 
 def _adapt(state: ProximalState, shift: float, target: float) -> None:

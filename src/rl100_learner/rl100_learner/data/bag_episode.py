@@ -59,6 +59,8 @@ class ReadEpisode:
     """For people; empty if the bag was whole."""
     versions: tuple[str, ...] = ()
     """Which policy version was in command in every control period; empty where none was."""
+    acted: frozenset[str] = frozenset()
+    """Policy versions that were in command anywhere in the recording, used or left out."""
     seen: Mapping[int, tuple[Visual, Proprio]] = field(default_factory=dict)
     """What was seen at the stamps that were asked for [ns], and proprioception with it."""
 
@@ -219,7 +221,7 @@ class EpisodeReader:
                 f"{'; '.join((f'{len(commands.stamps_ns)} commands', *streams.notes))}"
             )
         versions = tuple(commands.versions[index] for index in stretch.commands)
-        a_person_too = any(commands.by_person[index] for index in stretch.commands)
+        acted = frozenset(filter(None, commands.versions))
         positions, frames = list(streams.positions.values()), list(seen.values())
         proprio = [self._proprioception(positions[index]) for index in stretch.joints]
         episode = Episode(
@@ -231,12 +233,14 @@ class EpisodeReader:
             stamps_ns=seen_ns[stretch.frames],
             source_sha256=_file_hash(bag_file(folder)),
             lasted=1 + round(commands.recorded_ns / self._period_ns),
-            taken_over=any(versions) and a_person_too,
+            # of the whole recording: a frame lost at the takeover leaves out what was before
+            taken_over=bool(acted) and any(commands.by_person),
         )
         return ReadEpisode(
             episode,
             _notes(metadata, streams, stretch, unusable),
             versions,
+            acted,
             self._also_seen(streams, also),
         )
 

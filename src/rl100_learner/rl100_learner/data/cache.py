@@ -91,7 +91,8 @@ class EpisodeCache:
             "notes": "\n".join(note.replace("\n", " ") for note in read.notes),
         }
         arrays = {name: np.ascontiguousarray(getattr(episode, name)) for name in _ARRAYS}
-        with contextlib.suppress(OSError):
+        # a full disk is a SafetensorError where the library writes
+        with contextlib.suppress(OSError, SafetensorError):
             self._folder.mkdir(exist_ok=True)
             descriptor, draft = tempfile.mkstemp(dir=self._folder, suffix=".tmp")
             os.close(descriptor)

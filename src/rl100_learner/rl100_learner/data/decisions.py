@@ -104,6 +104,11 @@ class DecisionReader:
             raise BagError(
                 f"episode {folder} holds decisions of several versions {versions}; leave it out"
             )
+        if others := read.acted - set(versions):
+            raise BagError(
+                f"in episode {folder} version {versions[0]} decided, and {sorted(others)} was in "
+                "command of a part of it; leave it out"
+            )
         following = [*list(records)[1:], len(episode)]
         ours = {
             row: (until, *records[row])

@@ -97,7 +97,8 @@ def arm_positions(
 def executed_actions(commands: dict[int, Any], action: ActionConfig) -> ExecutedActions:
     """Executed actions from the first to the last period in which somebody was in command.
 
-    A command whose action is not finite or has another length counts as missing.
+    A command whose action is not finite, has another length, or is further outside of the task's
+    bounds than these are apart (no gate lets such through) counts as missing.
 
     Args:
         commands: rl100_msgs/GateCommand by stamp, in its order.
@@ -120,7 +121,7 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
         for stamp, command in commands.items()
         if active[0] <= stamp <= active[-1]
         and len(command.executed) == action.dim
-        and np.isfinite(command.executed).all()
+        and _plausible(np.asarray(command.executed), action)
     }
     executed = [command.executed for command in usable.values()]
     actions = np.array(executed, dtype=np.float32).reshape(-1, action.dim)
@@ -133,6 +134,13 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     return ExecutedActions(
         np.array(list(usable), dtype=np.int64), actions, versions, by_person, every[-1] - every[0]
     )
+
+
+def _plausible(executed: NDArray[np.float64], action: ActionConfig) -> bool:
+    """False of NaN as well."""
+    low, high = np.array(action.low), np.array(action.high)
+    apart = high - low
+    return bool(np.all((executed >= low - apart) & (executed <= high + apart)))
 
 
 def recorded_intrinsics(infos: Sequence[BagMessage], optical_frame: str) -> tuple[Intrinsics, int]:

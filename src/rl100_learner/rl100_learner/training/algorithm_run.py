@@ -31,7 +31,7 @@ from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import ROUND_EPISODES, AlgorithmSettings
 from rl100_learner.training.collecting import Collector, successes
-from rl100_learner.training.identity import claim, fingerprint
+from rl100_learner.training.identity import alone_in, claim, fingerprint
 from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.offline_run import improve_offline
 from rl100_learner.training.online_run import improve_version
@@ -76,15 +76,15 @@ def run_algorithm(
     Raises:
         ConfigError: If there is nothing to learn from, a stage is asked for before imitation, a
             round after online learning that went without it, a GPU that is not there, or
-            ``output`` holds another run.
+            ``output`` holds another run or another process is learning in it.
     """
     choose_device(settings.device)  # refuses before the folder is claimed
-    output.mkdir(parents=True, exist_ok=True)
-    _claim(output, demonstrations, settings)
-    run = _AlgorithmRun(
-        demonstrations, task, robot, output, settings, collector, on_progress, stages
-    )
-    return run.go()
+    with alone_in(output):
+        _claim(output, demonstrations, task, robot, settings)
+        run = _AlgorithmRun(
+            demonstrations, task, robot, output, settings, collector, on_progress, stages
+        )
+        return run.go()
 
 
 def imitation_stage(output: Path, task: AnyTask) -> tuple[Path, str]:
@@ -96,12 +96,23 @@ def _version_name(output: Path, task: AnyTask, stage: str) -> str:
     return f"{task.name}_{output.resolve().name}_{stage}"
 
 
-def _claim(output: Path, demonstrations: Sequence[Episode], settings: AlgorithmSettings) -> None:
-    """Raises ConfigError if the folder holds a run with other settings or demonstrations."""
+def _claim(
+    output: Path,
+    demonstrations: Sequence[Episode],
+    task: AnyTask,
+    robot: RobotConfig | None,
+    settings: AlgorithmSettings,
+) -> None:
+    """Raises ConfigError if the folder holds a run with other settings or demonstrations.
+
+    Or with other descriptions: the versions of later stages would state the bounds and the crop of
+    the first one, and have learned from others.
+    """
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
     used = fingerprint([episode.digest for episode in demonstrations])
-    told = {"settings": decisive, "demonstrations": used}
-    claim(output / RUN, fingerprint(decisive, used), told)
+    described = [each and each.model_dump(mode="json") for each in (task, robot)]
+    told = {"settings": decisive, "demonstrations": used, "described": described}
+    claim(output / RUN, fingerprint(decisive, used, described), told)
 
 
 @dataclass

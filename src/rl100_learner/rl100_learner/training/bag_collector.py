@@ -65,10 +65,11 @@ raises ends the waiting."""
 class BagCollector:
     """Takes roll-outs from a folder of bags; see ``rl100_learner.training.collecting.Collector``.
 
-    Episodes count if their metadata name the version, somebody has judged them, their decisions
-    were made in the way that is wanted, and no earlier request has taken them; others in the
-    folder do not matter. Those that cannot be used are named in the log, and others are asked for
-    in their place. A bag that is judged anew before there are enough is read anew.
+    Episodes count if their metadata name the version, no other one was ever in command, somebody
+    has judged them, their decisions were made in the way that is wanted, and no earlier request
+    has taken them; others in the folder do not matter. Those that cannot be used are named in the
+    log, and others are asked for in their place. A bag that is judged anew before there are enough
+    is read anew.
     """
 
     def __init__(
@@ -114,11 +115,11 @@ class BagCollector:
 
         The folder keeps which bags they were in.
         """
-        kept = folder / TAKEN
+        kept, who = folder / TAKEN, read_manifest(version).reference
         if kept.exists():
             bags = json.loads(kept.read_text(encoding="utf-8"))
             self._taken |= set(bags)
-            episodes = [self._episode(self._bags / bag) for bag in bags]
+            episodes = [self._episode(self._bags / bag, who) for bag in bags]
             changed = [
                 bag
                 for (bag, digest), episode in zip(bags.items(), episodes, strict=True)
@@ -141,11 +142,19 @@ class BagCollector:
             file.write((json.dumps(digests, indent=2) + "\n").encode())
         return [*found.values()]
 
-    def _episode(self, bag: Path) -> Episode:
-        return _with_its_end(self._episodes.read(bag).episode)
+    def _episode(self, bag: Path, who: str) -> Episode:
+        read = self._episodes.read(bag)
+        if read.acted != {who}:
+            acted = f"of {sorted(read.acted)}" if read.acted else "of no version"
+            raise BagError(f"its commands are {acted}, and its metadata name {who}")
+        return _with_its_end(read.episode)
 
-    def _decided(self, bag: Path) -> EpisodeDecisions:
+    def _decided(self, bag: Path, who: str) -> EpisodeDecisions:
         read = self._decisions.read(bag)
+        if read.policy_version != who:
+            raise BagError(
+                f"its decisions are of {read.policy_version}, and its metadata name {who}"
+            )
         _with_its_end(read.episode)
         return read
 
@@ -201,7 +210,7 @@ class BagCollector:
         self,
         version: Path,
         seeds: range,
-        read: Callable[[Path], Any],
+        read: Callable[[Path, str], Any],
         *,
         stochastic: bool,
         taken: set[str],
@@ -220,7 +229,7 @@ class BagCollector:
                     continue
                 content = None
                 try:
-                    content = read(self._bags / entry.folder)
+                    content = read(self._bags / entry.folder, who)
                 except (BagError, OSError) as error:
                     _LOG.warning("%s is not used: %s", entry.folder, error)
                 found[entry.folder] = _Read(entry.key, content)

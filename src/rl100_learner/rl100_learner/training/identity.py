@@ -5,8 +5,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from rl100_learner.files import replacing
 from rl100_policy.core.errors import ConfigError
@@ -15,6 +19,32 @@ from rl100_policy.core.errors import ConfigError
 def fingerprint(*parts: object) -> str:
     """SHA-256 of what decides a run; parts are such as JSON can hold."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep other processes from learning in a folder for as long as the context lasts.
+
+    Raises:
+        ConfigError: If one is learning there.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / _LOCK, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"another process is learning in {folder}; wait until it has ended, or choose another "
+            "output folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+_LOCK = ".lock"
+"""Of a process that was killed the system lets go."""
 
 
 def claim(path: Path, identity: str, told: dict[str, Any]) -> None:
@@ -36,8 +66,9 @@ def claim(path: Path, identity: str, told: dict[str, Any]) -> None:
         if known == identity:
             return
         raise ConfigError(
-            f"{path.parent} holds another run: with other settings or episodes, or from another "
-            "version; choose another output folder, or give the same again to go on with it"
+            f"{path.parent} holds another run: with other settings, episodes or descriptions, or "
+            "from another version; choose another output folder, or give the same again to go on "
+            "with it"
         )
     with replacing(path) as file:
         file.write((json.dumps({"fingerprint": identity} | told, indent=2) + "\n").encode())

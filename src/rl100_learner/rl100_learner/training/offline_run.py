@@ -147,7 +147,8 @@ def _require_both_outcomes(own: Sequence[Episode]) -> None:
     if not 0 < won < len(own):
         raise LearningError(
             f"{won} of {len(own)} roll-outs of the policy are labelled a success, so nothing "
-            "tells good from bad; collect more, look at the labels, or skip this stage"
+            "tells good from bad; look at the labels, go on with --stage online, or begin anew in "
+            "another output folder with more roll-outs (rollouts=...) or better demonstrations"
         )
 
 

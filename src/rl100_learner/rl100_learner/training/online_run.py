@@ -175,6 +175,7 @@ class _OnlineRun:
         self.hope = any(episode.outcome == "success" for episode in data)
         self._begin(state, data, own)
         self._restore(state, student, generator)
+        self._refuse_to_go_on_without_hope()  # a run that had ended so is not gone on with
         with Records(self.output, state.iteration) as records:
             while state.iteration < config.iterations and not self._is_enough():
                 began = time.perf_counter()

@@ -169,4 +169,10 @@ def preset(name: str, observation: ObservationSize, action: ActionSize) -> Polic
     """
     if name not in _PRESETS:
         raise ConfigError(f"no policy preset {name!r}; choose {', '.join(map(repr, _PRESETS))}")
-    return _PRESETS[name](observation, action)
+    try:
+        return _PRESETS[name](observation, action)
+    except ValidationError as error:
+        raise ConfigError(
+            f"the preset {name!r} does not fit, whatever is changed in it: "
+            f"{validation_problems(error)}; choose another preset or n_chunk"
+        ) from error
