@@ -37,10 +37,25 @@ def test_two_do_not_learn_in_one_folder_at_once(tmp_path):
         pass
 
 
+def test_what_differs_is_named_the_first_of_it(tmp_path):
+    path = tmp_path / "run.json"
+    claim(path, "one", {"settings": {"seed": 3, "lr": 0.1, "net": {"width": 8}}, "bags": "abc"})
+    with pytest.raises(ConfigError, match=r"settings\.net\.width was 8 and is 16; choose"):
+        claim(
+            path, "two", {"settings": {"seed": 3, "lr": 0.1, "net": {"width": 16}}, "bags": "abc"}
+        )
+    with pytest.raises(ConfigError, match=r"bags was abc and is not set, .* and 1 more; choose"):
+        claim(path, "two", {"settings": {"seed": 4, "lr": 0.2, "net": {"width": 16, "n": 1}}})
+    told = json.loads(path.read_text())
+    del told["fingerprint"]
+    with pytest.raises(ConfigError, match="from other episodes or another version"):
+        claim(path, "two", told)
+
+
 @pytest.mark.parametrize("damaged", ["", "{", "[]"])
 def test_a_damaged_file_is_no_invitation(tmp_path, damaged):
     path = tmp_path / "settings.json"
     path.write_text(damaged)
-    with pytest.raises(ConfigError, match="another run"):
+    with pytest.raises(ConfigError, match="holds another run"):
         claim(path, "one", {})
     assert path.read_text() == damaged

@@ -32,7 +32,7 @@ from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import ROUND_EPISODES, AlgorithmSettings
 from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.identity import alone_in, claim, fingerprint
-from rl100_learner.training.imitation_run import train_imitation
+from rl100_learner.training.imitation_run import policy_config_for, train_imitation
 from rl100_learner.training.offline_run import improve_offline
 from rl100_learner.training.online_run import improve_version
 from rl100_learner.training.progress import Progress
@@ -78,7 +78,8 @@ def run_algorithm(
             round after online learning that went without it, a GPU that is not there, or
             ``output`` holds another run or another process is learning in it.
     """
-    choose_device(settings.device)  # refuses before the folder is claimed
+    choose_device(settings.device)  # both refuse before the folder is claimed
+    policy_config_for(task, robot, settings.imitation_settings)
     with alone_in(output):
         _claim(output, demonstrations, task, robot, settings)
         run = _AlgorithmRun(
@@ -110,8 +111,11 @@ def _claim(
     """
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
     used = fingerprint([episode.digest for episode in demonstrations])
-    described = [each and each.model_dump(mode="json") for each in (task, robot)]
-    told = {"settings": decisive, "demonstrations": used, "described": described}
+    described = {
+        "task": task.model_dump(mode="json"),
+        "robot": robot and robot.model_dump(mode="json"),
+    }
+    told = {"settings": decisive, "demonstrations": used} | described
     claim(output / RUN, fingerprint(decisive, used, described), told)
 
 

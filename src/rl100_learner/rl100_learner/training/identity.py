@@ -13,6 +13,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from rl100_learner.files import replacing
+from rl100_learner.training.settings import flattened
 from rl100_policy.core.errors import ConfigError
 
 
@@ -60,15 +61,30 @@ def claim(path: Path, identity: str, told: dict[str, Any]) -> None:
     """
     if path.exists():
         try:
-            known = json.loads(path.read_text(encoding="utf-8")).get("fingerprint")
-        except (ValueError, AttributeError):
-            known = None
-        if known == identity:
+            known = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (ValueError, TypeError):
+            known = {}
+        if known.pop("fingerprint", None) == identity:
             return
         raise ConfigError(
-            f"{path.parent} holds another run: with other settings, episodes or descriptions, or "
-            "from another version; choose another output folder, or give the same again to go on "
-            "with it"
+            f"{path.parent} holds another run: {_differences(known, told)}; choose another output "
+            "folder, or give the same again to go on with it"
         )
     with replacing(path) as file:
         file.write((json.dumps({"fingerprint": identity} | told, indent=2) + "\n").encode())
+
+
+def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
+    """What a person would change to make two runs the same."""
+    was, told = flattened(there), flattened(now)
+    found = [
+        f"{key} was {was.get(key, 'not set')} and is {told.get(key, 'not set')}"
+        for key in sorted(was.keys() | told.keys())
+        if was.get(key) != told.get(key)
+    ]
+    rest = f" and {len(found) - _MOST} more" if len(found) > _MOST else ""
+    return ", ".join(found[:_MOST]) + rest or "from other episodes or another version"
+
+
+_MOST = 4
+"""Differences that are named."""
