@@ -72,7 +72,7 @@ def test_every_stage_leaves_a_version_that_names_its_parent(whole):
     versions = [output / record.version for record in records]
     assert all((version / WEIGHTS).exists() for version in versions)
     learned = output / "online" / "reach_run_online"
-    assert read_manifest(learned).parents == (versions[-2].name,)
+    assert read_manifest(learned).parents == (read_manifest(versions[-2]).reference,)
     assert versions[0].name == "reach_run_imitation"
     assert versions[-1] in (learned, versions[-2])
     assert [*read_stages(output)] == records

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Roll-outs from bags: which count, how many are asked for, and that nothing stale is learned."""
 
+import shutil
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -215,6 +216,9 @@ def test_bags_that_are_judged_anew_after_they_were_used_are_named(tmp_path, vers
     bag = min(each for each in robot.bags.iterdir() if each.is_dir())
     judge(bag, JudgementKind.SUCCESS)
     with pytest.raises(ConfigError, match=f"{bag.name}.*delete .*round_1 and the stages after"):
+        robot.collector.episodes(version, SEEDS, kept, stochastic=True)
+    shutil.rmtree(bag)
+    with pytest.raises(ConfigError, match=f"{bag.name}.*are not in .*put them back"):
         robot.collector.episodes(version, SEEDS, kept, stochastic=True)
 
 

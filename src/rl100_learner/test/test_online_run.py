@@ -118,7 +118,7 @@ def test_success_rises_and_the_version_names_where_it_came_from(version, tmp_pat
     assert rows[-1]["success"] > rows[0]["success"] + 0.2
     assert all(row["ratio_error"] < 1e-3 for row in rows)
     manifest = read_manifest(result)
-    assert manifest.parents == ("reach_0",)
+    assert manifest.parents == (read_manifest(version).reference,)
     assert manifest.metrics["online_episodes"] == 6 * 48
     policy, _ = load_version(result)
     generator = torch.Generator().manual_seed(3)

@@ -288,7 +288,7 @@ class _AlgorithmRun:
         return self.collector.success(policy, seeds)
 
     def _name(self, stage: str) -> str:
-        """Of a version: no two runs of a task share one."""
+        """Of a version; runs whose folders are called alike share it, and digests differ."""
         return _version_name(self.output, self.task, stage)
 
     def _teller(self, name: str) -> Callable[[Progress], None]:

@@ -119,6 +119,12 @@ class BagCollector:
         if kept.exists():
             bags = json.loads(kept.read_text(encoding="utf-8"))
             self._taken |= set(bags)
+            if gone := [bag for bag in bags if not (self._bags / bag).is_dir()]:
+                raise ConfigError(
+                    f"bags {gone} are not in {self._bags} any more, and {folder} was answered "
+                    f"with them; put them back, or delete {folder.parent} and the stages after "
+                    "it to learn anew"
+                )
             episodes = [self._episode(self._bags / bag, who) for bag in bags]
             changed = [
                 bag

@@ -283,7 +283,7 @@ class _OfflineRun:
             iteration.policy.requires_grad_(False),
             task=self.parent.task,
             robot=self.parent.robot,
-            parents=(self.parent.name,),
+            parents=(self.parent.reference,),
             bags=self.bags,
             metrics=iteration.metrics | {"iteration": float(index), "seconds": self.seconds},
             training={

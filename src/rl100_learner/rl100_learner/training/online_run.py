@@ -118,7 +118,7 @@ def improve_version(
         policy.requires_grad_(False),
         task=parent.task,
         robot=parent.robot,
-        parents=(parent.name,),
+        parents=(parent.reference,),
         bags=tuple(({bag.id: bag for bag in parent.bags} | bags).values()),
         metrics=metrics,
         training={"fingerprint": fingerprint, "settings": settings.model_dump(mode="json")},

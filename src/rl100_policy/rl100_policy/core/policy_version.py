@@ -77,7 +77,8 @@ class Manifest(FrozenModel):
     robot: RobotConfig | None
     """None of a benchmark."""
     parents: tuple[str, ...]
-    """Names of the versions this one was trained from."""
+    """The versions that this one was trained from, by name and digest as in ``reference``; one
+    that acts in an iteration of online learning names its stage's by name alone."""
     bags: tuple[BagReference, ...]
     metrics: dict[str, FiniteFloat]
     training: dict[str, Any]
