@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
 
-from rl100_learner.algorithms import critics
+from rl100_learner.algorithms import critics, transition
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
@@ -113,7 +113,19 @@ def test_the_offline_stage_records_estimate_and_decision(whole):
 
 def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypatch):
     seeds, fit = [], critics.fit
-    monkeypatch.setattr(critics, "fit", lambda *args: seeds.append(args[2]) or fit(*args))
+    amounts, fit_model = [], transition.fit
+
+    def noted(data, own, seed, *rest):
+        seeds.append(seed)
+        amounts.append(len(data))
+        return fit(data, own, seed, *rest)
+
+    def noted_model(data, *rest):
+        amounts.append(len(data))
+        return fit_model(data, *rest)
+
+    monkeypatch.setattr(critics, "fit", noted)
+    monkeypatch.setattr(transition, "fit", noted_model)
     settings = SETTINGS.model_copy(
         update={
             "rounds": 1,
@@ -128,6 +140,8 @@ def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypat
     assert {"critics", "judging critics", "offline"} <= rows.keys()
     assert rows["critics"]["explained_variance"] != rows["judging critics"]["explained_variance"]
     assert len(set(seeds)) == 2, "and begin with weights of their own"
+    improving, judging, model = amounts
+    assert model == judging != improving, "the model is the judge's too"
 
 
 def test_a_second_call_plays_and_trains_nothing(whole):

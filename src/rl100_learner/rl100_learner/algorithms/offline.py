@@ -61,8 +61,9 @@ class GateConfig:
     starts: PositiveInt = 256
     """Start states, the same for every evaluation, with the same noise."""
     held_out: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.0
-    """Share of the episodes that the critics that improve do not learn from; others learn from
-    them, and J is read from those. 0: the critics that improve judge as well."""
+    """Share of the episodes that the critics that improve do not learn from; other critics and the
+    transition model learn from these alone, and J is read from them. 0: the critics that improve
+    judge as well, and the model learns from all."""
 
 
 @dataclass(frozen=True)

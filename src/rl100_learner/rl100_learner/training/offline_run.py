@@ -202,9 +202,9 @@ class _OfflineRun:
         mine = everything.where(rows_of(data, digests))
         self._tell("encoding", 1, 1, began, {"loss": 0.0, "decisions": float(len(everything))})
         generator = torch.Generator().manual_seed(settings.seed)
-        improving, judging = self._critics(data, own, everything, mine, generator)
+        improving, judging, judged = self._critics(data, own, everything, mine, generator)
         began = time.perf_counter()
-        model, told = transition.fit(everything, settings.seed, generator, settings.transition)
+        model, told = transition.fit(judged, settings.seed, generator, settings.transition)
         self._tell("transition model", 1, 1, began, told)
         judge = Judge(judging, model, mine.condition[mine.starts], settings.seed)
         own_only = settings.offline.own_states and settings.offline.method == "proximal"
@@ -233,12 +233,12 @@ class _OfflineRun:
         everything: EncodedDecisions,
         mine: EncodedDecisions,
         generator: torch.Generator,
-    ) -> tuple[Critics, Critics]:
-        """Those that improve, and those that judge."""
+    ) -> tuple[Critics, Critics, EncodedDecisions]:
+        """Those that improve, those that judge, and what these have learned from."""
         share = self.settings.offline.gate.held_out
         if share == 0.0:
             fitted = self._fit("critics", everything, mine, generator, self.settings.seed)
-            return fitted, fitted
+            return fitted, fitted, everything
         held = _drawn(data, own, share, self.settings.seed)
         fitted, judging = (
             self._fit(
@@ -250,7 +250,7 @@ class _OfflineRun:
             )
             for name, is_held in (("critics", False), ("judging critics", True))
         )
-        return fitted, judging
+        return fitted, judging, everything.where(rows_of(data, held))
 
     def _fit(
         self,
