@@ -9,6 +9,7 @@ with the robot but the folders of bags and versions, so it may run on another ma
 
 After imitation it needs episodes in which its versions act. Then its status is WAITING and says
 which version, how, and how many; it watches the bag folder and goes on when they are there.
+The folder of the run is that of ``./rl100 train``, without its report and pictures.
 
 | entity | callback group | may block |
 |---|---|---|
