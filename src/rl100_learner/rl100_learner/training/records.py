@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -12,6 +13,7 @@ from typing import Self
 from torch.utils.tensorboard import SummaryWriter
 
 from rl100_learner.files import replacing
+from rl100_policy.core.errors import StorageError
 
 METRICS = "metrics.jsonl"
 TENSORBOARD = "tensorboard"
@@ -34,7 +36,11 @@ class Records:
     def write(
         self, stage: str, step: int, global_step: int, seconds: float, metrics: Mapping[str, float]
     ) -> None:
-        """Add one row; ``seconds``: of the folder's stages so far, as its run counts them."""
+        """Add one row; ``seconds``: of the folder's stages so far, as its run counts them.
+
+        Raises:
+            StorageError: If it cannot be written.
+        """
         row = {
             "stage": stage,
             "step": step,
@@ -42,8 +48,14 @@ class Records:
             "seconds": round(seconds, 3),
             **metrics,
         }
-        self._file.write(json.dumps(row) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps(row) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"cannot write {self._path}: {error.strerror or error}; make room, then the same "
+                "command goes on from the last checkpoint"
+            ) from error
         for key, value in metrics.items():
             self._board.add_scalar(f"{stage}/{key}", value, global_step)
 
@@ -58,8 +70,11 @@ class Records:
         trace: TracebackType | None,
     ) -> None:
         """Close the files."""
-        self._file.close()
-        self._board.close()
+        # every row was flushed when it was written, and said then what could not be
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
+            self._board.close()
 
 
 def read_metrics(folder: Path) -> list[dict[str, float | str]]:
