@@ -80,7 +80,7 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Twenty to twenty-five minutes",
+        episodes=200, trials=60, duration="Twenty to thirty minutes",
         overrides=(
             "distillation.steps=1200", "online_distillation.steps=1200",
         ),

@@ -200,3 +200,19 @@ def test_a_time_limit_stays_one_if_a_period_is_not_part_of_the_episode(tmp_path,
     recorded = read(tmp_path, episode(kind=JudgementKind.FAILURE, **changes), task)
     assert len(recorded.episode) < T
     assert not recorded.terminated
+
+
+def test_decisions_beside_another_versions_commands_are_refused(tmp_path):
+    half = dict.fromkeys(range(5), "v1") | dict.fromkeys(range(5, T), "v0")
+    with pytest.raises(BagError, match=r"v1 decided, and \['v0'\] was in command"):
+        read(tmp_path, episode(policy=half))
+
+
+def test_an_executed_action_that_no_gate_lets_through_is_missing(tmp_path):
+    actions = np.zeros((T, 2), np.float32)
+    actions[7, 1] = 1e6
+    bounds = TASK.action.high[0]
+    actions[2, 0] = 2.5 * bounds  # a person may be a little faster
+    found = read(tmp_path, episode(actions=actions)).episode
+    assert len(found) == 7
+    assert found.actions.max() == pytest.approx(2.5 * bounds)
