@@ -21,6 +21,7 @@ from rl100_learner.training.records import read_metrics
 from rl100_learner.training.stages import STAGES, read_stages
 from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, read_manifest
+from rl100_policy.core.presets import NetworkChoice
 
 DEMONSTRATIONS = [make_episode(index) for index in range(12)]
 QUICK_DISTILLATION = DistillationConfig(
@@ -229,6 +230,13 @@ def test_a_run_with_other_settings_in_the_same_folder_is_refused(whole):
     ):
         run(output, SETTINGS.model_copy(update={"seed": 7}))
     assert (output / STAGES).read_text() == before
+
+
+def test_settings_that_are_refused_do_not_claim_the_folder(tmp_path):
+    unfit = SETTINGS.model_copy(update={"n_chunk": 3, "network": NetworkChoice(denoiser="unet1d")})
+    with pytest.raises(ConfigError, match="n_chunk must be a multiple"):
+        run(tmp_path / "run", unfit)
+    assert not (tmp_path / "run").exists()
 
 
 def test_later_stages_are_not_learned_from_another_description(whole):

@@ -108,3 +108,11 @@ def test_encoder_and_denoiser_are_of_any_size_and_kind_that_a_policy_may_have():
 def test_nested_settings_are_flattened_to_the_keys_that_changes_name():
     flat = flattened({"a": {"b": 1, "c": {"d": [2]}}, "e": {}})
     assert flat == {"a.b": 1, "a.c.d": [2], "e": {}}
+
+
+def test_a_preset_that_does_not_fit_the_chunk_says_so():
+    size = ObservationSize(n_obs=2, n_points=32, proprio_dim=3)
+    with pytest.raises(
+        ConfigError, match=r"preset .paper. does not fit.*n_chunk must be"
+    ):
+        preset("paper", size, ActionSize(n_chunk=1, dim=2))
