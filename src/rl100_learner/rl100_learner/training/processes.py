@@ -135,6 +135,10 @@ def connected(device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        processes = Processes(distributed.get_rank(), distributed.get_world_size(), device)
+        yield processes
+        # gloo frees the last tensors in threads of its own; in an interpreter that is ending
+        # already that aborts the process, so nobody leaves while something is under way
+        processes.wait()
     finally:
         distributed.destroy_process_group()
