@@ -112,7 +112,5 @@ def test_nested_settings_are_flattened_to_the_keys_that_changes_name():
 
 def test_a_preset_that_does_not_fit_the_chunk_says_so():
     size = ObservationSize(n_obs=2, n_points=32, proprio_dim=3)
-    with pytest.raises(
-        ConfigError, match=r"preset .paper. does not fit.*n_chunk must be"
-    ):
+    with pytest.raises(ConfigError, match=r"preset .paper. does not fit.*n_chunk must be"):
         preset("paper", size, ActionSize(n_chunk=1, dim=2))

@@ -8,6 +8,7 @@ gradients, so all take the same step. The first process writes and tells.
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,6 +22,8 @@ from rl100_policy.core.errors import ConfigError
 _CPU = torch.device("cpu")
 _SEEDS_APART = 1_000_003
 """Between the seeds of two processes: far more than anybody's seeds are apart."""
+_FREEING = 0.5
+"""What gloo's threads are given after the last collective [s]; they take some milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -135,10 +138,9 @@ def connected(device: torch.device) -> Iterator[Processes]:
         torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
     try:
-        processes = Processes(distributed.get_rank(), distributed.get_world_size(), device)
-        yield processes
-        # gloo frees the last tensors in threads of its own; in an interpreter that is ending
-        # already that aborts the process, so nobody leaves while something is under way
-        processes.wait()
+        yield Processes(distributed.get_rank(), distributed.get_world_size(), device)
     finally:
         distributed.destroy_process_group()
+        # Gloo's threads live on, and need the interpreter to free the tensors of the last
+        # collective; one that asks for it while Python (before 3.14) ends aborts the process.
+        time.sleep(_FREEING)
