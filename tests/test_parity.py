@@ -128,7 +128,7 @@ def record_an_episode(
         person = Person()
         clouds = (CloudNode(),) if sees else ()
         nodes = (SimRobotNode(), *clouds, CommandGateNode(), RecorderNode(), PolicyNode())
-        with spinning(*nodes, person) as spin_until:
+        with spinning(*nodes, person, coroutines=True) as spin_until:
 
             def call(name, request):
                 client = person.controls[name]

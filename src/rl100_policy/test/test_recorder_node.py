@@ -101,7 +101,7 @@ class Session:
 def session(tmp_path: Path) -> Iterator[Session]:
     with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
         robot = Robot()
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             yield Session(robot, spin_until).ready()
 
 
@@ -145,7 +145,7 @@ def test_an_episode_begins_when_the_caller_says_though_the_simulated_clock_is_la
     with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False, use_sim_time=True):
         robot, recorder = Robot(), RecorderNode()
         clock = robot.create_publisher(Clock, "/clock", 10)
-        with spinning(recorder, robot) as spin_until:
+        with spinning(recorder, robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: clock.get_subscription_count() > 0)
             clock.publish(Clock(clock=time_message(late * 10**9)))
@@ -294,7 +294,7 @@ def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
         recorder = RecorderNode()  # subscribes reliably: nobody publishes yet
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         robot = Robot(best_effort)
-        with spinning(recorder, robot) as spin_until:
+        with spinning(recorder, robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
             session.begin()
             session.robot.move(1)
@@ -308,7 +308,7 @@ def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
     with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
         robot = Robot()
         robot.destroy_publisher(robot.joints)
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             assert spin_until(robot.start.service_is_ready)
             response = Session(robot, spin_until).call(robot.start, StartEpisode.Request())
     assert not response.success
@@ -331,7 +331,7 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
         robot = Robot()
         image = robot.create_publisher(Image, "front/depth/image", SENSOR)
         info = robot.create_publisher(CameraInfo, "front/depth/camera_info", SENSOR)
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: image.get_subscription_count() > 0)
             assert spin_until(lambda: info.get_subscription_count() > 0)
@@ -349,7 +349,7 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
 def test_a_stopped_node_closes_its_episode(tmp_path):
     with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
         robot = Robot()
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
             episode_id = session.begin()
             session.robot.move(3)

@@ -100,7 +100,10 @@ def let_work(controls: dict, **parameters) -> Controls:
     """Run the operator through its episodes; raises what it raises."""
     with isolated_ros(**PATHS, episodes=2, **parameters):
         world, operator = Controls(**controls), ScriptedOperatorNode()
-        with spinning(world, operator) as spin_until, ThreadPoolExecutor(1) as pool:
+        with (
+            spinning(world, operator, coroutines=True) as spin_until,
+            ThreadPoolExecutor(1) as pool,
+        ):
             assert spin_until(lambda: operator.count_publishers("sim/ground_truth") == 1)
             working = pool.submit(operator.run)
             assert spin_until(working.done, timeout_s=40.0)

@@ -13,8 +13,9 @@ from contextlib import contextmanager
 
 import rclpy
 from domain_coordinator import domain_id
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
+
+from rl100_policy.ros.process import executor_of
 
 
 @contextmanager
@@ -40,9 +41,18 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
 
 
 @contextmanager
-def spinning(*nodes: Node) -> Iterator[Callable[[Callable[[], bool]], bool]]:
-    """Give a function that spins the nodes until a condition holds; destroys them at the end."""
-    executor = SingleThreadedExecutor()
+def spinning(
+    *nodes: Node, coroutines: bool = False
+) -> Iterator[Callable[[Callable[[], bool]], bool]]:
+    """Give a function that spins the nodes until a condition holds; destroys them at the end.
+
+    By the executor that they have in processes of their own.
+
+    Args:
+        nodes: Which ones.
+        coroutines: Whether a callback of theirs is a coroutine.
+    """
+    executor, _ = executor_of(coroutines=coroutines)
     for node in nodes:
         executor.add_node(node)
 

@@ -27,7 +27,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -38,7 +38,7 @@ from builtin_interfaces.msg import Time
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.client import Client
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool
@@ -51,7 +51,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError, Rl100Error
 from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.process import executor_of, keep_on_this_machine
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_sim.demonstrator import SKILL, ScriptedPusher, planar_twist
 from rl100_sim.planar_object import wrap_angle
@@ -358,9 +358,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except Rl100Error as error:
         sys.stderr.write(f"cannot start: {error}\n")
         return 2
-    executor = SingleThreadedExecutor()
+    executor, serve = executor_of()
     executor.add_node(node)
-    spinner = threading.Thread(target=_spin, args=(executor,), name="executor", daemon=True)
+    spinner = threading.Thread(target=_spin, args=(serve,), name="executor", daemon=True)
     spinner.start()
     try:
         node.run()
@@ -371,15 +371,16 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return 130
     finally:
-        executor.shutdown()
+        rclpy.try_shutdown()  # ends the spinner
         spinner.join(timeout=5.0)
+        executor.shutdown()
         node.destroy_node()
-        rclpy.try_shutdown()
 
 
-def _spin(executor: SingleThreadedExecutor) -> None:
+def _spin(serve: Callable[[], None]) -> None:
     try:
-        executor.spin()
+        while rclpy.ok():
+            serve()
     except ExternalShutdownException:
         return
 
