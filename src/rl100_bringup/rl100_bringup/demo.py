@@ -80,9 +80,9 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Twenty to thirty minutes",
+        episodes=200, trials=60, duration="Sixteen to twenty minutes",
         overrides=(
-            "distillation.steps=1200", "online_distillation.steps=1200",
+            "imitation.steps=4000", "distillation.steps=1200", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(
