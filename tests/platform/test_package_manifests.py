@@ -16,6 +16,7 @@ ROSDEP = {
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",
+    "psutil": "python3-psutil",
     "pydantic": "python3-pydantic",
     "filelock": "python3-filelock",
     "pytest": "python3-pytest",

@@ -275,3 +275,14 @@ def test_a_run_of_learning_has_pictures_of_what_it_measured(tmp_path):
     drawn, problems = learning_pictures.save_figures(tmp_path, figures)
     assert [path.name for path in drawn] == ["success.png", "curve.png"]
     assert problems.keys() == {"loss.png", "round_1_gate.png"}
+
+
+@pytest.mark.parametrize(
+    ("processors", "busy", "threads"), [(2, 3.0, 2), (2, 50.0, 1), (1, 0.0, 1), (16, 50.0, 2)]
+)
+def test_the_demo_learns_on_two_threads_only_where_two_processors_are_idle(
+    processors, busy, threads, monkeypatch
+):
+    monkeypatch.setattr(demo.os, "cpu_count", lambda: processors)
+    monkeypatch.setattr(demo.psutil, "cpu_percent", lambda interval: busy)
+    assert demo.idle_threads() == threads
