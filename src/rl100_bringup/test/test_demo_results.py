@@ -284,5 +284,5 @@ def test_the_demo_learns_on_two_threads_only_where_two_processors_are_idle(
     processors, busy, threads, monkeypatch
 ):
     monkeypatch.setattr(demo.os, "cpu_count", lambda: processors)
-    monkeypatch.setattr(demo.psutil, "cpu_percent", lambda interval: busy)
+    monkeypatch.setattr(demo.psutil, "cpu_percent", lambda **_: busy)
     assert demo.idle_threads() == threads
