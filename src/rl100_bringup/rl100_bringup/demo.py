@@ -43,6 +43,7 @@ from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import check_fits, read_manifest
+from rl100_sim.demonstrator import SKILL
 
 TRIALS = "trials"
 """Folder of the episodes in which a policy was evaluated, beside those it learns from."""
@@ -70,6 +71,8 @@ class _Amounts:
     """Evaluation episodes per stage and policy."""
     duration: str
     """On two cores after set-up."""
+    skill: float = SKILL
+    """Of the scripted operator."""
     overrides: tuple[str, ...] = ()
 
 
@@ -86,10 +89,10 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Sixteen to twenty minutes",
+        episodes=200, trials=60, duration="Seventeen to twenty minutes", skill=0.25,
         overrides=(
-            "imitation.steps=3000", "distillation.steps=1200", "online.iterations=18",
-            "online_distillation.steps=1200",
+            "imitation.steps=3000", "distillation.steps=1200", "online.iterations=26",
+            "online.replay.steps=300", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(
@@ -113,7 +116,7 @@ class DemoSettings:
     trials: int | None
     """Evaluation episodes per stage and policy; None takes those of the size."""
     skill: float | None
-    """Of the scripted operator; None leaves what the node has."""
+    """Of the scripted operator; None takes that of the size."""
     seed: int
     overrides: tuple[str, ...] = ()
 
@@ -126,6 +129,11 @@ class DemoSettings:
     def evaluations(self) -> int:
         """How many episodes each stage's teacher and student drive."""
         return self.trials or AMOUNTS[self.size].trials
+
+    @property
+    def hand(self) -> float:
+        """How well the operator demonstrates."""
+        return AMOUNTS[self.size].skill if self.skill is None else self.skill
 
     @property
     def learning(self) -> tuple[str, ...]:
@@ -255,10 +263,9 @@ def _collect(
             display.update(bar, completed=done, note=f"{successes} successes")
 
         seeds = episode_seeds(Purpose.DEMONSTRATIONS, settings.seed, 0, settings.demonstrations)
-        skill = {} if settings.skill is None else {"skill": settings.skill}
         return run_operator(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
-            first_seed=seeds.start, **skill,
+            first_seed=seeds.start, skill=settings.hand,
         )  # fmt: skip
 
 
