@@ -80,12 +80,12 @@ AMOUNTS = {
     DemoSize.QUICK: _Amounts(
         episodes=60,
         trials=10,
-        duration="Six to nine minutes",
+        duration="Five to six minutes",
         overrides=(
-            "imitation.steps=1300", "distillation.steps=300", "rollouts=100", "trials=20",
+            "imitation.steps=1800", "distillation.steps=800", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
             "online.iterations=3", "online.replay.first_steps=1000", "online.replay.steps=300",
-            "online_distillation.steps=300",
+            "online_distillation.steps=800",
         ),
     ),
     DemoSize.STANDARD: _Amounts(
