@@ -17,6 +17,7 @@ import inspect
 import re
 import sys
 import tempfile
+import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -288,9 +289,25 @@ def _running(modules: Sequence[ModuleType]) -> Iterator[list[Any]]:
         }
         with isolated_ros(**given):
             nodes = [_own(module, "Node")() for module in modules]
+            deadline = time.monotonic() + 10.0
+            while not all(map(_is_known, nodes)) and time.monotonic() < deadline:
+                time.sleep(0.05)
             yield nodes
             for node in nodes:
                 node.destroy_node()
+
+
+def _is_known(node: Any) -> bool:
+    """Whether the middleware reports already what the node has, which takes it a moment."""
+    me = node.get_name()
+    written = {name for name, _ in node.get_publisher_names_and_types_by_node(me, "/")}
+    read = {name for name, _ in node.get_subscriber_names_and_types_by_node(me, "/")}
+    served = {name for name, _ in node.get_service_names_and_types_by_node(me, "/")}
+    return (
+        {each.topic_name for each in node.publishers} <= written
+        and {each.topic_name for each in node.subscriptions} <= read
+        and {each.service_name for each in node.services} <= served
+    )
 
 
 def graph_tables(modules: Sequence[ModuleType]) -> str:
