@@ -47,8 +47,6 @@ from rl100_sim.demonstrator import SKILL
 
 TRIALS = "trials"
 """Folder of the episodes in which a policy was evaluated, beside those it learns from."""
-
-
 _IDLE = 1.6
 """Processors: two, but for what a desktop takes."""
 
@@ -131,7 +129,7 @@ class DemoSettings:
         return self.trials or AMOUNTS[self.size].trials
 
     @property
-    def hand(self) -> float:
+    def operator_skill(self) -> float:
         """How well the operator demonstrates."""
         return AMOUNTS[self.size].skill if self.skill is None else self.skill
 
@@ -159,7 +157,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     demonstrating = GraphArguments(lockstep=True, bags=str(bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
-    chosen = (f"threads={idle_threads()}", *settings.learning)
+    chosen = (f"threads={learning_threads()}", *settings.learning)
     learning = with_overrides(AlgorithmSettings(), chosen)
     online = learning.online.episodes_before(learning.online.iterations)
     console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
@@ -217,7 +215,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     return _verdict(demonstrations, evaluated, console)
 
 
-def idle_threads() -> int:
+def learning_threads() -> int:
     """How many threads are worth learning on now: 2 where two processors are idle, else 1.
 
     A second one makes imitation 1.4 times as fast, and three times as slow where another process
@@ -265,7 +263,7 @@ def _collect(
         seeds = episode_seeds(Purpose.DEMONSTRATIONS, settings.seed, 0, settings.demonstrations)
         return run_operator(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
-            first_seed=seeds.start, skill=settings.hand,
+            first_seed=seeds.start, skill=settings.operator_skill,
         )  # fmt: skip
 
 

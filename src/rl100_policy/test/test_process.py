@@ -30,7 +30,9 @@ sys.exit(run_node(Listener, threads=threads, coroutines=coroutines, args=sys.arg
 """
 
 
-@pytest.mark.parametrize("executor", ["1 0", "1 1", "2 1"])
+@pytest.mark.parametrize(
+    "executor", ["1 0", "1 1", "2 1"], ids=["events", "coroutines", "two threads"]
+)
 def test_a_message_that_the_client_library_cannot_take_does_not_end_the_node(executor, tmp_path):
     with isolated_ros():
         clock_node = Node("clock")

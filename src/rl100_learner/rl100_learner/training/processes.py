@@ -23,7 +23,7 @@ _CPU = torch.device("cpu")
 _SEEDS_APART = 1_000_003
 """Between the seeds of two processes: far more than anybody's seeds are apart."""
 _FREEING = 0.5
-"""What gloo's threads are given after the last collective [s]; they take some milliseconds."""
+"""What gloo's threads are given after the last collective [s]."""
 
 
 @dataclass(frozen=True)

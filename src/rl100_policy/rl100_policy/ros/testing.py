@@ -46,7 +46,7 @@ def spinning(
 ) -> Iterator[Callable[[Callable[[], bool]], bool]]:
     """Give a function that spins the nodes until a condition holds; destroys them at the end.
 
-    By the executor that they have in processes of their own.
+    By the executor that a node of one thread has in a process of its own.
 
     Args:
         nodes: Which ones.
