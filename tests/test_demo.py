@@ -17,7 +17,8 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
-from rl100_bringup.demo import DemoSettings, DemoSize, evaluate_version, run_demo
+from rl100_bringup.demo import DemoSettings, DemoSize, run_demo
+from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.report import REPORT_FILE
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics

@@ -14,7 +14,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
-from rl100_bringup.demo import evaluate_version
+from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.graph import GraphArguments
 from rl100_bringup.session import own_graph, run_operator
 from rl100_learner.training.records import read_metrics

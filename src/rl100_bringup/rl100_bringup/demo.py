@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import psutil
 from rich.console import Console
@@ -21,14 +20,13 @@ from rl100_bringup import pictures
 from rl100_bringup.collecting import SAMPLERS
 from rl100_bringup.curves import run_results
 from rl100_bringup.display import progress_display
-from rl100_bringup.driving import Driving
+from rl100_bringup.evaluating import TRIALS, driving_results, let_drive, refuse_used
 from rl100_bringup.graph import GraphArguments, config_path
 from rl100_bringup.learning_pictures import tell_pictures
 from rl100_bringup.processes import RunningGraph
 from rl100_bringup.report import (
     Report,
     bags_result,
-    latency,
     stage_result,
     tables,
     this_machine,
@@ -41,12 +39,9 @@ from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ConfigError
-from rl100_policy.core.policy_version import check_fits, read_manifest
+from rl100_policy.core.policy_version import read_manifest
 from rl100_sim.demonstrator import SKILL
 
-TRIALS = "trials"
-"""Folder of the episodes in which a policy was evaluated, beside those it learns from."""
 _IDLE = 1.6
 """Processors: two, but for what a desktop takes."""
 
@@ -153,7 +148,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     begun = time.monotonic()
     output = settings.output
     bags, trials = output / "bags", output / TRIALS
-    _refuse_used(output, bags)
+    refuse_used(output, bags)
     demonstrating = GraphArguments(lockstep=True, bags=str(bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
@@ -178,7 +173,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     with own_graph(driving, output / "log" / "drive", console) as graph:
         for record in trained.records:
             if record.version not in by_version:
-                by_version[record.version] = _evaluate(
+                by_version[record.version] = let_drive(
                     graph, driving, trained.output / record.version, settings.evaluations,
                     SAMPLERS, seeds.start, console, record.name,
                 )  # fmt: skip
@@ -194,7 +189,7 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
                 for sampler, done in policies.items()
             ),
         ],
-        **_driving_results(trials, last),
+        **driving_results(trials, last),
         bags=bags_result(demonstrations.episodes),
         training=run_training_results(trained),
         **run_results(trained.output, trained.records),
@@ -223,14 +218,6 @@ def learning_threads() -> int:
     """
     idle = (1.0 - psutil.cpu_percent(interval=1.0) / 100.0) * (os.cpu_count() or 1)
     return 2 if idle > _IDLE else 1
-
-
-def _refuse_used(output: Path, bags: Path) -> None:
-    """Raises ConfigError if something was recorded there before: trials must not be mixed."""
-    if bags.exists():
-        raise ConfigError(
-            f"{output} holds an earlier run; choose another --output, or remove that folder"
-        )
 
 
 def _draw(
@@ -265,93 +252,6 @@ def _collect(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
             first_seed=seeds.start, skill=settings.operator_skill,
         )  # fmt: skip
-
-
-def _evaluate(
-    graph: RunningGraph,
-    arguments: GraphArguments,
-    version: Path,
-    trials: int,
-    samplers: Iterable[str],
-    first_seed: int,
-    console: Console,
-    stage: str = "",
-) -> dict[str, Trials]:
-    """Each sampler drives the arm from the same start states."""
-    evaluated = {}
-    with progress_display(console) as display:
-        for sampler in samplers:
-            bar = display.add_task(
-                f"{stage} {sampler} drives the arm".lstrip(), total=trials, note=""
-            )
-
-            def on_episodes(done: int, successes: int, bar: int = bar) -> None:
-                display.update(bar, completed=done, note=f"{successes} successes")  # type: ignore[arg-type]
-
-            evaluated[sampler] = run_operator(
-                graph,
-                arguments,
-                on_episodes,
-                mode="supervise",
-                episodes=trials,
-                first_seed=first_seed,
-                policy=str(version.resolve()),
-                sampler=sampler,
-            )
-    return evaluated
-
-
-def evaluate_version(
-    version: Path,
-    output: Path,
-    trials: int,
-    samplers: tuple[str, ...],
-    first_seed: int,
-    robot: str,
-    task: str,
-    console: Console,
-) -> Report:
-    """Let a version drive the simulated arm through a graph of its own and measure.
-
-    Raises:
-        Rl100Error: If the version is refused or a node fails.
-    """
-    begun = time.monotonic()
-    bags = output / TRIALS
-    _refuse_used(output, bags)
-    check_fits(
-        read_manifest(version),
-        load_task(config_path("tasks", task)),
-        load_robot(config_path("robots", robot)),
-    )
-    arguments = GraphArguments(lockstep=True, bags=str(bags), robot=robot, task=task)
-    with own_graph(arguments, output / "log", console) as graph:
-        evaluated = _evaluate(graph, arguments, version, trials, samplers, first_seed, console)
-    return Report(
-        command="eval",
-        stages=[stage_result("evaluation", sampler, done) for sampler, done in evaluated.items()],
-        **_driving_results(bags, evaluated),
-        bags=bags_result([entry for trials in evaluated.values() for entry in trials.episodes]),
-        policy_version=read_manifest(version).reference,
-        wall_seconds=time.monotonic() - begun,
-        machine=this_machine(),
-    )
-
-
-def _driving_results(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Any]:
-    """Fields of a report that say how the policy drove."""
-    driven = {
-        sampler: Driving.read(bags, trials.episodes) for sampler, trials in evaluated.items()
-    }
-    return {
-        "latency_ms": {
-            sampler: latency(found.inference_s)
-            for sampler, found in driven.items()
-            if found.inference_s
-        },
-        "deadline_misses": sum(found.deadline_misses for found in driven.values()),
-        "lockstep_timeouts": sum(found.unanswered_periods for found in driven.values()),
-    }
 
 
 def _verdict(

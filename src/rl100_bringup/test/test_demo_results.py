@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup import demo, driving, learning_pictures, pictures
+from rl100_bringup import demo, driving, evaluating, learning_pictures, pictures
 from rl100_bringup.demo import _verdict
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
@@ -94,7 +94,7 @@ def test_every_bag_is_parsed_once(record, tmp_path, monkeypatch):
         return {topic: [] for topic in topics}
 
     monkeypatch.setattr(driving, "read_messages", counted)
-    demo._driving_results(tmp_path / "bags", {"one_step": Trials(entries, 1.0)})
+    evaluating.driving_results(tmp_path / "bags", {"one_step": Trials(entries, 1.0)})
     assert read == [entry.folder for entry in entries]
 
 

@@ -260,7 +260,7 @@ def evaluate(
     task: Annotated[str, typer.Option(help="task description")] = "push_t",
 ) -> None:
     """Let a policy version drive the simulated arm through the graph and report its success."""
-    from rl100_bringup.demo import evaluate_version
+    from rl100_bringup.evaluating import evaluate_version
 
     output = output or Path("runs") / "eval" / _now()
     report = evaluate_version(

@@ -52,7 +52,7 @@ class Job:
     @property
     def what(self) -> dict[str, Any]:
         """All that decides the run but the settings."""
-        return {
+        what = {
             "task": self.variant.task,
             "demonstrations": self.variant.demonstrations,
             "n_points": self.variant.n_points,
@@ -60,6 +60,7 @@ class Job:
             "control": self.variant.control,
             "trials": self.trials,
         }
+        return what | {"through_graph": True} if self.variant.through_graph else what
 
     @property
     def alike(self) -> Path:

@@ -2,7 +2,7 @@
 """Claims of the documentation, each reproduced by one command: tasks, seeds, all stages, a table.
 
     <output>/runs/<task>_<key>/job.json    what is run there, with all settings but the seed
-    <output>/runs/<task>_<key>/seed_<n>/   report.json, run.log, run/, control/
+    <output>/runs/<task>_<key>/seed_<n>/   report.json, run.log, run/, control/, graph/
     <output>/<claim>/                      report.json, tables.md, pictures
     <output>/shared/                       demonstrations and imitation that several runs share
 
@@ -16,17 +16,19 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from filelock import FileLock
 from rich.console import Console
 
-from rl100_bringup.collecting import evaluate_stages, simulated_collector
+from rl100_bringup.collecting import SAMPLERS, evaluate_stages, simulated_collector
 from rl100_bringup.curves import run_results
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
+from rl100_bringup.evaluating import evaluate_version
+from rl100_bringup.graph import GraphArguments
 from rl100_bringup.report import (
     REPORT_FILE,
     Report,
@@ -34,7 +36,7 @@ from rl100_bringup.report import (
     simulated_result,
     this_machine,
 )
-from rl100_bringup.reproduction.claims import CONTROL, Variant, find_claim
+from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Variant, find_claim
 from rl100_bringup.reproduction.job_processes import run_jobs
 from rl100_bringup.reproduction.jobs import Job, content_key
 from rl100_bringup.reproduction.telling import tell
@@ -225,6 +227,9 @@ def _run(job: Job) -> Report:
                 _operator(demonstrations, collector.period_s),
                 *evaluate_stages(collector, versions, seeds),
             ]
+        if job.variant.through_graph:
+            driving = {each.name: versions[each.name] for each in (records[0], records[-1])}
+            stages += _through_graph(job, driving, seeds.start, console)
     return Report(
         command="reproduce",
         stages=stages,
@@ -270,6 +275,22 @@ def _imitation_key(job: Job) -> str:
     variant = job.variant
     settings = _imitating(job).model_dump(mode="json")
     return content_key(variant.task, variant.demonstrations, variant.n_points, settings)
+
+
+def _through_graph(
+    job: Job, versions: Mapping[str, Path], first_seed: int, console: Console
+) -> list[StageResult]:
+    """Teacher and student of versions drive through the ROS graph, from the same start states."""
+    results = []
+    for stage, version in versions.items():
+        output = job.folder / "graph" / stage
+        shutil.rmtree(output, ignore_errors=True)  # of an attempt that was interrupted
+        report = evaluate_version(
+            version, output, job.trials, SAMPLERS, first_seed, GraphArguments().robot,
+            job.variant.task, console,
+        )  # fmt: skip
+        results += [each.model_copy(update={"name": stage + GRAPH}) for each in report.stages]
+    return results
 
 
 def _tell_control(bars: Bars, progress: Progress) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from scipy import stats
 
 from rl100_bringup.report import Iterate, Report, StageResult, wilson
-from rl100_bringup.reproduction.claims import CONTROL
+from rl100_bringup.reproduction.claims import CONTROL, GRAPH
 
 
 @dataclass
@@ -72,7 +72,9 @@ def summarise(names: Iterable[str], reports: Iterable[Report]) -> list[Summary]:
             spent[record.name] = total, minutes
         for result in report.stages:
             key = (name, result.name, result.policy)
-            found.setdefault(key, Summary(*key)).add(result, *spent[result.name])
+            found.setdefault(key, Summary(*key)).add(
+                result, *spent[result.name.removesuffix(GRAPH)]
+            )
     order = list(dict.fromkeys(each.variant for each in found.values()))
     return sorted(found.values(), key=lambda each: order.index(each.variant))
 
