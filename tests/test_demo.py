@@ -20,6 +20,7 @@ from rl100_bringup.cli.app import app
 from rl100_bringup.demo import DemoSettings, DemoSize, run_demo
 from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.report import REPORT_FILE
+from rl100_bringup.run_folder import read_run
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.seeds import Purpose, episode_seeds
@@ -130,6 +131,21 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
     assert [(row["stage"], row["steps"]) for row in trained["training"]] == [
         ("imitation", 60), ("distillation", 30)
     ]  # fmt: skip
+
+
+def test_a_run_is_shown_from_its_folder(finished, tmp_path):
+    output, _, report = finished
+    told = ["report", str(output / "train"), "--pictures", str(tmp_path)]
+    done = CliRunner().invoke(app, told)
+    assert done.exit_code == 0, done.output
+    names = {path.name for path in tmp_path.iterdir()}
+    assert {"loss.png", "curve.png"} <= names
+    found = read_run(output / "train")
+    assert found.policy_version == report["policy_version"]
+    assert found.model_dump(mode="json")["run"] == report["run"]
+    assert found.model_dump(mode="json")["training"] == report["training"]
+    with pytest.raises(ConfigError, match=r"there is no stages\.json in it"):
+        read_run(output)
 
 
 def test_online_learning_through_the_graph_begins_with_ratios_of_one(finished, tmp_path):

@@ -18,7 +18,6 @@ from rich.console import Console
 
 from rl100_bringup import pictures
 from rl100_bringup.collecting import SAMPLERS
-from rl100_bringup.curves import run_results
 from rl100_bringup.display import progress_display
 from rl100_bringup.evaluating import TRIALS, driving_results, let_drive, refuse_used
 from rl100_bringup.graph import GraphArguments, config_path
@@ -31,8 +30,9 @@ from rl100_bringup.report import (
     tables,
     this_machine,
 )
+from rl100_bringup.run_folder import run_results
 from rl100_bringup.session import Trials, own_graph, run_operator
-from rl100_bringup.training import TrainRequest, run_training_results, train_from_bags
+from rl100_bringup.training import TrainRequest, train_from_bags
 from rl100_learner.objectives.evaluation import clearly_worse
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.seeds import Purpose, episode_seeds
@@ -191,7 +191,6 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
         ],
         **driving_results(trials, last),
         bags=bags_result(demonstrations.episodes),
-        training=run_training_results(trained),
         **run_results(trained.output, trained.records),
         policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,

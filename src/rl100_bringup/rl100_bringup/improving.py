@@ -14,7 +14,7 @@ from rl100_bringup.collecting import evaluate_simulated, simulated_collector
 from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.report import Report, this_machine
-from rl100_bringup.training import training_results
+from rl100_bringup.run_folder import training_results
 from rl100_learner.training.identity import alone_in
 from rl100_learner.training.online_run import OnlineSettings, improve_version
 from rl100_policy.core.config import load_robot, load_task

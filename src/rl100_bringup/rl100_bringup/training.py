@@ -22,16 +22,15 @@ from rl100_bringup.collecting import (
     evaluate_stages,
     simulated_collector,
 )
-from rl100_bringup.curves import run_results
 from rl100_bringup.display import Bars
 from rl100_bringup.graph import config_path
 from rl100_bringup.graph_collecting import graph_collector
-from rl100_bringup.report import Report, StageResult, TrainingResult, bags_result, this_machine
-from rl100_learner.data.reader import load_episodes
+from rl100_bringup.report import Report, StageResult, bags_result, this_machine
+from rl100_bringup.run_folder import run_results
+from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import run_algorithm
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.collecting import Collector
-from rl100_learner.training.records import read_metrics
 from rl100_learner.training.settings import with_overrides
 from rl100_learner.training.stages import ALL_STAGES, Stage, StageRecord
 from rl100_policy.bags.index import IndexEntry, read_index
@@ -107,7 +106,7 @@ def train_from_bags(request: TrainRequest, console: Console) -> Trained:
         console: Where progress is shown.
 
     Raises:
-        BagError: If the folder holds no usable episode.
+        BagError: If the folder holds no usable demonstration.
         ConfigError: If a description or setting is invalid, or a stage needs a simulation that the
             task does not have.
     """
@@ -116,7 +115,7 @@ def train_from_bags(request: TrainRequest, console: Console) -> Trained:
     if not request.stages:
         raise ConfigError(f"expected one or more of the stages {', '.join(ALL_STAGES)}, got none")
     with Bars.shown(console) as bars:
-        episodes = load_episodes(
+        episodes = load_demonstrations(
             request.bags,
             task,
             robot,
@@ -176,45 +175,9 @@ def train_and_report(
         command="train",
         stages=results,
         bags=bags_result(trained.entries),
-        training=run_training_results(trained),
         **run_results(trained.output, trained.records),
         policy_version=read_manifest(trained.version).reference,
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
     return trained, report
-
-
-def run_training_results(trained: Trained) -> list[TrainingResult]:
-    """What every stage of a run cost and ended with, by step of the stage."""
-    results = []
-    for record in trained.records:
-        folder = trained.output / record.name.replace(" ", "_")
-        parts = [folder] if record.name in ALL_STAGES else sorted(folder.iterdir())
-        for part in parts:
-            for result in training_results(part):
-                name = result.stage if part == folder else f"{record.name}: {result.stage}"
-                results.append(result.model_copy(update={"stage": name}))
-    return results
-
-
-def training_results(run: Path) -> list[TrainingResult]:
-    """What a run cost and ended with, by stage, from its records.
-
-    So a run that was interrupted, or had ended before, is reported as one that was not.
-    """
-    results: dict[str, TrainingResult] = {}
-    before = 0.0
-    for row in read_metrics(run):
-        stage, until = str(row["stage"]), float(row["seconds"])  # of all stages so far
-        known = results.get(stage)
-        spent = known.seconds if known else 0.0
-        loss = known.loss if known else 0.0  # of the last step that was taken
-        results[stage] = TrainingResult(
-            stage=stage,
-            steps=int(row["step"]),
-            seconds=spent + until - before,
-            loss=float(row.get("loss", loss)),
-        )
-        before = until
-    return list(results.values())

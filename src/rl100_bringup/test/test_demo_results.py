@@ -14,8 +14,8 @@ from rl100_bringup.demo import _verdict
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
 from rl100_bringup.report import CurvePoint, Report, simulated_result, stage_result
+from rl100_bringup.run_folder import training_results
 from rl100_bringup.session import Trials
-from rl100_bringup.training import training_results
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.metadata import EpisodeMetadata

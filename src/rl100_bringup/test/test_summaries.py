@@ -6,7 +6,6 @@ import io
 import pytest
 from rich.console import Console
 
-from rl100_bringup.curves import learning_curve, offline_iterates
 from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
 from rl100_bringup.report import Iterate, Report, StageResult
 from rl100_bringup.reproduction.claims import CONTROL
@@ -19,6 +18,7 @@ from rl100_bringup.reproduction.summaries import (
     watched_table,
     write_markdown,
 )
+from rl100_bringup.run_folder import learning_curve, offline_iterates
 from rl100_learner.training.records import Records
 from rl100_learner.training.stages import StageRecord
 

@@ -9,7 +9,7 @@ with the robot but the folders of bags and versions, so it may run on another ma
 
 After imitation it needs episodes in which its versions act. Then its status is WAITING and says
 which version, how, and how many; it watches the bag folder and goes on when they are there.
-The folder of the run is that of ``./rl100 train``, without its report and pictures.
+The folder of the run is that of ``./rl100 train``; ``./rl100 report`` draws it.
 
 | entity | callback group | may block |
 |---|---|---|
@@ -35,7 +35,7 @@ from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
-from rl100_learner.data.reader import load_episodes
+from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import run_algorithm
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.bag_collector import BagCollector, Wanted
@@ -157,13 +157,12 @@ class LearnerNode(Node):
         settings = with_overrides(AlgorithmSettings(), list(goal.overrides))
         stages = _stages(goal.stages)
         self._report(handle, _nothing_measured(LearnerStatus.READING), force=True)
-        episodes = load_episodes(
+        episodes = load_demonstrations(
             Path(goal.bags),
             self._task,
             self._robot,
             lambda *_: self._stop_if_cancelled(handle),
             accept_other_setup=settings.accept_other_setup,
-            demonstrations_only=True,
         )
 
         def on_progress(stage: str, progress: Progress) -> None:

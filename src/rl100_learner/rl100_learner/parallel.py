@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rl100_learner.accelerator import choose_device
-from rl100_learner.data.reader import load_episodes
+from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import imitation_stage
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.imitation_run import train_imitation
@@ -52,7 +52,9 @@ def train_in_processes(
     settings = with_overrides(AlgorithmSettings(), overrides)
     described = load_task(task), load_robot(robot)
     with connected(choose_device(settings.device, local_rank())) as processes:
-        episodes = load_episodes(bags, *described, accept_other_setup=settings.accept_other_setup)
+        episodes = load_demonstrations(
+            bags, *described, accept_other_setup=settings.accept_other_setup
+        )
         folder, name = imitation_stage(output, described[0])
         return train_imitation(
             episodes, *described, folder, settings.imitation_settings, _tell, name, processes

@@ -18,7 +18,7 @@ import pytest
 from rl100_learner.data import bag_episode
 from rl100_learner.data import reader as reader_module
 from rl100_learner.data.bag_episode import EpisodeReader
-from rl100_learner.data.reader import BagReport, BagStatus, load_episodes, read_episode
+from rl100_learner.data.reader import BagReport, BagStatus, load_demonstrations, read_episode
 from rl100_learner.data.streams import executed_actions
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
@@ -345,50 +345,50 @@ def equal(a, b) -> bool:
 
 
 def test_only_new_bags_are_read_the_second_time_and_give_the_same_tensors(bags, reads):
-    first = load_episodes(bags, TASK, ROBOT)
+    first = load_demonstrations(bags, TASK, ROBOT)
     written(bags, metadata={"episode_id": "e3"})
     reads.clear()
-    second = load_episodes(bags, TASK, ROBOT)
+    second = load_demonstrations(bags, TASK, ROBOT)
     assert reads == ["e3"]
     assert [episode.id for episode in second] == ["e0", "e1", "e2", "e3"]
     assert all(equal(a, b) for a, b in zip(first, second[:3], strict=True))
 
 
 def test_a_relabelled_bag_is_read_again(bags, reads):
-    load_episodes(bags, TASK, ROBOT)
+    load_demonstrations(bags, TASK, ROBOT)
     relabel_episode(bags / "e1", Judgement(stamp_ns=2, kind=JudgementKind.UNDO))
     reads.clear()
-    outcomes = [episode.outcome for episode in load_episodes(bags, TASK, ROBOT)]
+    outcomes = [episode.outcome for episode in load_demonstrations(bags, TASK, ROBOT)]
     assert reads == ["e1"]
     assert outcomes == ["success", "unlabelled", "success"]
 
 
 def test_another_description_of_the_observation_reads_again(bags, reads):
-    load_episodes(bags, TASK, ROBOT)
+    load_demonstrations(bags, TASK, ROBOT)
     reads.clear()
     observation = TASK.observation.model_copy(update={"n_points": 64})
     smaller = TASK.model_copy(update={"observation": observation})
-    assert load_episodes(bags, smaller, ROBOT)[0].visual.shape[1] == 64
+    assert load_demonstrations(bags, smaller, ROBOT)[0].visual.shape[1] == 64
     assert len(reads) == 3
     reads.clear()
-    assert load_episodes(bags, TASK, ROBOT)[0].visual.shape[1] == 128
+    assert load_demonstrations(bags, TASK, ROBOT)[0].visual.shape[1] == 128
     assert reads == []  # both are kept
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "garbage"])
 def test_a_damaged_cache_entry_is_made_anew(bags, reads, damage):
-    expected = load_episodes(bags, TASK, ROBOT)
+    expected = load_demonstrations(bags, TASK, ROBOT)
     entry = next((bags / CACHE).glob("e1.*.safetensors"))
     content = {"truncate": entry.read_bytes()[:-100], "empty": b"", "garbage": b"\x10" + bytes(99)}
     entry.write_bytes(content[damage])
     reads.clear()
-    again = load_episodes(bags, TASK, ROBOT)
+    again = load_demonstrations(bags, TASK, ROBOT)
     assert reads == ["e1"]
     assert all(equal(a, b) for a, b in zip(expected, again, strict=True))
 
 
 def test_the_cache_is_no_pickle(bags):
-    load_episodes(bags, TASK, ROBOT)
+    load_demonstrations(bags, TASK, ROBOT)
     entry = next((bags / CACHE).iterdir())
     head = entry.read_bytes()
     size = int.from_bytes(head[:8], "little")
@@ -401,7 +401,7 @@ def test_unusable_bags_are_reported_and_the_others_are_read(bags):
     (bags / "e9.partial").mkdir()
     reports: list[BagReport] = []
     done: list[tuple[int, int]] = []
-    episodes = load_episodes(
+    episodes = load_demonstrations(
         bags, TASK, ROBOT, lambda *each: done.append(each), on_report=reports.append
     )
     assert [episode.id for episode in episodes] == ["e0", "e2"]
@@ -417,9 +417,9 @@ def test_accepting_another_setup_is_not_remembered(bags):
     recorded_on = ROBOT.model_copy(update={"control_period": 0.2})
     written(bags, metadata={"episode_id": "e3", "setup": recorded_on.setup})
     for _ in range(2):  # the second time from the cache
-        assert len(load_episodes(bags, TASK, ROBOT, accept_other_setup=True)) == 4
+        assert len(load_demonstrations(bags, TASK, ROBOT, accept_other_setup=True)) == 4
     reports: list[BagReport] = []
-    assert len(load_episodes(bags, TASK, ROBOT, on_report=reports.append)) == 3
+    assert len(load_demonstrations(bags, TASK, ROBOT, on_report=reports.append)) == 3
     assert reports[-1].status is BagStatus.LEFT_OUT
     assert "control_period 0.2" in reports[-1].notes[0]
 
@@ -428,14 +428,25 @@ def test_a_degraded_bag_is_used_and_reported_also_from_the_cache(bags):
     written(bags, metadata={"episode_id": "e3", "degraded_reasons": ("depth: 4 lost",)})
     for status in (BagStatus.READ, BagStatus.CACHED):
         reports: list[BagReport] = []
-        assert len(load_episodes(bags, TASK, ROBOT, on_report=reports.append)) == 4
+        assert len(load_demonstrations(bags, TASK, ROBOT, on_report=reports.append)) == 4
         assert reports[-1] == BagReport("e3", status, ("depth: 4 lost",))
 
 
 def test_a_folder_without_a_usable_episode_says_why(tmp_path):
     written(tmp_path, metadata={"task": "pour"})
     with pytest.raises(BagError, match="pour"):
-        load_episodes(tmp_path, TASK, ROBOT)
+        load_demonstrations(tmp_path, TASK, ROBOT)
+
+
+def test_episodes_of_a_policy_are_no_demonstrations(bags):
+    written(bags, metadata={"episode_id": "e3", "policy_version": "first@12345678"})
+    assert [each.id for each in load_demonstrations(bags, TASK, ROBOT)] == ["e0", "e1", "e2"]
+
+
+def test_a_folder_of_a_policys_episodes_alone_says_so(tmp_path):
+    written(tmp_path, metadata={"policy_version": "first@12345678"})
+    with pytest.raises(BagError, match="in 1 a policy acted, not a person"):
+        load_demonstrations(tmp_path, TASK, ROBOT)
 
 
 def test_what_progress_raises_ends_the_reading(bags):
@@ -443,7 +454,7 @@ def test_what_progress_raises_ends_the_reading(bags):
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        load_episodes(bags, TASK, ROBOT, cancel)
+        load_demonstrations(bags, TASK, ROBOT, cancel)
 
 
 def test_the_action_learned_is_the_executed_one_not_the_one_asked_for():
@@ -513,7 +524,8 @@ def test_images_come_back_from_the_cache_as_they_were(tmp_path):
     seen_episode().write(tmp_path)
     statuses = []
     one, two = (
-        load_episodes(tmp_path, SEEN_TASK, BOTH, on_report=statuses.append)[0] for _ in range(2)
+        load_demonstrations(tmp_path, SEEN_TASK, BOTH, on_report=statuses.append)[0]
+        for _ in range(2)
     )
     assert [each.status for each in statuses] == [BagStatus.READ, BagStatus.CACHED]
     assert two.visual.dtype == np.uint8

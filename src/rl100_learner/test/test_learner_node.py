@@ -165,7 +165,7 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
     ("goal", "message"),
     [
         ({"bags": "", "output": ""}, "needs the folder"),
-        ({"bags": "/nowhere", "output": "/tmp/unused"}, "no usable episode"),
+        ({"bags": "/nowhere", "output": "/tmp/unused"}, "no usable demonstration"),
         (
             {"bags": "/nowhere", "output": "/tmp/unused", "overrides": ["imitation.stepz=3"]},
             "imitation.stepz",

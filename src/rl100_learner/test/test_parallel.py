@@ -161,7 +161,7 @@ def test_the_command_leaves_what_the_whole_run_goes_on_from(tmp_path, monkeypatc
     """Here with one process, which needs no torchrun."""
     monkeypatch.setattr(parallel, "load_task", lambda _: TASK)
     monkeypatch.setattr(parallel, "load_robot", lambda _: ROBOT)
-    monkeypatch.setattr(parallel, "load_episodes", lambda *_, **__: EPISODES)
+    monkeypatch.setattr(parallel, "load_demonstrations", lambda *_, **__: EPISODES)
     quick = ["imitation.steps=2", "distillation.steps=2", "n_chunk=4", "imitation.windows=8"]
     given = [part for setting in quick for part in ("--set", setting)]
     paths = ["--task", "t", "--robot", "r", "--bags", "b", "--output", str(tmp_path / "run")]

@@ -210,6 +210,26 @@ def train(
 
 
 @app.command()
+def report(
+    run: Annotated[Path, _folder("folder of a run, finished or not")],
+    pictures: Annotated[
+        Path | None,
+        typer.Option(help="folder of the pictures; default: in the run's", file_okay=False),
+    ] = None,
+) -> None:
+    """Show how a run of train, the demo or the learner node went: its tables and pictures."""
+    from rl100_bringup.learning_pictures import learning_figures, save_figures, tell_pictures
+    from rl100_bringup.report import tables
+    from rl100_bringup.run_folder import read_run
+
+    found = read_run(run)
+    for table in tables(found):
+        console.print(table)
+    figures = learning_figures(run, found)
+    tell_pictures(console, *save_figures(pictures or run / "pictures", figures))
+
+
+@app.command()
 def improve(
     policy: Annotated[Path, _folder("folder of the policy version to begin with")],
     output: Annotated[

@@ -24,7 +24,6 @@ from filelock import FileLock
 from rich.console import Console
 
 from rl100_bringup.collecting import SAMPLERS, evaluate_stages, simulated_collector
-from rl100_bringup.curves import run_results
 from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.evaluating import evaluate_version
@@ -40,6 +39,7 @@ from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Variant, find_clai
 from rl100_bringup.reproduction.job_processes import run_jobs
 from rl100_bringup.reproduction.jobs import Job, content_key
 from rl100_bringup.reproduction.telling import tell
+from rl100_bringup.run_folder import run_results
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import run_algorithm

@@ -283,7 +283,7 @@ class EpisodeReader:
 
 
 def read_episode(folder: Path, task: TaskConfig, robot: RobotConfig) -> Episode:
-    """Read one closed episode; for many, see ``reader.load_episodes``.
+    """Read one closed episode; for many, see ``reader.load_demonstrations``.
 
     Raises:
         BagError: As :meth:`EpisodeReader.read`.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""All episodes of a folder of bags, read once and then only what is new.
+"""All demonstrations of a folder of bags, read once and then only what is new.
 
 A bag that cannot be used (damaged, of another task or robot, recorded with another tool or control
 period, without a usable action) is left out and reported, never fatal. A degraded bag is used as
@@ -21,7 +21,7 @@ from rl100_policy.bags.index import read_index
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError
 
-__all__ = ["BagReport", "BagStatus", "load_episodes", "read_episode"]
+__all__ = ["BagReport", "BagStatus", "load_demonstrations", "read_episode"]
 
 _LOG = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class BagReport:
     """Why it was left out, or what is missing from it; empty for a whole bag."""
 
 
-def load_episodes(
+def load_demonstrations(
     bags: Path,
     task: TaskConfig,
     robot: RobotConfig,
@@ -58,9 +58,8 @@ def load_episodes(
     *,
     on_report: Callable[[BagReport], None] | None = None,
     accept_other_setup: bool = False,
-    demonstrations_only: bool = False,
 ) -> list[Episode]:
-    """Read every usable episode of a folder, in the order of their ids.
+    """Read every usable demonstration of a folder, in the order of their ids.
 
     Args:
         bags: Folder of all episodes.
@@ -69,21 +68,17 @@ def load_episodes(
         on_progress: Told after every bag; what it raises ends the reading and is passed on.
         on_report: Told what became of each bag; losses are also logged as warnings.
         accept_other_setup: Also use bags recorded with another ``RobotConfig.setup``.
-        demonstrations_only: Pass over episodes in which a policy version acted.
 
     Returns:
-        The episodes.
+        The episodes; those in which a policy version acted are passed over.
 
     Raises:
-        BagError: If there is no usable episode at all; says why for each bag.
+        BagError: If there is no usable demonstration at all; says why for each bag.
         ConfigError: If the robot has no camera that the task can be seen with.
     """
     index = read_index(bags)
-    entries = [
-        entry.folder
-        for entry in index.entries
-        if not (demonstrations_only and entry.metadata.policy_version)
-    ]
+    entries = [entry.folder for entry in index.entries if not entry.metadata.policy_version]
+    passed_over = len(index.entries) - len(entries)
     names = sorted([*entries, *index.damaged])
     source = _Source(bags, task, robot, accept_other_setup=accept_other_setup)
     episodes: list[Episode] = []
@@ -99,9 +94,12 @@ def load_episodes(
         if on_progress is not None:
             on_progress(done, len(names))
     if not episodes:
+        reasons = _reasons(reports)
+        if passed_over:
+            reasons += f"{'; ' if reasons else ''}in {passed_over} a policy acted, not a person"
         raise BagError(
-            f"no usable episode of task {task.name!r} on {robot.name!r} in {bags}: "
-            f"{_reasons(reports) or 'there are no bags'}; record some, or give another folder"
+            f"no usable demonstration of task {task.name!r} on {robot.name!r} in {bags}: "
+            f"{reasons or 'there are no bags'}; record some, or give another folder"
         )
     return episodes
 
