@@ -66,6 +66,8 @@ def environment(task: AnyTask, robot: RobotConfig | None) -> MakeEnv:
 class SimulatedCollector:
     """Lets policies act in the vectorised simulation; made by :func:`simulated_collector`."""
 
+    watches = True
+
     def __init__(
         self, pool: RolloutPool, task: str, period_s: float, gamma: float, on_episodes: OnEpisodes
     ) -> None:
@@ -161,6 +163,8 @@ class SimulatedCollector:
 
 class NobodyActs:
     """Stands where a collector is not needed: imitation asks nobody to act."""
+
+    watches = False
 
     def episodes(self, *_: object, **__: object) -> list[Episode]:
         """Raises ConfigError."""

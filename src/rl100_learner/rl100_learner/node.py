@@ -41,7 +41,7 @@ from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.bag_collector import BagCollector, Wanted
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.settings import with_overrides
-from rl100_learner.training.stages import ALL_STAGES, Stage
+from rl100_learner.training.stages import ALL_STAGES, Stage, read_stages
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
 from rl100_policy.core.config import load_robot, load_task
@@ -93,7 +93,7 @@ class LearnerNode(Node):
         )
         self._busy = threading.Lock()
         self._version: Path | None = None
-        """The newest one."""
+        """What the last finished stage of the latest run ended with."""
         self._published = 0.0
         self._status = self.create_publisher(LearnerStatus, "learner/status", LATCHED)
         self._server = ActionServer(
@@ -155,7 +155,8 @@ class LearnerNode(Node):
         if not goal.bags or not goal.output:
             raise ConfigError("a goal needs the folder of bags and the output folder")
         settings = with_overrides(AlgorithmSettings(), list(goal.overrides))
-        stages = _stages(goal.stages)
+        stages, output, told = _stages(goal.stages), Path(goal.output), ""
+        self._version = _newest(output)
         self._report(handle, _nothing_measured(LearnerStatus.READING), force=True)
         episodes = load_demonstrations(
             Path(goal.bags),
@@ -166,7 +167,10 @@ class LearnerNode(Node):
         )
 
         def on_progress(stage: str, progress: Progress) -> None:
+            nonlocal told
             self._stop_if_cancelled(handle)
+            if stage != told:
+                told, self._version = stage, _newest(output)
             name = stage if stage == progress.stage else f"{stage}: {progress.stage}"
             status = _nothing_measured(LearnerStatus.TRAINING)
             status.stage, status.step, status.steps = name, progress.step, progress.steps
@@ -177,9 +181,9 @@ class LearnerNode(Node):
 
         def ask(wanted: Wanted) -> None:
             self._stop_if_cancelled(handle)
-            self._version = wanted.version
             done = wanted.total - len(wanted.seeds)
             status = _nothing_measured(LearnerStatus.WAITING)
+            _name(status, wanted.version)
             status.step, status.steps = done, wanted.total
             status.wanted_episodes = len(wanted.seeds)
             status.wanted_first_seed = wanted.seeds.start
@@ -191,7 +195,6 @@ class LearnerNode(Node):
             self._report(handle, status, force=False)
             time.sleep(_POLL_S)
 
-        output = Path(goal.output)
         collector = BagCollector(
             Path(goal.bags),
             output / "versions",
@@ -220,9 +223,8 @@ class LearnerNode(Node):
     def _publish(self, status: LearnerStatus) -> None:
         self._published = time.monotonic()
         status.header.stamp = self.get_clock().now().to_msg()
-        if self._version is not None:
-            status.policy_version = self._version.name
-            status.policy_version_path = str(self._version.resolve())
+        if self._version is not None and not status.policy_version:
+            _name(status, self._version)
         self._status.publish(status)
 
     def _finish(self, state: int, message: str, version: Path | None) -> Train.Result:
@@ -234,6 +236,16 @@ class LearnerNode(Node):
         return Train.Result(
             success=version is not None, policy_version_path=str(version or ""), message=message
         )
+
+
+def _name(status: LearnerStatus, version: Path) -> None:
+    status.policy_version, status.policy_version_path = version.name, str(version.resolve())
+
+
+def _newest(output: Path) -> Path | None:
+    """What the last finished stage of a run ended with."""
+    records = read_stages(output)
+    return output / records[-1].version if records else None
 
 
 def _nothing_measured(state: int) -> LearnerStatus:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from toy import ROBOT, TASK, ReachCollector, make_episode, quick_settings
 
-from rl100_learner.algorithms import critics, transition
+from rl100_learner.algorithms import critics, offline, transition
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig
 from rl100_learner.algorithms.offline import GateConfig, OfflineConfig
@@ -143,6 +143,84 @@ def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypat
     assert len(set(seeds)) == 2, "and begin with weights of their own"
     improving, judging, model = amounts
     assert model == judging != improving, "the model is the judge's too"
+
+
+def gated(output, monkeypatch, scripted, **gate) -> list[str]:
+    """Names of the candidates of a round whose iterates get these estimates J, one by one."""
+    estimates = iter(scripted)
+    monkeypatch.setattr(offline, "estimate", lambda *_: next(estimates))
+    chosen = OfflineConfig(iterations=4, states=16, gate=GateConfig(patience=4, **gate))
+    settings = SETTINGS.model_copy(update={"rounds": 1, "retrain": "none", "offline": chosen})
+    records = run(output, settings, stages=("imitation", "offline"))
+    return sorted(records[-1].trials)
+
+
+def test_only_what_the_gate_lets_through_is_a_candidate(tmp_path, monkeypatch):
+    found = gated(tmp_path / "run", monkeypatch, [1.0, 1.1, 1.11, 0.9, 1.2])
+    assert found == ["current", "iterate 1", "iterate 4"]
+
+
+def test_an_iterate_that_is_estimated_worse_is_nobodys_candidate(tmp_path, monkeypatch):
+    assert gated(tmp_path / "run", monkeypatch, [1.0, 0.9, 0.5, 1.04, 1.049]) == ["current"]
+
+
+def test_the_phase_ends_with_the_accepts_that_are_allowed(tmp_path, monkeypatch):
+    found = gated(tmp_path / "run", monkeypatch, [1.0, 2.0, 3.0, 4.0, 5.0], accepts=2)
+    assert found == ["current", "iterate 1", "iterate 2"]
+
+
+@pytest.mark.parametrize("held_out", [0.0, 0.5])
+def test_the_estimate_is_read_from_the_critics_that_judge(tmp_path, monkeypatch, held_out):
+    fitted, fit, asked = [], critics.fit, []
+
+    def noted(*rest):
+        found, told = fit(*rest)
+        fitted.append(found)
+        return found, told
+
+    def phase(policy, improving, judge, *rest):
+        asked.append((improving, judge.critics))
+        return real(policy, improving, judge, *rest)
+
+    real = offline.phase
+    monkeypatch.setattr(critics, "fit", noted)
+    monkeypatch.setattr(offline, "phase", phase)
+    chosen = OfflineConfig(iterations=1, states=16, gate=GateConfig(held_out=held_out))
+    settings = SETTINGS.model_copy(update={"rounds": 1, "retrain": "none", "offline": chosen})
+    run(tmp_path / "run", settings, stages=("imitation", "offline"))
+    ((improving, judging),) = asked
+    assert improving is fitted[0]
+    assert judging is fitted[-1]
+    assert len(fitted) == (2 if held_out else 1)
+
+
+def test_episodes_to_be_watched_are_refused_before_any_is_played(tmp_path):
+    class Robot(ReachCollector):
+        watches = False
+
+    robot = Robot()
+    settings = SETTINGS.model_copy(update={"watch": 3})
+    with pytest.raises(ConfigError, match="watch=3 plays episodes that are only shown"):
+        run(tmp_path / "run", settings, robot)
+    assert robot.asked == []
+    assert not (tmp_path / "run").exists()
+    run(tmp_path / "run", settings, robot, stages=("imitation",))
+
+
+def test_all_failures_are_refused_before_the_folder_is_claimed(tmp_path):
+    failures = [make_episode(index, outcome="failure") for index in range(3)]
+    told = failures, TASK, ROBOT, tmp_path / "run"
+    with pytest.raises(ConfigError, match="none of 3 episodes is labelled a success"):
+        run_algorithm(*told, SETTINGS, ReachCollector(), silent, ("imitation",))
+    settings = SETTINGS.model_copy(update={"episodes": "all"})
+    assert run_algorithm(*told, settings, ReachCollector(), silent, ("imitation",))
+
+
+def test_other_demonstrations_are_told_by_their_number(whole):
+    output, _ = whole
+    again = DEMONSTRATIONS[:-1], TASK, ROBOT, output, SETTINGS, ReachCollector(), silent
+    with pytest.raises(ConfigError, match=r"was 12 episodes \(.{8}\) and is 11 episodes"):
+        run_algorithm(*again)
 
 
 def test_a_second_call_plays_and_trains_nothing(whole):

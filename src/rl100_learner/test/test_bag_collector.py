@@ -179,8 +179,10 @@ def test_what_the_asking_raises_ends_the_waiting(tmp_path, version):
 
 
 def test_watched_episodes_are_not_asked_of_a_robot(tmp_path, policy):
-    with pytest.raises(ConfigError, match="watch=0"):
-        Robot(tmp_path).collector.success(policy, SEEDS)
+    collector = Robot(tmp_path).collector
+    assert not collector.watches
+    with pytest.raises(ConfigError, match="only watched need the vectorised simulation"):
+        collector.success(policy, SEEDS)
 
 
 def test_episodes_of_the_student_are_no_trials_of_its_teacher(tmp_path, version, caplog):

@@ -222,6 +222,21 @@ def test_a_bad_message_beside_good_ones_is_skipped_and_counted(tmp_path, stream,
     assert notes_of(folder) == f"{topic}: 1 bad messages skipped"
 
 
+@pytest.mark.parametrize("value", [np.nan, 100.0])
+def test_an_action_that_cannot_be_one_is_skipped_and_counted(tmp_path, value):
+    actions = known_episode().actions.copy()
+    actions[6, 0] = value
+    folder = written(tmp_path, actions=actions)
+    np.testing.assert_array_equal(steps_of(read_episode(folder, TASK, ROBOT)), np.arange(7))
+    assert "gate/command: 1 bad messages skipped" in notes_of(folder)
+
+
+def test_an_episode_without_a_possible_action_says_so(tmp_path):
+    folder = written(tmp_path, actions=np.full_like(known_episode().actions, np.nan))
+    with pytest.raises(BagError, match=f"0 commands; gate/command: {T} bad messages skipped"):
+        read_episode(folder, TASK, ROBOT)
+
+
 def test_a_depth_frame_of_another_camera_gives_no_cloud_as_in_the_live_node(tmp_path):
     data = FACTORY.depth(known_episode().stamp_ns(2), known_episode().depth_mm[2], "elsewhere")
     folder = written(tmp_path, missing={"depth": frozenset({2})}, extra=(("depth", 2, data),))

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Files that are complete or absent, on a disk that is full."""
 
+import errno
 import resource
 from contextlib import contextmanager
 
@@ -55,7 +56,7 @@ def test_metrics_that_do_not_fit_say_so_and_those_before_are_kept(tmp_path):
             for step in range(100):
                 records.write("critics", step, step, 0.0, {})
 
-    said = pytest.raises(StorageError, match=r"metrics\.jsonl.*last checkpoint")
+    said = pytest.raises(StorageError, match=r"cannot write .*last checkpoint")
     with no_file_longer_than(1000), said:
         write_rows()
     steps = [row["step"] for row in read_metrics(tmp_path)]
@@ -87,3 +88,14 @@ def test_an_error_of_the_writer_leaves_nothing_behind(tmp_path):
     with pytest.raises(KeyError):
         fail()
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_tensorboard_that_does_not_fit_says_so_as_well(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with Records(tmp_path, 0) as records:
+        records.write("critics", 1, 1, 0.0, {"loss": 1.0})
+        monkeypatch.setattr(records._board, "add_scalar", full)
+        with pytest.raises(StorageError, match=f"{tmp_path.name}: No space .*; make room"):
+            records.write("critics", 2, 2, 0.0, {"loss": 1.0})

@@ -5,6 +5,7 @@ It reports, trains one version at a time, can be cancelled, and says what is wro
 """
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,13 @@ from rclpy.node import Node
 
 from rl100_learner import node as learner_module
 from rl100_learner.node import LearnerNode
+from rl100_learner.training.bag_collector import Wanted
+from rl100_learner.training.progress import Progress
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
 from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import LearningError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.policy_version import load_version
 from rl100_policy.ros.qos import LATCHED
@@ -267,3 +271,34 @@ def test_after_imitation_it_waits_for_episodes_of_its_version_and_says_which(
     assert load_version(Path(waiting.policy_version_path))[1].name == waiting.policy_version
     assert "5 of 5 episodes of push_t_run_imitation" in waiting.detail
     assert not cancel(busy_rig, handle).success
+
+
+def test_its_status_names_what_a_stage_ended_with_and_only_while_waiting_who_is_to_act(
+    busy_rig, recorded_bags, tmp_path, monkeypatch
+):
+    person, spin_until = busy_rig
+    goal = {"bags": str(recorded_bags), "output": str(tmp_path / "run"), "overrides": BRIEF}
+    assert result(busy_rig, person.ask(spin_until, **goal, stages=["imitation"])).success
+
+    def asks(*arguments):
+        collector, on_progress = arguments[5], arguments[6]
+        pause = 0.6  # statuses are published at most twice a second, and the reader keeps one
+        time.sleep(pause)
+        collector._ask(Wanted(tmp_path / "candidate", range(3), False, 3))
+        time.sleep(pause)
+        on_progress("online", Progress("online", 2, 2, 0.5, 1.0))
+        time.sleep(pause)
+        raise LearningError("enough")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(learner_module, "run_algorithm", asks)
+        person.status.clear()
+        result(busy_rig, person.ask(spin_until, **goal))
+    assert spin_until(lambda: person.status[-1].state == LearnerStatus.FAULT)
+    named = {each.state: each.policy_version for each in person.status}
+    assert named == {
+        LearnerStatus.READING: "push_t_run_imitation",
+        LearnerStatus.WAITING: "candidate",
+        LearnerStatus.TRAINING: "push_t_run_imitation",
+        LearnerStatus.FAULT: "push_t_run_imitation",
+    }

@@ -2,18 +2,20 @@
 """Training runs: they learn, repeat, resume to the same bits, and refuse what does not belong
 together."""
 
+import math
 from pathlib import Path
 
 import pytest
 import torch
 from toy import GAIN, ROBOT, TASK, make_episode, quick_settings
 
+from rl100_learner.algorithms import distillation, imitation
 from rl100_learner.training.checkpoint import CHECKPOINT
 from rl100_learner.training.imitation_run import RESOLVED, train_imitation
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.settings import TrainSettings, with_overrides
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy_version import WEIGHTS, load_version
 
 
@@ -86,6 +88,24 @@ def test_a_kill_without_a_recent_checkpoint_repeats_the_steps_since_then(finishe
     assert (resumed / WEIGHTS).read_bytes() == (finished / WEIGHTS).read_bytes()
     steps = [(row["stage"], row["step"]) for row in read_metrics(tmp_path / "run")]
     assert steps == [(s, k) for s in ("imitation", "distillation") for k in (5, 10, 15, 20)]
+
+
+@pytest.mark.parametrize("stage", [imitation, distillation])
+def test_what_has_diverged_is_not_written_over_the_last_checkpoint(tmp_path, monkeypatch, stage):
+    name, update = stage.__name__.rpartition(".")[2], stage.update
+
+    def diverges(state, *rest):
+        told = update(state, *rest)
+        return told | {"loss": math.nan} if state.step > 12 else told
+
+    settings = quick_settings(20, 20).model_copy(update={"checkpoint_seconds": 0.0})
+    with monkeypatch.context() as patch:
+        patch.setattr(stage, "update", diverges)
+        with pytest.raises(LearningError, match=f"{name} has diverged: .* nan at step 15"):
+            train(tmp_path / "run", settings)
+    last = read_metrics(tmp_path / "run")[-1]
+    assert (last["stage"], last["step"]) == (name, 10)
+    assert train(tmp_path / "run", settings).exists(), "from step 10 on"
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path):

@@ -50,6 +50,20 @@ def test_what_would_fail_after_hours_is_refused_at_once(entries, message):
         with_overrides(AlgorithmSettings(), entries)
 
 
+def test_online_weights_are_a_tenth_of_imitations_unless_said():
+    def weights(*entries):
+        return with_overrides(AlgorithmSettings(), entries).online.proximal.auxiliary
+
+    usual = AlgorithmSettings().imitation
+    assert weights().chamfer == pytest.approx(0.1 * usual.chamfer_weight)
+    assert weights("imitation.chamfer_weight=0").chamfer == 0.0
+    assert weights("imitation.bottleneck_weight = 0.5").bottleneck == pytest.approx(0.05)
+    said = ("online.proximal.auxiliary.proprio=0.3", "imitation.proprio_weight=2")
+    assert weights(*said).proprio == 0.3
+    with pytest.raises(ConfigError, match="chamfer_weight"):
+        weights("imitation.chamfer_weight=much")
+
+
 def test_a_key_like_no_other_is_refused_without_a_list_of_all():
     with pytest.raises(ConfigError) as refused:
         with_overrides(AlgorithmSettings(), ["zzz=1"])

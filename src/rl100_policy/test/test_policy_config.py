@@ -145,6 +145,9 @@ def test_unet_refuses_a_chunk_it_cannot_halve_and_says_the_multiple():
     [
         {"sigma_min": 0.9},
         {"n_steps": 100},
+        {"n_steps": 1},
+        {"n_steps": 2},
+        {"n_steps": 60},
         {"sigma_min": 0.0},
         {"sigmamin": 0.1},
     ],

@@ -260,8 +260,7 @@ CLAIMS = {
             _cloud(name, _BRIEFLY, *overrides, stages=_ONLINE)
             for name, overrides in (
                 ("reconstruction, learns online", ()),
-                ("no reconstruction",
-                 ("imitation.chamfer_weight=0", "online.proximal.auxiliary.chamfer=0")),
+                ("no reconstruction", ("imitation.chamfer_weight=0",)),
                 ("bottleneck", ("network.bottleneck=true",)),
                 ("frozen online", ("online.proximal.encoder_lr=0",)),
                 ("slow online", ("online.proximal.encoder_lr=3e-5",)),

@@ -79,9 +79,9 @@ class ProximalConfig(ChainsConfig):
     encoder_lr: NonNegativeFloat = 0.0
     """0: the encoder is frozen."""
     auxiliary: AuxiliaryWeights = field(default_factory=lambda: _TENTH)
-    """Of reconstruction and bottleneck, if the encoder learns: by default a tenth of imitation's
-    defaults, as in the paper. The decoders stay as they are, and so hold the features near what
-    they were."""
+    """Of reconstruction and bottleneck, if the encoder learns: a tenth of imitation's, as in the
+    paper; in a run of several stages of what these are set to. The decoders stay as they are, and
+    so hold the features near what they were."""
     chamfer_points: PositiveInt = 48
     """Points of a cloud that the reconstruction is compared with."""
 

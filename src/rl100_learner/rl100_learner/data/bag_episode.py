@@ -174,13 +174,15 @@ class EpisodeReader:
         view = self._view(bag, skipped)
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad
+        commands = executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action)
+        skipped[COMMANDS] += commands.skipped
         notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
         notes += view.notes
         notes += [f"taken in spite of {each}" for each in self._other_setup(metadata)]
         return _Streams(
             positions=positions,
             frames=by_stamp(bag[camera.topic], end_ns) if camera else positions,
-            commands=executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action),
+            commands=commands,
             view=view,
             notes=tuple(notes),
         )

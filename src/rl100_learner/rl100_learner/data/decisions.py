@@ -82,7 +82,8 @@ class DecisionReader:
 
         Raises:
             BagError: If it is not usable as an episode, holds no decision, or decisions that
-                carry no likelihood (deterministic, or of the student) or are of several versions.
+                carry no likelihood (deterministic, or of the student), are of several versions or
+                of several sizes.
         """
         found = by_stamp(read_messages(folder, [DECISIONS])[DECISIONS], end_ns=0)
         seen_at = {stamp: _observed(record) for stamp, record in found.items()}
@@ -124,6 +125,7 @@ class DecisionReader:
             )
         chains = [_chain(record, folder) for _, _, record in ours.values()]
         windows = [[read.seen[each] for each in seen_at[stamp]] for _, stamp, _ in ours.values()]
+        _require_one_size(folder, [latents for latents, _ in chains], windows)
         return EpisodeDecisions(
             episode,
             np.array([*ours], dtype=np.int64),
@@ -140,6 +142,15 @@ class DecisionReader:
 def _observed(record: Any) -> list[int]:
     """Stamps of the frames that a decision was made on [ns], oldest first."""
     return [messages.stamp_ns(each) for each in record.observation_stamps]
+
+
+def _require_one_size(folder: Path, latents: list[Floats], windows: list[list[Any]]) -> None:
+    sizes = {(each.shape, len(window)) for each, window in zip(latents, windows, strict=True)}
+    if len(sizes) > 1:
+        raise BagError(
+            f"episode {folder} holds decisions of several sizes, latents and frames "
+            f"{sorted(sizes)}, which one version does not make; leave it out"
+        )
 
 
 def _chain(record: Any, folder: Path) -> tuple[Floats, Floats]:

@@ -33,6 +33,7 @@ class ExecutedActions:
             nobody's, also where a policy was in command and had none for the period.
         by_person: [C] whether a person was in command.
         recorded_ns: From the first command of the recording to the last, of whomever.
+        skipped: Commands of these periods whose action cannot be one.
     """
 
     stamps_ns: NDArray[np.int64]
@@ -40,6 +41,7 @@ class ExecutedActions:
     versions: tuple[str, ...]
     by_person: tuple[bool, ...]
     recorded_ns: int
+    skipped: int
 
 
 def by_stamp(recorded: Sequence[BagMessage], end_ns: int) -> dict[int, Any]:
@@ -98,7 +100,7 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     """Executed actions from the first to the last period in which somebody was in command.
 
     A command whose action is not finite, has another length, or is further outside of the task's
-    bounds than these are apart (no gate lets such through) counts as missing.
+    bounds than these are apart (no gate lets such through) counts as missing, and is counted.
 
     Args:
         commands: rl100_msgs/GateCommand by stamp, in its order.
@@ -116,12 +118,13 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     active = [stamp for stamp, command in commands.items() if command.source != CommandSource.HOLD]
     if not active:
         raise BagError(f"nobody was in command in any of its {len(commands)} control periods")
+    given = {
+        stamp: command for stamp, command in commands.items() if active[0] <= stamp <= active[-1]
+    }
     usable = {
         stamp: command
-        for stamp, command in commands.items()
-        if active[0] <= stamp <= active[-1]
-        and len(command.executed) == action.dim
-        and _plausible(np.asarray(command.executed), action)
+        for stamp, command in given.items()
+        if len(command.executed) == action.dim and _plausible(np.asarray(command.executed), action)
     }
     executed = [command.executed for command in usable.values()]
     actions = np.array(executed, dtype=np.float32).reshape(-1, action.dim)
@@ -132,7 +135,12 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     by_person = tuple(command.source == CommandSource.TELEOP for command in usable.values())
     every = list(commands)
     return ExecutedActions(
-        np.array(list(usable), dtype=np.int64), actions, versions, by_person, every[-1] - every[0]
+        np.array(list(usable), dtype=np.int64),
+        actions,
+        versions,
+        by_person,
+        recorded_ns=every[-1] - every[0],
+        skipped=len(given) - len(usable),
     )
 
 

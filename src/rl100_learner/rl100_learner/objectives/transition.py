@@ -28,7 +28,9 @@ def ensemble_nll(mean: Tensor, log_variance: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_clamp(log_variance: Tensor, low: Tensor, high: Tensor) -> Tensor:
-    """Log-variance within (low, high), with a gradient everywhere, also to both limits.
+    """Log-variance within the limits, with a gradient where it is beyond them, also to both.
+
+    Above ``high`` by less than softplus(low - high), which is .007 for limits five apart.
 
     high - softplus(high - x), then low + softplus(x - low).
     """

@@ -32,7 +32,7 @@ from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import ROUND_EPISODES, AlgorithmSettings
 from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.identity import alone_in, claim, fingerprint
-from rl100_learner.training.imitation_run import policy_config_for, train_imitation
+from rl100_learner.training.imitation_run import imitated, policy_config_for, train_imitation
 from rl100_learner.training.offline_run import improve_offline
 from rl100_learner.training.online_run import improve_version
 from rl100_learner.training.progress import Progress
@@ -75,17 +75,37 @@ def run_algorithm(
 
     Raises:
         ConfigError: If there is nothing to learn from, a stage is asked for before imitation, a
-            round after online learning that went without it, a GPU that is not there, or
-            ``output`` holds another run or another process is learning in it.
+            round after online learning that went without it, episodes to be watched of a collector
+            that plays none, a GPU that is not there, or ``output`` holds another run or another
+            process is learning in it.
     """
-    choose_device(settings.device)  # both refuse before the folder is claimed
-    policy_config_for(task, robot, settings.imitation_settings)
+    _refuse(demonstrations, task, robot, settings, collector, stages)
     with alone_in(output):
         _claim(output, demonstrations, task, robot, settings)
         run = _AlgorithmRun(
             demonstrations, task, robot, output, settings, collector, on_progress, stages
         )
         return run.go()
+
+
+def _refuse(
+    demonstrations: Sequence[Episode],
+    task: AnyTask,
+    robot: RobotConfig | None,
+    settings: AlgorithmSettings,
+    collector: Collector,
+    stages: Sequence[Stage],
+) -> None:
+    """Raises ConfigError if the run would fail later, before a folder is claimed for it."""
+    choose_device(settings.device)
+    policy_config_for(task, robot, settings.imitation_settings)
+    if "imitation" in stages:
+        imitated(demonstrations, settings.episodes)
+    if "offline" in stages and settings.rounds and settings.watch and not collector.watches:
+        raise ConfigError(
+            f"watch={settings.watch} plays episodes that are only shown, for which there is the "
+            "vectorised simulation and no robot; leave it out, or set watch=0"
+        )
 
 
 def imitation_stage(output: Path, task: AnyTask) -> tuple[Path, str]:
@@ -111,11 +131,12 @@ def _claim(
     """
     decisive = settings.model_dump(mode="json", exclude={"checkpoint_seconds"})
     used = fingerprint([episode.digest for episode in demonstrations])
+    shown = f"{len(demonstrations)} episodes ({used[:8]})"
     described = {
         "task": task.model_dump(mode="json"),
         "robot": robot and robot.model_dump(mode="json"),
     }
-    told = {"settings": decisive, "demonstrations": used} | described
+    told = {"settings": decisive, "demonstrations": shown} | described
     claim(output / RUN, fingerprint(decisive, used, described), told)
 
 

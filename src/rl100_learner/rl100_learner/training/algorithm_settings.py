@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
@@ -61,7 +62,7 @@ class AlgorithmSettings(TrainSettings):
     """Of the student of every offline candidate, beginning with the student it has."""
     online: OnlineConfig = OnlineConfig()
     online_distillation: DistillationConfig = DistillationConfig()
-    """Of the student at the end of online learning."""
+    """Of the student of online learning; half of its steps are taken while the policy learns."""
 
     @model_validator(mode="after")
     def _refuse_what_would_fail_later(self) -> Self:
@@ -78,6 +79,20 @@ class AlgorithmSettings(TrainSettings):
                 f"{self.transition.elites} of transition.members={self.transition.members}"
             )
         return self
+
+    @classmethod
+    def implied(cls, said: Mapping[str, str]) -> list[str]:
+        """What some changes imply: sizes of a preset, a tenth of imitation's weights online.
+
+        Args:
+            said: Values by the keys that are changed, as a person writes them.
+        """
+        tenths = []
+        for term in ("chamfer", "proprio", "bottleneck"):
+            with suppress(KeyError, ValueError):  # not said, or refused where it is read
+                tenth = 0.1 * float(said[f"imitation.{term}_weight"])
+                tenths.append(f"online.proximal.auxiliary.{term}={tenth!r}")
+        return [*cls.SIZES.get(said.get("preset", "").strip("'\""), ()), *tenths]
 
     @property
     def imitation_settings(self) -> TrainSettings:

@@ -72,6 +72,9 @@ class BagCollector:
     is read anew.
     """
 
+    watches = False
+    """Nobody plays episodes at a robot that only show what an iterate is worth."""
+
     def __init__(
         self,
         bags: Path,
@@ -188,10 +191,8 @@ class BagCollector:
         )
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:  # noqa: ARG002
-        """Raises ConfigError: nobody plays episodes that are only watched."""
-        raise ConfigError(
-            "episodes that are only watched need the vectorised simulation; set watch=0"
-        )
+        """Raises ConfigError."""
+        raise ConfigError("episodes that are only watched need the vectorised simulation")
 
     def _write(self, policy: DiffusionPolicy, parent: str, first_seed: int) -> Path:
         folder = self._versions / f"{parent}_online_{first_seed}"

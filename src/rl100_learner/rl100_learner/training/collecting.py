@@ -31,6 +31,10 @@ class Collected:
 class Collector(Protocol):
     """Lets policies act and brings back what came of it."""
 
+    @property
+    def watches(self) -> bool:
+        """Whether it plays episodes that are only watched, see :meth:`success`."""
+
     def episodes(
         self, version: Path, seeds: range, folder: Path, *, stochastic: bool
     ) -> Sequence[Episode]:
@@ -63,7 +67,11 @@ class Collector(Protocol):
         """
 
     def success(self, policy: DiffusionPolicy, seeds: range) -> float:
-        """Success share of a policy without noise, one episode per seed; nothing is kept."""
+        """Success share of a policy without noise, one episode per seed; nothing is kept.
+
+        Raises:
+            ConfigError: If it does not play such episodes.
+        """
 
 
 def successes(episodes: Sequence[Episode]) -> int:

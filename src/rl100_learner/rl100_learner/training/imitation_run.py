@@ -7,13 +7,14 @@ and ends with the same weights, bit for bit, as if it had not been.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -28,7 +29,7 @@ from rl100_learner.training.records import Records
 from rl100_learner.training.settings import TrainSettings
 from rl100_learner.training.windows import WindowSet, build_windows, encode_frames
 from rl100_policy.core.config import AnyTask, BenchmarkTask, RobotConfig
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize, PolicyConfig
 from rl100_policy.core.policy_version import BagReference, read_manifest, write_version
@@ -63,6 +64,22 @@ def policy_config_for(
     return choose(made, settings.diffusion, settings.network)
 
 
+def imitated(episodes: Sequence[Episode], which: Literal["all", "success"]) -> list[Episode]:
+    """Those of the episodes that are imitated.
+
+    Raises:
+        ConfigError: If none of them is.
+    """
+    used = [each for each in episodes if which == "all" or each.outcome == "success"]
+    if episodes and not used:
+        raise ConfigError(
+            f"none of {len(episodes)} episodes is labelled a success, and only those are "
+            "imitated; look at the labels, record more, or relax the outcome filter with "
+            "episodes=all"
+        )
+    return used
+
+
 def train_imitation(
     episodes: Sequence[Episode],
     task: AnyTask,
@@ -93,15 +110,10 @@ def train_imitation(
     Raises:
         ConfigError: If there is nothing to learn from, ``output`` holds another run, a GPU or a
             compiler that is asked for is not there, or the processes cannot share a minibatch.
+        LearningError: If the loss is not finite any more; the last checkpoint is from before.
     """
     require_connected(processes)
-    used = [e for e in episodes if settings.episodes == "all" or e.outcome == "success"]
-    if episodes and not used:
-        raise ConfigError(
-            f"none of {len(episodes)} episodes is labelled a success, and only those are "
-            "imitated; look at the labels, record more, or relax the outcome filter with "
-            "episodes=all"
-        )
+    used = imitated(episodes, settings.episodes)
     bags = tuple(BagReference(id=e.id, sha256=e.digest) for e in used)
     fingerprint = _fingerprint(task, robot, settings, bags)
     version = output / (name or f"{task.name}_{output.resolve().name}")
@@ -251,6 +263,7 @@ class _ImitationRun:
             if state.step % self.settings.log_every and state.step < steps:
                 continue
             row = self.processes.means(means.take())
+            _refuse_divergence(stage, state.step, row["loss"])
             self.metrics[f"{stage}_loss"] = row["loss"]
             if records is not None:
                 records.write(stage, state.step, steps_before + state.step, self.seconds, row)
@@ -288,6 +301,16 @@ class _ImitationRun:
         """Of the run as these processes do it: another number of them draws other minibatches."""
         count = self.processes.count
         return self.fingerprint if count == 1 else f"{self.fingerprint} by {count} processes"
+
+
+def _refuse_divergence(stage: str, step: int, loss: float) -> None:
+    """Raises LearningError before what has diverged is written over the last checkpoint."""
+    if not math.isfinite(loss):
+        raise LearningError(
+            f"{stage} has diverged: the loss is {loss} at step {step}; choose another output "
+            f"folder and lower rates ({stage}.optimizer in docs/settings.md), and look whether "
+            "the demonstrations hold implausible values (./rl100 bags --check)"
+        )
 
 
 class _RunningMeans:

@@ -51,13 +51,13 @@ class Records:
         try:
             self._file.write(json.dumps(row) + "\n")
             self._file.flush()
+            for key, value in metrics.items():
+                self._board.add_scalar(f"{stage}/{key}", value, global_step)
         except OSError as error:
             raise StorageError(
-                f"cannot write {self._path}: {error.strerror or error}; make room, then the same "
-                "command goes on from the last checkpoint"
+                f"cannot write {self._path.parent}: {error.strerror or error}; make room, then "
+                "the same command goes on from the last checkpoint"
             ) from error
-        for key, value in metrics.items():
-            self._board.add_scalar(f"{stage}/{key}", value, global_step)
 
     def __enter__(self) -> Self:
         """Open already."""

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
@@ -44,7 +44,7 @@ class TrainSettings(AcceleratorSettings):
     log_every: Annotated[int, Field(ge=1)] = 25
     """Steps between two rows of metrics; a row is the mean over them."""
     checkpoint_seconds: Annotated[float, Field(ge=0.0)] = 10.0
-    """Most work lost by a kill [s]."""
+    """Most work lost by a kill [s], or that of ``log_every`` steps where these take longer."""
 
 
 _Settings = TypeVar("_Settings", bound=FrozenModel)
@@ -53,17 +53,16 @@ _Settings = TypeVar("_Settings", bound=FrozenModel)
 def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
     """Settings with changes such as ``seed=3`` or ``imitation.optimizer.muon_lr=0.01`` applied.
 
-    A change of the preset brings the sizes of what learns beside the policy, too; what is said of
-    them in another change holds.
+    A change may imply others, such as that of the preset the sizes of what learns beside the
+    policy; what is said of these in another change holds.
 
     Raises:
         ConfigError: If an entry is not ``key=value``, or a key or value is not valid.
     """
     tree: dict[str, Any] = settings.model_dump(mode="json")
-    implied: Mapping[str, Sequence[str]] = getattr(settings, "SIZES", {})
-    presets = [entry for entry in overrides if entry.partition("=")[0].strip() == "preset"]
-    last = presets[-1].partition("=")[2].strip(" '\"") if presets else ""
-    for entry in (*implied.get(last, ()), *overrides):
+    implied: Callable[[Mapping[str, str]], Sequence[str]] = getattr(settings, "implied", _nothing)
+    said = {key.strip(): text.strip() for key, _, text in (e.partition("=") for e in overrides)}
+    for entry in (*implied(said), *overrides):
         key, separator, text = entry.partition("=")
         if not separator:
             raise ConfigError(
@@ -83,6 +82,11 @@ def with_overrides(settings: _Settings, overrides: Sequence[str]) -> _Settings:
         return type(settings).model_validate(tree)
     except ValidationError as error:
         raise ConfigError(f"invalid settings: {validation_problems(error)}") from error
+
+
+def _nothing(_: Mapping[str, str]) -> Sequence[str]:
+    """What changes imply where the settings do not say."""
+    return ()
 
 
 def _no_such_key(key: str, tree: dict[str, Any]) -> str:

@@ -278,7 +278,19 @@ class DiffusionConfig(FrozenModel):
             )
         if self.n_steps >= self.n_train:
             raise ValueError(f"n_steps {self.n_steps} must be below n_train {self.n_train}")
+        first = self.n_train // self.n_steps * (self.n_steps - 1) + 1
+        if first < _EARLIEST * self.n_train:
+            raise ValueError(
+                f"n_steps {self.n_steps} of n_train {self.n_train} begin at noise level {first}, "
+                "where pure noise is no sample of what was trained; choose n_steps from 3 on that "
+                "divides n_train, such as 5, 10 or 20 of 100"
+            )
         return self
+
+
+_EARLIEST = 0.65
+"""Share of n_train; there a quarter of what is left is still the action, with the cosine
+schedule."""
 
 
 class PolicyConfig(FrozenModel):
