@@ -124,6 +124,11 @@ def test_nothing_is_decided_until_the_policy_is_in_command(rig):
     assert not rig[0].chunks
 
 
+def test_its_status_names_whom_its_decisions_reach(rig):
+    robot, spin_until = rig
+    assert spin_until(lambda: ["/test_robot"] in [s.decision_readers for s in robot.status])
+
+
 def test_a_decision_every_chunk_with_its_record(rig):
     robot, spin_until = rig
     robot.command(POLICY)

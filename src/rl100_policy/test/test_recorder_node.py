@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from rl100_msgs.msg import EpisodeState, HumanFeedback
+from rl100_msgs.msg import EpisodeState, HumanFeedback, PolicyStatus
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.judgement import Outcome
@@ -344,6 +344,36 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
     read = read_messages(folder, ["front/depth/image", "front/depth/camera_info"])
     assert [len(messages) for messages in read.values()] == [1, 1]
     assert read_metadata(folder).setup == load_robot(path).setup
+
+
+def test_an_episode_of_a_policy_waits_until_its_decisions_reach_the_recorder(tmp_path):
+    """Regression: the first decisions of the first episode after a start were not in its bag."""
+    topics = [*TOPICS, "policy/decision rl100_msgs/msg/DecisionRecord"]
+    with isolated_ros(bags=tmp_path, topics=topics, sync=False):
+        robot = Robot()
+        policy = robot.create_publisher(PolicyStatus, "policy/status", LATCHED)
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
+            session = Session(robot, spin_until).ready()
+
+            def start(version):
+                request = StartEpisode.Request(task="push_t", policy_version=version)
+                return session.call(robot.start, request)
+
+            refused = start("first@12345678")
+            assert not refused.success
+            assert "do not reach /recorder yet (policy/status names nobody)" in refused.message
+            assert spin_until(lambda: policy.get_subscription_count() > 0)
+            policy.publish(PolicyStatus(decision_readers=["/monitor"]))
+            spin_until(lambda: False, 0.2)
+            assert "names /monitor)" in start("first@12345678").message
+            policy.publish(PolicyStatus(decision_readers=["/monitor", "/recorder"]))
+            spin_until(lambda: False, 0.2)
+            assert start("first@12345678").success
+            session.end()
+            policy.publish(PolicyStatus())
+            spin_until(lambda: False, 0.2)
+            assert not start("first@12345678").success
+            assert start("").success, "a person's episode needs no policy"
 
 
 def test_a_stopped_node_closes_its_episode(tmp_path):

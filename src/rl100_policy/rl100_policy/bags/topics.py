@@ -10,13 +10,14 @@ from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.sight import sight_camera
 
 FEEDBACK_TOPIC = "feedback"
+DECISION_TOPIC = "policy/decision"
 DEFAULT_TOPICS = "default"
 """Entry for joint states, the cameras of the robot description, and the topics of this suite."""
 
 _SUITE_TOPICS = (
     "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
     "policy/action_chunk rl100_msgs/msg/ActionChunk",
-    "policy/decision rl100_msgs/msg/DecisionRecord",
+    f"{DECISION_TOPIC} rl100_msgs/msg/DecisionRecord",
     "gate/command rl100_msgs/msg/GateCommand",
     f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
 )

@@ -330,6 +330,9 @@ class PolicyNode(Node):
         status.inference_p50_s, status.inference_p99_s = (
             float(value) for value in np.percentile(times, [50, 99])
         )
+        readers = self.get_subscriptions_info_by_topic(self._records.topic_name)
+        names = {f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in readers}
+        status.decision_readers = sorted(names)
         status.detail = self._detail
         self._status.publish(status)
 

@@ -3,10 +3,12 @@
 
 In: the topics of the ``topics`` parameter, as bytes: joint states and cameras of the robot
 description, and what the nodes of this suite decide and do, unless told otherwise. ``feedback``
-HumanFeedback is also read for the outcome. Subscriptions are made once, reliable unless a
-publisher is best-effort, 200 deep; messages outside an episode are dropped, but the newest of each
-latched topic is kept and begins every bag. Out: ``episode/state`` EpisodeState (LATCHED, on change
-and at 2 Hz). Services: ``episode/start`` StartEpisode, ``episode/stop`` StopEpisode.
+HumanFeedback is also read for the outcome, ``policy/status`` PolicyStatus (LATCHED) for whether
+decisions reach this node: an episode of a policy does not begin before. Subscriptions are made
+once, reliable unless a publisher is best-effort, 200 deep; messages outside an episode are
+dropped, but the newest of each latched topic is kept and begins every bag. Out: ``episode/state``
+EpisodeState (LATCHED, on change and at 2 Hz). Services: ``episode/start`` StartEpisode,
+``episode/stop`` StopEpisode.
 
 Threads: one executor thread, one that writes the running episode, and one that adds judgements to
 closed ones.
@@ -47,7 +49,7 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
-from rl100_msgs.msg import EpisodeState, HumanFeedback
+from rl100_msgs.msg import EpisodeState, HumanFeedback, PolicyStatus
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_policy.bags.definitions import MessageDefinitions
 from rl100_policy.bags.identity import new_episode_id
@@ -57,7 +59,12 @@ from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_ve
 from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
 from rl100_policy.bags.session import Stream, parse_stream
 from rl100_policy.bags.storage import RecordedTopic
-from rl100_policy.bags.topics import DEFAULT_TOPICS, FEEDBACK_TOPIC, all_topics
+from rl100_policy.bags.topics import (
+    DECISION_TOPIC,
+    DEFAULT_TOPICS,
+    FEEDBACK_TOPIC,
+    all_topics,
+)
 from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
@@ -101,7 +108,9 @@ class RecorderParameters:
         2.0, "longest wait for the last messages of an episode [s]", low=0.0, high=60.0
     )
     require_publishers: bool = parameter(
-        True, "refuse to start while a sensor topic has no publisher"
+        True,
+        "refuse to start while a sensor topic has no publisher, or a policy's decisions would not "
+        "reach this node",
     )
     min_free_mb: int = parameter(
         200, "no episode begins or goes on with less free disk [MB]", low=0, high=2**30
@@ -136,6 +145,9 @@ class RecorderNode(Node):
         self._recorder = _recorder(p, self._streams)
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
         self._inputs = {stream.topic: self._subscribe(stream) for stream in self._streams}
+        self._readers: Sequence[str] = ()
+        """Nodes that the policy's decisions reach."""
+        self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
         self.create_service(StartEpisode, "episode/start", self._on_start)
         waits = MutuallyExclusiveCallbackGroup()
         self.create_service(StopEpisode, "episode/stop", self._on_stop, callback_group=waits)
@@ -203,6 +215,9 @@ class RecorderNode(Node):
             self.get_logger().error(f"feedback refused: {error}")
         self._publish_state()
 
+    def _on_policy_status(self, status: PolicyStatus) -> None:
+        self._readers = tuple(status.decision_readers)
+
     # Start and stop
 
     def _on_start(
@@ -242,13 +257,22 @@ class RecorderNode(Node):
         free = free_bytes(Path(bags)) // 10**6
         if free < needed:
             raise BagError(f"{free} MB are free in {bags}, {needed} MB are needed; free space")
+        if not self._settings.require_publishers:
+            return
         silent = [
             stream.topic
             for stream in self._streams
             if stream.is_sensor and not self._inputs[stream.topic].has_publisher()
         ]
-        if silent and self._settings.require_publishers:
+        if silent:
             raise BagError(f"nobody publishes {', '.join(silent)}; start the driver")
+        me = self.get_fully_qualified_name()
+        if request.policy_version and DECISION_TOPIC in self._inputs and me not in self._readers:
+            raise BagError(
+                f"the decisions of {request.policy_version} do not reach {me} yet (policy/status "
+                f"names {', '.join(self._readers) or 'nobody'}); start the policy node, or try "
+                "again in a second"
+            )
 
     def _start_ns_of(self, request: StartEpisode.Request) -> int:
         return messages.stamp_ns(request.start_stamp) or self.get_clock().now().nanoseconds

@@ -67,8 +67,6 @@ _REHEARSAL_TIMEOUT_S = 60.0
 """Longest wall time until the graph moves the arm for the first time [s]."""
 _REHEARSAL_PERIODS = 2
 """Control periods that a rehearsal lasts."""
-_ACQUAINTANCE_S = 1.5
-"""Pause after it for those who only listen [s]; seen: a recorder that missed the first .4 s."""
 _EPISODE_TIMEOUT_S = 120.0
 """Longest wall time of one episode before the operator gives up [s]."""
 
@@ -198,7 +196,6 @@ class ScriptedOperatorNode(Node):
                 )
             time.sleep(0.01)
         self._halt()
-        time.sleep(_ACQUAINTANCE_S)
 
     def _set_scene(self, seed: int) -> Time:
         """Put everything at its start, and think of how to push it if it is ours to push.
