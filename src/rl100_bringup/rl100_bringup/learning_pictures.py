@@ -196,7 +196,11 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
         low = share - [100 * s.wilson_low for s in mine]
         high = [100 * s.wilson_high for s in mine] - share
         at = np.array([names.index(s.name) for s in mine]) + shift
-        axes.errorbar(at, share, yerr=(low, high), marker="o", capsize=4, label=policy)
+        bars = axes.errorbar(
+            at, share, yerr=(low, high), ls="", marker="o", capsize=4, label=policy
+        )
+        follow = [_follows_another(s.name) for s in mine]
+        axes.plot(at[follow], share[follow], color=bars[0].get_color())
     for operator in (s for s in stages if s.policy == "operator"):
         axes.axhline(
             100 * operator.successes / operator.trials, color="grey", ls="--", label="operator"
@@ -205,6 +209,11 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
     axes.set_xticks(range(len(names)), [name.replace(" of ", "\nof ") for name in names])
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend(loc="lower right")
+
+
+def _follows_another(name: str) -> bool:
+    """Whether it is a stage of a run; a control, or an evaluation elsewhere, is not."""
+    return name in ("before", "imitation", "online") or name.startswith("round ")
 
 
 def gate_figure(offline: Path) -> Figure:
