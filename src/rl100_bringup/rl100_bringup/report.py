@@ -95,6 +95,7 @@ class Iterate(FrozenModel):
 
     round: int
     iteration: int
+    """0: the policy that the phase began with, where iterates were watched."""
     j: float
     """Estimated return."""
     j_snapshot: float
@@ -104,6 +105,8 @@ class Iterate(FrozenModel):
     """Symmetric KL to the policy that the phase began with [nat per transition]."""
     success: float | None = None
     """True success share, where iterates were watched."""
+    j_improving: float | None = None
+    """J of the critics that improve, where others judge."""
 
 
 class Report(FrozenModel):

@@ -87,6 +87,7 @@ def offline_iterates(run: Path) -> list[Iterate]:
             accepted=bool(row["accepted"]),
             distance=float(row["distance"]),
             success=float(row["success"]) if "success" in row else None,
+            j_improving=float(row["j_improving"]) if "j_improving" in row else None,
         )
         for folder in rounds
         for row in read_metrics(folder)

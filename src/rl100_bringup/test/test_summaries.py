@@ -7,10 +7,13 @@ import pytest
 from rich.console import Console
 
 from rl100_bringup.learning_pictures import claim_figure, curves_figure, watched_figure
-from rl100_bringup.report import Iterate, Report, StageResult
+from rl100_bringup.report import CurvePoint, Iterate, Report, StageResult
 from rl100_bringup.reproduction.claims import CONTROL
 from rl100_bringup.reproduction.summaries import (
     by_variant,
+    candidates_table,
+    differences_table,
+    gate_table,
     over_seeds,
     summarise,
     summary_table,
@@ -19,6 +22,7 @@ from rl100_bringup.reproduction.summaries import (
     write_markdown,
 )
 from rl100_bringup.run_folder import learning_curve, offline_iterates
+from rl100_learner.algorithms.offline import GateConfig
 from rl100_learner.training.records import Records
 from rl100_learner.training.stages import StageRecord
 
@@ -147,6 +151,97 @@ def test_watched_iterates_of_the_first_round_are_pooled_over_seeds():
 def test_there_is_no_such_table_where_nothing_was_watched():
     report = Report(command="x", iterates=[iterate(1, 1, 0.1, False, None)])
     assert watched_table(["gate"], [report], 10) is None
+
+
+def ran(online_noise=(), **trials) -> Report:
+    """A run of one round and online learning; every argument ``(won, of)`` of a candidate."""
+    tried = {name.replace("_", " "): each for name, each in trials.items()}
+    chosen = max(tried, key=lambda name: tried[name][0]) if tried else ""
+    records = [
+        StageRecord(
+            name="round 1", version="b", episodes=1, periods=1, seconds=1.0, trials=tried,
+            chosen=chosen,
+        ),
+        StageRecord(name="online", version="c", episodes=1, periods=1, seconds=1.0),
+    ]  # fmt: skip
+    curve = [
+        CurvePoint(stage="online", episodes=index, success=share)
+        for index, share in enumerate(online_noise)
+    ]
+    return Report(command="x", run=records, curve=curve)
+
+
+def cells(table):
+    return list(zip(*(column.cells for column in table.columns), strict=True))
+
+
+def test_candidates_are_told_with_how_often_they_were_chosen():
+    reports = [
+        ran(current=(5, 10), iterate_2=(6, 10), iterate_4=(7, 10), imitation=(9, 10)),
+        ran(current=(5, 10), iterate_1=(8, 10), imitation=(7, 10)),
+    ]
+    told = cells(candidates_table(["a", "a"], reports))
+    assert [(row[2], row[3], row[5]) for row in told] == [
+        ("as it was", "10/20 = 50.0 %", "0 of 2"),
+        ("iterate before", "6/10 = 60.0 %", "0 of 1"),
+        ("last iterate", "15/20 = 75.0 %", "1 of 2"),
+        ("re-trained", "16/20 = 80.0 %", "1 of 2"),
+    ]
+    assert candidates_table(["a"], [ran()]) is None
+
+
+def test_differences_are_taken_at_equal_seeds_of_the_same_group():
+    def learned(ddim, noise):
+        stages = [stage("online", "ddim", ddim), stage("online", "one_step", 5)]
+        return ran(noise).model_copy(update={"stages": stages})
+
+    runs = [
+        ("t", "first", 0, learned(5, [0.0, 0.5, 0.5, 0.5, 0.5, 0.5])),
+        ("t", "other", 0, learned(7, [1.0, 0.7, 0.7, 0.7, 0.7, 0.7])),
+        ("t", "first", 1, learned(9, [0.9] * 5)),
+        ("t", "other", 1, learned(9, [0.9] * 5)),
+        ("t", "other", 2, learned(0, [])),
+        ("u", "alone", 0, learned(3, [])),
+    ]
+    told = cells(differences_table(*zip(*runs, strict=True)))
+    assert [row[:6] for row in told] == [
+        ("other", "first", "online", "ddim", "+20, +0", "+10.0"),
+        ("other", "first", "online", "one_step", "+0, +0", "+0.0"),
+        ("other", "first", "online", "noise", "+20, +0", "+10.0"),
+    ]
+    low, high = (float(each) for each in told[0][6].split(" to "))
+    assert (low, high) == pytest.approx((10 - 127.06, 10 + 127.06), abs=0.1)
+    assert differences_table(*zip(*runs[-1:], strict=True)) is None
+
+
+def test_what_the_gate_would_have_kept_is_told_with_what_its_estimate_promised():
+    """J: the gate takes the first and the third; J goes on rising, and success falls."""
+    j = [1.0, 1.1, 1.12, 1.2, 1.3, 1.5]
+    success = [0.5, 0.6, 0.9, 0.7, 0.4, 0.2]
+    improving = [None, 2.0, 2.05, 1.9, 1.8, 1.7]
+    iterates = [
+        iterate(1, index, each, True, success[index]).model_copy(
+            update={"j_improving": improving[index]}
+        )
+        for index, each in enumerate(j)
+    ]
+    plain = [each.model_copy(update={"j_improving": None}) for each in iterates]
+    config = GateConfig(accepts=2, patience=3)
+
+    def told(found):
+        table = gate_table(["a"], [Report(command="x", iterates=found)], config)
+        return {row[1:3]: row[3] for row in cells(table)}
+
+    assert told(plain) == {
+        ("", "start"): "50.0 %", ("", "last"): "20.0 %", ("", "best of all"): "90.0 %",
+        ("", "kept by the gate"): "70.0 %", ("", "highest J"): "20.0 %",
+    }  # fmt: skip
+    both = told(iterates)
+    assert both["of the others", "kept by the gate"] == "70.0 %"
+    assert both["of those that improve", "kept by the gate"] == "60.0 %"
+    assert both["of those that improve", "highest J"] == "90.0 %"
+    unwatched = Report(command="x", iterates=[iterate(1, 1, 0.1, True, None)])
+    assert gate_table(["a"], [unwatched], config) is None
 
 
 def test_the_learning_curve_counts_episodes_over_all_stages(tmp_path):

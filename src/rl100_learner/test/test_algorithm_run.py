@@ -140,6 +140,7 @@ def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypat
     rows = {row["stage"]: row for row in read_metrics(tmp_path / "run" / "round_1" / "offline")}
     assert {"critics", "judging critics", "offline"} <= rows.keys()
     assert rows["critics"]["explained_variance"] != rows["judging critics"]["explained_variance"]
+    assert rows["offline"]["j"] != rows["offline"]["j_improving"]
     assert len(set(seeds)) == 2, "and begin with weights of their own"
     improving, judging, model = amounts
     assert model == judging != improving, "the model is the judge's too"
@@ -373,9 +374,10 @@ def test_watching_shows_true_success_beside_the_estimate_and_changes_nothing_els
     settings = SETTINGS.model_copy(update={"watch": 3})
     watched = run(tmp_path / "run", settings, stages=("imitation", "offline"))
     rows = read_metrics(tmp_path / "run" / "round_1" / "offline")
-    shown = [row["success"] for row in rows if row["stage"] == "offline"]
-    assert len(shown) == 2
-    assert all(share in (0.0, 1 / 3, 2 / 3, 1.0) for share in shown)
+    shown = [row for row in rows if row["stage"] == "offline"]
+    assert [row["step"] for row in shown] == [0, 1, 2]
+    assert all(row["success"] in (0.0, 1 / 3, 2 / 3, 1.0) for row in shown)
+    assert shown[0]["j"] == shown[1]["j_snapshot"], "of the policy that the phase began with"
     assert [each.trials for each in watched] == [each.trials for each in records[:3]]
     last = watched[-1].version
     assert (tmp_path / "run" / last / WEIGHTS).read_bytes() == (

@@ -135,9 +135,7 @@ def reproduce(
         wall_seconds=time.monotonic() - begun,
         machine=this_machine(),
     )
-    watched = max(job.settings.watch for job in done)
-    names = [job.variant.name for job in done]
-    report = tell(folder, report, names, reports, missing, watched, console)
+    report = tell(folder, report, done, reports, missing, console)
     if failed:
         raise LearningError(
             f"{len(failed)} of {len(planned)} runs failed, as told above; the same command tries "

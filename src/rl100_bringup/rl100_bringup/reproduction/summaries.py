@@ -16,6 +16,8 @@ from scipy import stats
 
 from rl100_bringup.report import Iterate, Report, StageResult, wilson
 from rl100_bringup.reproduction.claims import CONTROL, GRAPH
+from rl100_learner.algorithms.offline import GateConfig
+from rl100_learner.objectives.evaluation import gate
 
 
 @dataclass
@@ -194,6 +196,165 @@ def write_markdown(path: Path, tables: Iterable[Table]) -> None:
         for table in tables:
             table.box = box.MARKDOWN
             console.print(table)
+
+
+def candidates_table(names: Iterable[str], reports: Iterable[Report]) -> Table | None:
+    """What chose after every stage: trials of the version as it was, and of its candidates.
+
+    Those are iterates that the gate let through, imitation re-trained, and online learning's.
+
+    Args:
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
+
+    Returns:
+        None if nothing was tried.
+    """
+    tried: dict[tuple[str, str, str], list[tuple[int, int, bool]]] = {}
+    for name, report in zip(names, reports, strict=True):
+        for record in report.run:
+            iterates = [each for each in record.trials if each.startswith("iterate ")]
+            called = {"current": "as it was", "imitation": "re-trained"}
+            called |= dict.fromkeys(iterates, "iterate before") | dict.fromkeys(
+                iterates[-1:], "last iterate"
+            )
+            for each, (won, of) in record.trials.items():
+                row = tried.setdefault((name, record.name, called.get(each, each)), [])
+                row.append((won, of, record.chosen == each))
+    order = list(dict.fromkeys(name for name, _, _ in tried))
+    table = Table("variant", "stage", "candidate", "trials", "Wilson 95 %", "chosen")
+    for (name, stage, what), rows in sorted(tried.items(), key=lambda row: order.index(row[0][0])):
+        won, of = sum(row[0] for row in rows), sum(row[1] for row in rows)
+        chosen = f"{sum(row[2] for row in rows)} of {len(rows)}"
+        share = f"{won}/{of} = {100 * won / of:.1f} %"
+        table.add_row(name, stage, what, share, _percent(wilson(won, of)), chosen)
+    return table if tried else None
+
+
+_LATEST = 5
+"""Iterations whose episodes tell how well a policy acts with noise at the end."""
+
+
+def differences_table(
+    groups: Iterable[str],
+    names: Iterable[str],
+    seeds: Iterable[int],
+    reports: Iterable[Report],
+) -> Table | None:
+    """What every variant has more than the first one of its group, at equal seeds.
+
+    Runs of one seed have their demonstrations and start states in common, so that differences
+    spread less than what they are of.
+
+    Args:
+        groups: What is compared with each other has equal ones, such as a task.
+        names: Of the variants that the reports are of.
+        seeds: Of the runs.
+        reports: One per variant and seed.
+
+    Returns:
+        None if nothing is compared.
+    """
+    found: dict[str, dict[str, dict[int, Report]]] = {}
+    for group, name, seed, report in zip(groups, names, seeds, reports, strict=True):
+        found.setdefault(group, {}).setdefault(name, {})[seed] = report
+    table = Table("variant", "against", "stage", "of", "difference by seed", "mean", "95 %")
+    for variants in found.values():
+        (first, reference), *others = variants.items()
+        for name, runs in others:
+            both = sorted(reference.keys() & runs.keys())
+            for stage, of in _measured(runs.values()):
+                pairs = [
+                    (_measure(reference[s], stage, of), _measure(runs[s], stage, of)) for s in both
+                ]
+                apart = [100 * (b - a) for a, b in pairs if a is not None and b is not None]
+                if apart:
+                    table.add_row(
+                        name, first, stage, of, ", ".join(f"{each:+.0f}" for each in apart),
+                        f"{np.mean(apart):+.1f}", _spread(apart),
+                    )  # fmt: skip
+    return table if table.row_count else None
+
+
+def _measured(runs: Iterable[Report]) -> list[tuple[str, str]]:
+    """Last stage of some runs, by teacher and student, and online with noise."""
+    last = next(iter(runs)).run[-1].name
+    return [(last, of) for of in ("ddim", "one_step", *(["noise"] if last == "online" else []))]
+
+
+def _measure(report: Report, stage: str, of: str) -> float | None:
+    """Success share of a stage; None if the run did not come to it."""
+    if of == "noise":
+        online = [point.success for point in report.curve if point.stage == stage]
+        return float(np.mean(online[-_LATEST:])) if online else None
+    for each in report.stages:
+        if (each.name, each.policy) == (stage, of):
+            return each.successes / each.trials
+    return None
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Student's interval of the mean."""
+    if len(set(values)) < 2:
+        return "-"
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+    return f"{np.mean(values) - half:+.1f} to {np.mean(values) + half:+.1f}"
+
+
+def gate_table(
+    names: Iterable[str], reports: Iterable[Report], config: GateConfig
+) -> Table | None:
+    """True success where J would have led, of phases that nothing stopped, over the seeds.
+
+    Args:
+        names: Of the variants that the reports are of.
+        reports: One per variant and seed.
+        config: The gate that is asked where it would have stopped.
+
+    Returns:
+        None if no such phase was watched from its beginning.
+    """
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for name, report in zip(names, reports, strict=True):
+        watched = [x for x in report.iterates if x.round == 1 and x.success is not None]
+        if not watched or watched[0].iteration != 0:
+            continue
+        success = [each.success or 0.0 for each in watched]
+        for where, index in (("start", 0), ("last", -1), ("best of all", np.argmax(success))):
+            found.setdefault((name, "", where), []).append(success[index])
+        estimates = {"": [each.j for each in watched]}
+        if watched[-1].j_improving is not None:
+            estimates = {"of the others": estimates[""]}
+            # that of the start is not told by them: the gate begins with their first
+            estimates["of those that improve"] = [x.j_improving or 0.0 for x in watched[1:]]
+        for whose, j in estimates.items():
+            begun = len(success) - len(j)
+            kept = begun + _kept_by_gate(j, config)
+            peak = begun + int(np.argmax(j))
+            found.setdefault((name, whose, "kept by the gate"), []).append(success[kept])
+            found.setdefault((name, whose, "highest J"), []).append(success[peak])
+    table = Table("variant", "J", "iterate", "true success", "over seeds 95 %", "seeds")
+    for (name, whose, where), shares in sorted(found.items(), key=lambda row: row[0][0]):
+        spread = over_seeds(shares)
+        table.add_row(
+            name, whose, where, f"{100 * np.mean(shares):.1f} %",
+            _percent(spread) if spread else "-",
+            ", ".join(f"{100 * share:.0f}" for share in shares),
+        )  # fmt: skip
+    return table if found else None
+
+
+def _kept_by_gate(estimates: Sequence[float], config: GateConfig) -> int:
+    """Which estimate the gate lets through last; 0, that of the incumbent, if none."""
+    kept = accepts = rejects = 0
+    for index, candidate in enumerate(estimates[1:], start=1):
+        if gate(candidate, estimates[kept], config.share).accepted:
+            kept, accepts, rejects = index, accepts + 1, 0
+        else:
+            rejects += 1
+        if accepts >= config.accepts or rejects >= config.patience:
+            break
+    return kept
 
 
 def watched_table(names: Iterable[str], reports: Iterable[Report], episodes: int) -> Table | None:

@@ -17,8 +17,12 @@ from rl100_bringup.learning_pictures import (
     watched_figure,
 )
 from rl100_bringup.report import Report
+from rl100_bringup.reproduction.jobs import Job
 from rl100_bringup.reproduction.summaries import (
     by_variant,
+    candidates_table,
+    differences_table,
+    gate_table,
     missing_table,
     origins_table,
     pooled,
@@ -35,10 +39,9 @@ TABLES = "tables.md"
 def tell(
     folder: Path,
     report: Report,
-    names: Sequence[str],
+    jobs: Sequence[Job],
     reports: Sequence[Report],
     missing: Sequence[tuple[str, int, str]],
-    watched: int,
     console: Console,
 ) -> Report:
     """Print the tables of a claim and write them in full, its report and its pictures.
@@ -46,18 +49,27 @@ def tell(
     Args:
         folder: Where they go.
         report: Of the claim, without what its runs found.
-        names: Of the variants that the runs are of.
-        reports: Of the runs.
+        jobs: That are finished.
+        reports: Of them, in their order.
         missing: Variant, seed and reason of what is missing.
-        watched: Episodes that every offline iterate played to be shown.
         console: Where the tables go.
 
     Returns:
         The report with the success of all stages, over the seeds.
     """
+    names = [job.variant.name for job in jobs]
+    groups = [f"{job.variant.task} {job.variant.n_points}" for job in jobs]
+    settings = [job.settings for job in jobs]
     summaries = summarise(names, reports)
-    shown = watched_table(names, reports, watched)
-    others = (shown, missing_table(missing), origins_table(reports))
+    shown = watched_table(names, reports, max(each.watch for each in settings))
+    others = (
+        differences_table(groups, names, [job.seed for job in jobs], reports),
+        candidates_table(names, reports),
+        gate_table(names, reports, settings[0].offline.gate),
+        shown,
+        missing_table(missing),
+        origins_table(reports),
+    )
     rest = [each for each in others if each is not None]
     for table in (*variant_tables(summaries), *rest):
         console.print(table)

@@ -10,6 +10,8 @@ stage takes a minute or two; one that was killed is run again, to the same bits.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -211,12 +213,18 @@ class _OfflineRun:
         states = mine if own_only else everything
         found: list[Candidate] = []
         steps = settings.offline.iterations
+        if self.watch is not None:
+            self._tell_start(policy, judge)
+        own_judge = dataclasses.replace(judge, critics=improving)
         began = time.perf_counter()
         for index, iteration in enumerate(
             offline.phase(policy, improving, judge, states, settings.seed, settings.offline),
             start=1,
         ):
             metrics = iteration.metrics
+            if improving is not judging:
+                own_j = offline.estimate(iteration.policy, own_judge, settings.offline)
+                metrics = metrics | {"j_improving": own_j}
             if self.watch is not None:
                 metrics = metrics | {"success": self.watch(iteration.policy)}
             self._tell("offline", index, steps, began, metrics)
@@ -225,6 +233,15 @@ class _OfflineRun:
                 found.append(self._candidate(index, iteration, everything, generator))
             began = time.perf_counter()
         return found
+
+    def _tell_start(self, policy: DiffusionPolicy, judge: Judge) -> None:
+        """The policy that the phase begins with, as an iterate before the first."""
+        assert self.watch is not None, "who is not watched is not told of"
+        began, start = time.perf_counter(), copy.deepcopy(policy).requires_grad_(False)
+        j = offline.estimate(start, judge, self.settings.offline)
+        told = {"loss": 0.0, "j": j, "j_snapshot": j, "accepted": 0.0, "distance": 0.0}
+        told["success"] = self.watch(start)
+        self._tell("offline", 0, self.settings.offline.iterations, began, told)
 
     def _critics(
         self,
