@@ -206,7 +206,9 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
             100 * operator.successes / operator.trials, color="grey", ls="--", label="operator"
         )
     axes.set(ylabel="success [%], 95 % interval", ylim=(0, 103), xlim=(-0.4, len(names) - 0.6))
-    axes.set_xticks(range(len(names)), [name.replace(" of ", "\nof ") for name in names])
+    axes.set_xticks(
+        range(len(names)), [name.replace(" of ", "\nof ").replace(" (", "\n(") for name in names]
+    )
     axes.grid(visible=True, axis="y", alpha=0.3)
     axes.legend(loc="lower right")
 

@@ -198,6 +198,9 @@ def write_markdown(path: Path, tables: Iterable[Table]) -> None:
             console.print(table)
 
 
+_CANDIDATES = ("as it was", "iterate before", "last iterate", "re-trained")
+
+
 def candidates_table(names: Iterable[str], reports: Iterable[Report]) -> Table | None:
     """What chose after every stage: trials of the version as it was, and of its candidates.
 
@@ -214,16 +217,22 @@ def candidates_table(names: Iterable[str], reports: Iterable[Report]) -> Table |
     for name, report in zip(names, reports, strict=True):
         for record in report.run:
             iterates = [each for each in record.trials if each.startswith("iterate ")]
-            called = {"current": "as it was", "imitation": "re-trained"}
-            called |= dict.fromkeys(iterates, "iterate before") | dict.fromkeys(
-                iterates[-1:], "last iterate"
-            )
+            as_it_was, before, last, again = _CANDIDATES
+            called = {"current": as_it_was, "imitation": again}
+            called |= dict.fromkeys(iterates, before) | dict.fromkeys(iterates[-1:], last)
             for each, (won, of) in record.trials.items():
                 row = tried.setdefault((name, record.name, called.get(each, each)), [])
                 row.append((won, of, record.chosen == each))
-    order = list(dict.fromkeys(name for name, _, _ in tried))
+    variants = list(dict.fromkeys(name for name, _, _ in tried))
+    stages = list(dict.fromkeys(stage for _, stage, _ in tried))
+
+    def place(row: tuple[str, str, str]) -> tuple[int, int, int]:
+        """First what was there, then what came of the stage, in the order of its steps."""
+        known = _CANDIDATES.index(row[2]) if row[2] in _CANDIDATES else len(_CANDIDATES)
+        return variants.index(row[0]), stages.index(row[1]), known
+
     table = Table("variant", "stage", "candidate", "trials", "Wilson 95 %", "chosen")
-    for (name, stage, what), rows in sorted(tried.items(), key=lambda row: order.index(row[0][0])):
+    for (name, stage, what), rows in sorted(tried.items(), key=lambda each: place(each[0])):
         won, of = sum(row[0] for row in rows), sum(row[1] for row in rows)
         chosen = f"{sum(row[2] for row in rows)} of {len(rows)}"
         share = f"{won}/{of} = {100 * won / of:.1f} %"
