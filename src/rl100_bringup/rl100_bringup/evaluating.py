@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import TaskID
 
 from rl100_bringup.display import progress_display
 from rl100_bringup.driving import Driving
@@ -94,8 +95,8 @@ def let_drive(
                 f"{stage} {sampler} drives the arm".lstrip(), total=trials, note=""
             )
 
-            def on_episodes(done: int, successes: int, bar: int = bar) -> None:
-                display.update(bar, completed=done, note=f"{successes} successes")  # type: ignore[arg-type]
+            def on_episodes(done: int, successes: int, bar: TaskID = bar) -> None:
+                display.update(bar, completed=done, note=f"{successes} successes")
 
             evaluated[sampler] = run_operator(
                 graph,

@@ -116,11 +116,17 @@ def over_seeds(shares: Sequence[float]) -> tuple[float, float] | None:
     not; nothing is outside [0, 1]. None with one seed, or where all seeds are equal, which tells
     of no spread.
     """
-    if len(set(shares)) < 2:
+    interval = _student(shares)
+    return interval and (max(0.0, interval[0]), min(1.0, interval[1]))
+
+
+def _student(values: Sequence[float]) -> tuple[float, float] | None:
+    """95 % interval of the mean by Student's t; None where no spread is told."""
+    if len(set(values)) < 2:
         return None
-    mean, deviation = np.mean(shares), np.std(shares, ddof=1)
-    half = stats.t.ppf(0.975, len(shares) - 1) * deviation / np.sqrt(len(shares))
-    return max(0.0, float(mean - half)), min(1.0, float(mean + half))
+    mean, deviation = np.mean(values), np.std(values, ddof=1)
+    half = stats.t.ppf(0.975, len(values) - 1) * deviation / np.sqrt(len(values))
+    return float(mean - half), float(mean + half)
 
 
 def summary_table(summaries: Sequence[Summary]) -> Table:
@@ -278,9 +284,11 @@ def differences_table(
                 ]
                 apart = [100 * (b - a) for a, b in pairs if a is not None and b is not None]
                 if apart:
+                    interval = _student(apart)
                     table.add_row(
                         name, first, stage, of, ", ".join(f"{each:+.0f}" for each in apart),
-                        f"{np.mean(apart):+.1f}", _spread(apart),
+                        f"{np.mean(apart):+.1f}",
+                        f"{interval[0]:+.1f} to {interval[1]:+.1f}" if interval else "-",
                     )  # fmt: skip
     return table if table.row_count else None
 
@@ -300,14 +308,6 @@ def _measure(report: Report, stage: str, of: str) -> float | None:
         if (each.name, each.policy) == (stage, of):
             return each.successes / each.trials
     return None
-
-
-def _spread(values: Sequence[float]) -> str:
-    """Student's interval of the mean."""
-    if len(set(values)) < 2:
-        return "-"
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{np.mean(values) - half:+.1f} to {np.mean(values) + half:+.1f}"
 
 
 def gate_table(
