@@ -125,6 +125,17 @@ def test_decisions_of_two_versions_in_one_episode_are_refused(tmp_path):
         read(tmp_path, replace(mixed, extra=[*mixed.extra, *other]))
 
 
+def test_decisions_of_two_sizes_in_one_episode_are_refused(tmp_path):
+    """Regression: they ended the run with a trace of numpy."""
+    whole = episode()
+    chain, log_probs = np.zeros((4, 4, 2), np.float32), np.zeros(3, np.float32)
+    stamps = [whole.stamp_ns(3), whole.stamp_ns(4)]
+    shorter = FACTORY.decision(stamps[1], "v1", chain, log_probs, stamps, "ddim")
+    mixed = replace(whole, extra=[whole.extra[0], ("decision", 4, shorter), whole.extra[2]])
+    with pytest.raises(BagError, match="several sizes"):
+        read(tmp_path, mixed)
+
+
 def test_episodes_of_another_version_than_the_current_one_are_refused_and_named(tmp_path):
     old, new = (read(tmp_path / v, episode(version=v)) for v in ("v1", "v2"))
     with pytest.raises(BagError, match=r"got 2 of which 1 are of \['v1'\]"):

@@ -62,7 +62,8 @@ class AlgorithmSettings(TrainSettings):
     """Of the student of every offline candidate, beginning with the student it has."""
     online: OnlineConfig = OnlineConfig()
     online_distillation: DistillationConfig = DistillationConfig()
-    """Of the student of online learning; half of its steps are taken while the policy learns."""
+    """Of the student of online learning; ``online.distil_jointly`` of its steps are taken while
+    the policy learns."""
 
     @model_validator(mode="after")
     def _refuse_what_would_fail_later(self) -> Self:

@@ -289,8 +289,8 @@ class DiffusionConfig(FrozenModel):
 
 
 _EARLIEST = 0.65
-"""Share of n_train; there a quarter of what is left is still the action, with the cosine
-schedule."""
+"""Share of n_train below which a chain must not begin: with the cosine schedule more than a
+quarter of the variance there is still the action's."""
 
 
 class PolicyConfig(FrozenModel):
