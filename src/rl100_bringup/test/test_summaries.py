@@ -218,7 +218,7 @@ def test_what_the_gate_would_have_kept_is_told_with_what_its_estimate_promised()
     """J: the gate takes the first and the third; J goes on rising, and success falls."""
     j = [1.0, 1.1, 1.12, 1.2, 1.3, 1.5]
     success = [0.5, 0.6, 0.9, 0.7, 0.4, 0.2]
-    improving = [None, 2.0, 2.05, 1.9, 1.8, 1.7]
+    improving = [1.9, 2.0, 2.05, 1.9, 1.8, 1.7]
     iterates = [
         iterate(1, index, each, True, success[index]).model_copy(
             update={"j_improving": improving[index]}

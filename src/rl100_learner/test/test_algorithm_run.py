@@ -131,13 +131,17 @@ def test_critics_that_judge_learn_from_episodes_of_their_own(tmp_path, monkeypat
         update={
             "rounds": 1,
             "retrain": "none",
+            "watch": 1,
             "offline": OfflineConfig(
                 iterations=1, states=16, gate=GateConfig(enabled=False, held_out=0.5)
             ),
         }
     )
     run(tmp_path / "run", settings, stages=("imitation", "offline"))
-    rows = {row["stage"]: row for row in read_metrics(tmp_path / "run" / "round_1" / "offline")}
+    told = read_metrics(tmp_path / "run" / "round_1" / "offline")
+    shown = [row["step"] for row in told if "j_improving" in row]
+    assert shown == [0, 1], "also of the policy that the phase began with"
+    rows = {row["stage"]: row for row in told}
     assert {"critics", "judging critics", "offline"} <= rows.keys()
     assert rows["critics"]["explained_variance"] != rows["judging critics"]["explained_variance"]
     assert rows["offline"]["j"] != rows["offline"]["j_improving"]

@@ -334,12 +334,9 @@ def gate_table(
         estimates = {"": [each.j for each in watched]}
         if watched[-1].j_improving is not None:
             estimates = {"of the others": estimates[""]}
-            # that of the start is not told by them: the gate begins with their first
-            estimates["of those that improve"] = [x.j_improving or 0.0 for x in watched[1:]]
+            estimates["of those that improve"] = [x.j_improving or 0.0 for x in watched]
         for whose, j in estimates.items():
-            begun = len(success) - len(j)
-            kept = begun + _kept_by_gate(j, config)
-            peak = begun + int(np.argmax(j))
+            kept, peak = _kept_by_gate(j, config), int(np.argmax(j))
             found.setdefault((name, whose, "kept by the gate"), []).append(success[kept])
             found.setdefault((name, whose, "highest J"), []).append(success[peak])
     table = Table("variant", "J", "iterate", "true success", "over seeds 95 %", "seeds")

@@ -14,7 +14,7 @@ import copy
 import dataclasses
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -213,17 +213,19 @@ class _OfflineRun:
         states = mine if own_only else everything
         found: list[Candidate] = []
         steps = settings.offline.iterations
+        judges = {"j": judge}
+        if improving is not judging:
+            judges["j_improving"] = dataclasses.replace(judge, critics=improving)
         if self.watch is not None:
-            self._tell_start(policy, judge)
-        own_judge = dataclasses.replace(judge, critics=improving)
+            self._tell_start(policy, judges)
         began = time.perf_counter()
         for index, iteration in enumerate(
             offline.phase(policy, improving, judge, states, settings.seed, settings.offline),
             start=1,
         ):
             metrics = iteration.metrics
-            if improving is not judging:
-                own_j = offline.estimate(iteration.policy, own_judge, settings.offline)
+            if "j_improving" in judges:
+                own_j = offline.estimate(iteration.policy, judges["j_improving"], settings.offline)
                 metrics = metrics | {"j_improving": own_j}
             if self.watch is not None:
                 metrics = metrics | {"success": self.watch(iteration.policy)}
@@ -234,12 +236,14 @@ class _OfflineRun:
             began = time.perf_counter()
         return found
 
-    def _tell_start(self, policy: DiffusionPolicy, judge: Judge) -> None:
+    def _tell_start(self, policy: DiffusionPolicy, judges: Mapping[str, Judge]) -> None:
         """The policy that the phase begins with, as an iterate before the first."""
         assert self.watch is not None, "who is not watched is not told of"
         began, start = time.perf_counter(), copy.deepcopy(policy).requires_grad_(False)
-        j = offline.estimate(start, judge, self.settings.offline)
-        told = {"loss": 0.0, "j": j, "j_snapshot": j, "accepted": 0.0, "distance": 0.0}
+        told = {"loss": 0.0, "accepted": 0.0, "distance": 0.0}
+        for name, judge in judges.items():
+            told[name] = offline.estimate(start, judge, self.settings.offline)
+        told["j_snapshot"] = told["j"]
         told["success"] = self.watch(start)
         self._tell("offline", 0, self.settings.offline.iterations, began, told)
 
