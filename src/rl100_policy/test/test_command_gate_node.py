@@ -143,6 +143,12 @@ def test_nobody_in_command_holds_the_measured_position(rig):
     np.testing.assert_allclose(rig[0].commands[-1].points[0].positions, HOME, atol=1e-9)
 
 
+def test_its_status_names_whom_its_commands_reach(rig):
+    bench, spin_until = rig
+    me = bench.get_fully_qualified_name()
+    assert spin_until(lambda: bench.status[-1].command_readers == [me])
+
+
 def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
     take_command(rig, GateCommand.TELEOP)
     rig[0].twists.publish(twist_message(along_x(0.1), 3 * PERIOD_NS, ROBOT.base_frame))

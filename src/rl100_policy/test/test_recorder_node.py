@@ -14,7 +14,7 @@ from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
-from rl100_msgs.msg import EpisodeState, HumanFeedback, PolicyStatus
+from rl100_msgs.msg import EpisodeState, GateStatus, HumanFeedback, PolicyStatus
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.judgement import Outcome
@@ -316,6 +316,14 @@ def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def decisions_reach(readers: list[str]) -> PolicyStatus:
+    return PolicyStatus(decision_readers=readers)
+
+
+def commands_reach(readers: list[str]) -> GateStatus:
+    return GateStatus(command_readers=readers)
+
+
 def described_robot(folder: Path, **camera: object) -> Path:
     """Description of the shipped robot with another camera."""
     tree = yaml.safe_load(PANDA.read_text())
@@ -331,10 +339,14 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
         robot = Robot()
         image = robot.create_publisher(Image, "front/depth/image", SENSOR)
         info = robot.create_publisher(CameraInfo, "front/depth/camera_info", SENSOR)
+        gate = robot.create_publisher(GateStatus, "gate/status", LATCHED)
+        gate.publish(commands_reach(["/recorder"]))
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: image.get_subscription_count() > 0)
             assert spin_until(lambda: info.get_subscription_count() > 0)
+            assert spin_until(lambda: gate.get_subscription_count() > 0)
+            spin_until(lambda: False, 0.2)
             session.begin()
             image.publish(Image(header=header(PERIOD_NS)))
             info.publish(CameraInfo(header=header(PERIOD_NS)))
@@ -346,12 +358,20 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
     assert read_metadata(folder).setup == load_robot(path).setup
 
 
-def test_an_episode_of_a_policy_waits_until_its_decisions_reach_the_recorder(tmp_path):
-    """Regression: the first decisions of the first episode after a start were not in its bag."""
-    topics = [*TOPICS, "policy/decision rl100_msgs/msg/DecisionRecord"]
-    with isolated_ros(bags=tmp_path, topics=topics, sync=False):
+@pytest.mark.parametrize(
+    ("topic", "told_by", "status", "of_policies_only"),
+    [
+        ("policy/decision rl100_msgs/msg/DecisionRecord", "policy/status", decisions_reach, True),
+        ("gate/command rl100_msgs/msg/GateCommand", "gate/status", commands_reach, False),
+    ],
+)
+def test_an_episode_waits_until_what_it_is_about_reaches_the_recorder(
+    tmp_path, topic, told_by, status, of_policies_only
+):
+    """Regression: first episodes after a start lacked their first decisions, or all commands."""
+    with isolated_ros(bags=tmp_path, topics=[*TOPICS, topic], sync=False):
         robot = Robot()
-        policy = robot.create_publisher(PolicyStatus, "policy/status", LATCHED)
+        tells = robot.create_publisher(type(status([])), told_by, LATCHED)
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
 
@@ -359,21 +379,25 @@ def test_an_episode_of_a_policy_waits_until_its_decisions_reach_the_recorder(tmp
                 request = StartEpisode.Request(task="push_t", policy_version=version)
                 return session.call(robot.start, request)
 
+            def tell(*readers):
+                tells.publish(status(list(readers)))
+                spin_until(lambda: False, 0.2)
+
             refused = start("first@12345678")
             assert not refused.success
-            assert "do not reach /recorder yet (policy/status names nobody)" in refused.message
-            assert spin_until(lambda: policy.get_subscription_count() > 0)
-            policy.publish(PolicyStatus(decision_readers=["/monitor"]))
-            spin_until(lambda: False, 0.2)
+            name = topic.split()[0]
+            assert (
+                f"{name} does not reach /recorder yet ({told_by} names nobody)" in refused.message
+            )
+            assert spin_until(lambda: tells.get_subscription_count() > 0)
+            tell("/monitor")
             assert "names /monitor)" in start("first@12345678").message
-            policy.publish(PolicyStatus(decision_readers=["/monitor", "/recorder"]))
-            spin_until(lambda: False, 0.2)
+            tell("/monitor", "/recorder")
             assert start("first@12345678").success
             session.end()
-            policy.publish(PolicyStatus())
-            spin_until(lambda: False, 0.2)
+            tell()
             assert not start("first@12345678").success
-            assert start("").success, "a person's episode needs no policy"
+            assert start("").success is of_policies_only, "a person's episode needs no policy"
 
 
 def test_a_stopped_node_closes_its_episode(tmp_path):

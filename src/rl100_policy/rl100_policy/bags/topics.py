@@ -11,6 +11,7 @@ from rl100_policy.core.sight import sight_camera
 
 FEEDBACK_TOPIC = "feedback"
 DECISION_TOPIC = "policy/decision"
+EXECUTED_TOPIC = "gate/command"
 DEFAULT_TOPICS = "default"
 """Entry for joint states, the cameras of the robot description, and the topics of this suite."""
 
@@ -18,7 +19,7 @@ _SUITE_TOPICS = (
     "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
     "policy/action_chunk rl100_msgs/msg/ActionChunk",
     f"{DECISION_TOPIC} rl100_msgs/msg/DecisionRecord",
-    "gate/command rl100_msgs/msg/GateCommand",
+    f"{EXECUTED_TOPIC} rl100_msgs/msg/GateCommand",
     f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
 )
 

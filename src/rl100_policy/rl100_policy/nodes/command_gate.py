@@ -57,6 +57,7 @@ from rl100_policy.ros.conversions import (
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
+from rl100_policy.ros.readers import readers_of
 
 Floats = NDArray[np.float64]
 
@@ -333,7 +334,11 @@ class CommandGateNode(Node):
 
     def _publish_status(self) -> None:
         status = GateStatus(
-            source=int(self._source), estop=self._estop, last_reason=self._reason, **self._counts
+            source=int(self._source),
+            estop=self._estop,
+            command_readers=readers_of(self, self._records),
+            last_reason=self._reason,
+            **self._counts,
         )
         status.header.stamp = self.get_clock().now().to_msg()
         self._status.publish(status)

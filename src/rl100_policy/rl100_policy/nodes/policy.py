@@ -46,6 +46,7 @@ from rl100_policy.ros.conversions import chunk_message, header, time_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
+from rl100_policy.ros.readers import readers_of
 from rl100_policy.ros.sights import SIGHT_TOPICS
 
 _STATUS_WINDOW = 200
@@ -330,9 +331,7 @@ class PolicyNode(Node):
         status.inference_p50_s, status.inference_p99_s = (
             float(value) for value in np.percentile(times, [50, 99])
         )
-        readers = self.get_subscriptions_info_by_topic(self._records.topic_name)
-        names = {f"{each.node_namespace.rstrip('/')}/{each.node_name}" for each in readers}
-        status.decision_readers = sorted(names)
+        status.decision_readers = readers_of(self, self._records)
         status.detail = self._detail
         self._status.publish(status)
 

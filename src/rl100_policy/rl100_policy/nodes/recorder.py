@@ -3,9 +3,10 @@
 
 In: the topics of the ``topics`` parameter, as bytes: joint states and cameras of the robot
 description, and what the nodes of this suite decide and do, unless told otherwise. ``feedback``
-HumanFeedback is also read for the outcome, ``policy/status`` PolicyStatus (LATCHED) for whether
-decisions reach this node: an episode of a policy does not begin before. Subscriptions are made
-once, reliable unless a publisher is best-effort, 200 deep; messages outside an episode are
+HumanFeedback is also read for the outcome, ``gate/status`` GateStatus and ``policy/status``
+PolicyStatus (LATCHED) for whether executed commands and decisions reach this node: no episode
+begins before the commands do, none of a policy before its decisions do. Subscriptions are
+made once, reliable unless a publisher is best-effort, 200 deep; messages outside an episode are
 dropped, but the newest of each latched topic is kept and begins every bag. Out: ``episode/state``
 EpisodeState (LATCHED, on change and at 2 Hz). Services: ``episode/start`` StartEpisode,
 ``episode/stop`` StopEpisode.
@@ -49,7 +50,7 @@ from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
-from rl100_msgs.msg import EpisodeState, HumanFeedback, PolicyStatus
+from rl100_msgs.msg import EpisodeState, GateStatus, HumanFeedback, PolicyStatus
 from rl100_msgs.srv import StartEpisode, StopEpisode
 from rl100_policy.bags.definitions import MessageDefinitions
 from rl100_policy.bags.identity import new_episode_id
@@ -62,6 +63,7 @@ from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.topics import (
     DECISION_TOPIC,
     DEFAULT_TOPICS,
+    EXECUTED_TOPIC,
     FEEDBACK_TOPIC,
     all_topics,
 )
@@ -109,8 +111,8 @@ class RecorderParameters:
     )
     require_publishers: bool = parameter(
         True,
-        "refuse to start while a sensor topic has no publisher, or a policy's decisions would not "
-        "reach this node",
+        "refuse to start while a sensor topic has no publisher, or while executed commands or a "
+        "policy's decisions would not reach this node",
     )
     min_free_mb: int = parameter(
         200, "no episode begins or goes on with less free disk [MB]", low=0, high=2**30
@@ -145,8 +147,9 @@ class RecorderNode(Node):
         self._recorder = _recorder(p, self._streams)
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
         self._inputs = {stream.topic: self._subscribe(stream) for stream in self._streams}
-        self._readers: Sequence[str] = ()
-        """Nodes that the policy's decisions reach."""
+        self._readers: dict[str, Sequence[str]] = {}
+        """Nodes that a topic of this suite reaches, as its publisher knows them."""
+        self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
         self.create_service(StartEpisode, "episode/start", self._on_start)
         waits = MutuallyExclusiveCallbackGroup()
@@ -215,8 +218,11 @@ class RecorderNode(Node):
             self.get_logger().error(f"feedback refused: {error}")
         self._publish_state()
 
+    def _on_gate_status(self, status: GateStatus) -> None:
+        self._readers[EXECUTED_TOPIC] = status.command_readers
+
     def _on_policy_status(self, status: PolicyStatus) -> None:
-        self._readers = tuple(status.decision_readers)
+        self._readers[DECISION_TOPIC] = status.decision_readers
 
     # Start and stop
 
@@ -266,12 +272,18 @@ class RecorderNode(Node):
         ]
         if silent:
             raise BagError(f"nobody publishes {', '.join(silent)}; start the driver")
-        me = self.get_fully_qualified_name()
-        if request.policy_version and DECISION_TOPIC in self._inputs and me not in self._readers:
+        self._check_reached(EXECUTED_TOPIC, "gate/status", "command gate")
+        if request.policy_version:
+            self._check_reached(DECISION_TOPIC, "policy/status", "policy node")
+
+    def _check_reached(self, topic: str, told_by: str, publisher: str) -> None:
+        """Refuse to miss the first messages of a publisher that has not found this node yet."""
+        me, readers = self.get_fully_qualified_name(), self._readers.get(topic, ())
+        if topic in self._inputs and me not in readers:
             raise BagError(
-                f"the decisions of {request.policy_version} do not reach {me} yet (policy/status "
-                f"names {', '.join(self._readers) or 'nobody'}); start the policy node, or try "
-                "again in a second"
+                f"{topic} does not reach {me} yet ({told_by} names "
+                f"{', '.join(readers) or 'nobody'}); start the {publisher}, try again in a "
+                "second, or record other topics"
             )
 
     def _start_ns_of(self, request: StartEpisode.Request) -> int:
