@@ -40,7 +40,6 @@ from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy_version import read_manifest
-from rl100_sim.demonstrator import SKILL
 
 _IDLE = 1.6
 """Processors: two, but for what a desktop takes."""
@@ -64,8 +63,6 @@ class _Amounts:
     """Evaluation episodes per stage and policy."""
     duration: str
     """On two cores after set-up."""
-    skill: float = SKILL
-    """Of the scripted operator."""
     overrides: tuple[str, ...] = ()
 
 
@@ -82,7 +79,7 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Seventeen to twenty minutes", skill=0.25,
+        episodes=200, trials=60, duration="Seventeen to twenty minutes",
         overrides=(
             "imitation.steps=3000", "distillation.steps=1200", "online.iterations=26",
             "online.replay.steps=300", "online_distillation.steps=1200",
@@ -109,7 +106,7 @@ class DemoSettings:
     trials: int | None
     """Evaluation episodes per stage and policy; None takes those of the size."""
     skill: float | None
-    """Of the scripted operator; None takes that of the size."""
+    """Of the scripted operator; None takes that of its node."""
     seed: int
     overrides: tuple[str, ...] = ()
 
@@ -124,14 +121,9 @@ class DemoSettings:
         return self.trials or AMOUNTS[self.size].trials
 
     @property
-    def operator_skill(self) -> float:
-        """How well the operator demonstrates."""
-        return AMOUNTS[self.size].skill if self.skill is None else self.skill
-
-    @property
     def learning(self) -> tuple[str, ...]:
         """All changes to the settings of learning."""
-        rest = ("retrain=none", *AMOUNTS[self.size].overrides, *self.overrides)
+        rest = ("n_chunk=2", "retrain=none", *AMOUNTS[self.size].overrides, *self.overrides)
         return (f"seed={self.seed}", *rest)
 
 
@@ -247,9 +239,10 @@ def _collect(
             display.update(bar, completed=done, note=f"{successes} successes")
 
         seeds = episode_seeds(Purpose.DEMONSTRATIONS, settings.seed, 0, settings.demonstrations)
+        skill = {} if settings.skill is None else {"skill": settings.skill}
         return run_operator(
             graph, arguments, on_episodes, mode="demonstrate", episodes=settings.demonstrations,
-            first_seed=seeds.start, skill=settings.operator_skill,
+            first_seed=seeds.start, **skill,
         )  # fmt: skip
 
 

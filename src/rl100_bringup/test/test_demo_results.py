@@ -286,14 +286,3 @@ def test_the_demo_learns_on_two_threads_only_where_two_processors_are_idle(
     monkeypatch.setattr(demo.os, "cpu_count", lambda: processors)
     monkeypatch.setattr(demo.psutil, "cpu_percent", lambda **_: busy)
     assert demo.learning_threads() == threads
-
-
-@pytest.mark.parametrize(("size", "skill"), [("standard", 0.25), ("quick", 0.5), ("full", 0.5)])
-def test_a_size_says_how_well_the_operator_demonstrates_unless_a_person_does(
-    size, skill, tmp_path
-):
-    def settings(given):
-        return demo.DemoSettings(tmp_path, demo.DemoSize(size), None, None, given, seed=0)
-
-    assert settings(None).operator_skill == skill
-    assert settings(0.0).operator_skill == 0.0

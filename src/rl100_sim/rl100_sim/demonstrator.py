@@ -22,7 +22,7 @@ from rl100_sim.tasks.push_t import T_BLOCK, read_parameters
 
 Floats = NDArray[np.float64]
 
-SKILL = 0.5
+SKILL = 0.25
 """Of the person where nobody says another: trembles, hesitates, gives up now and then."""
 _NOISE_MEMORY = 0.7
 """Correlation of the hand's tremor from one control period to the next."""

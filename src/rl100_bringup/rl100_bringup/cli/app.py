@@ -87,7 +87,7 @@ def demo(
         float | None,
         typer.Option(
             help="of the scripted operator, from 0, barely trained, to 1, careful and steady; "
-            "default: 0.25, quick and full 0.5",
+            "default: as the operator node's",
             min=0.0,
             max=1.0,
         ),

@@ -91,7 +91,7 @@ _LONG = "online.iterations=40"
 _PATIENT = (_LONG, "online.enough=0.985", "online.enough_episodes=400")
 _LONGER = {"push-v3": _PATIENT, "hammer-v3": (_LONG,)}
 """Tasks that learn longer online: 24 iterations were not enough on seeds that are not reported."""
-_CLOUD = ("rounds=2", "retrain=none", "trials=100")
+_CLOUD = ("n_chunk=2", "rounds=2", "retrain=none", "trials=100")
 """Of Push-T with clouds."""
 
 
@@ -118,7 +118,7 @@ def _cloud(
 ) -> Variant:
     """Of Push-T with clouds; the whole method comes with its control, and drives the graph."""
     return Variant(
-        name, PUSH_T, (*_CLOUD, *overrides), demonstrations=200, stages=stages, control=whole,
+        name, PUSH_T, (*_CLOUD, *overrides), demonstrations=100, stages=stages, control=whole,
         through_graph=whole,
     )  # fmt: skip
 
