@@ -39,7 +39,7 @@ def test_what_is_not_a_setting_is_refused_saying_what_was_meant(entry, message):
     ("entries", "message"),
     [
         (["online.iterations=2000"], "200000 episodes, and a run has 100000"),
-        (["transition.elites=6"], "transition.elites=6 of transition.members=5"),
+        (["transition.elites=6"], "elites=6 of members=5"),
         (["offline.draws=1"], "offline.draws"),
         (["online.proximal.auxiliary.chamfer=-1"], "auxiliary.chamfer"),
         (["something"], "as key=value"),

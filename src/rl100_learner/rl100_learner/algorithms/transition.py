@@ -40,6 +40,14 @@ class TransitionConfig:
     margin: NonNegativeFloat = 0.25
     """Predictions are clamped to the range of the data, widened by this share of it."""
 
+    def __post_init__(self) -> None:
+        """Refuse what cannot be chosen; raises ValueError."""
+        if self.elites > self.members:
+            raise ValueError(
+                f"expected no more elites than members, got elites={self.elites} of "
+                f"members={self.members}; set one of them"
+            )
+
 
 @dataclass
 class TransitionModel:
@@ -78,14 +86,8 @@ def fit(
         the held-out changes by the elites (1: all of it).
 
     Raises:
-        ConfigError: If there are fewer than 2 episodes or 20 decisions, or more elites than
-            members.
+        ConfigError: If there are fewer than 2 episodes or 20 decisions.
     """
-    if config.elites > config.members:
-        raise ConfigError(
-            f"expected no more elites than members, got transition.elites={config.elites} of "
-            f"transition.members={config.members}; set one of them"
-        )
     episode = data.starts.cpu().long().cumsum(0) - 1
     episodes = int(episode[-1]) + 1
     if len(data) < _FEWEST or episodes < 2:

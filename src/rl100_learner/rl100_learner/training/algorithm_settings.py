@@ -74,11 +74,6 @@ class AlgorithmSettings(TrainSettings):
                 f"online.iterations, online.episodes and online.last_episodes make {played} "
                 f"episodes, and a run has {BLOCK} start states for them"
             )
-        if self.transition.elites > self.transition.members:
-            raise ValueError(
-                f"expected no more elites than members, got transition.elites="
-                f"{self.transition.elites} of transition.members={self.transition.members}"
-            )
         return self
 
     @classmethod
