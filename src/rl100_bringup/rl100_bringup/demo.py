@@ -79,18 +79,15 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=200, trials=60, duration="Seventeen to twenty minutes",
+        episodes=100, trials=60, duration="Seventeen to twenty minutes",
         overrides=(
-            "imitation.steps=3000", "distillation.steps=1200", "online.iterations=26",
+            "imitation.steps=3000", "distillation.steps=1200", "online.iterations=20",
             "online.replay.steps=300", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(
-        episodes=200, trials=100, duration="Hours",
-        overrides=(
-            "rounds=2", "online.iterations=60", "online.last_episodes=400",
-            "online.enough=0.97", "online.enough_episodes=800",
-        ),
+        episodes=100, trials=100, duration="About an hour",
+        overrides=("rounds=2", "online.iterations=40"),
     ),
 }  # fmt: skip
 
