@@ -72,23 +72,22 @@ AMOUNTS = {
         trials=10,
         duration="Four to six minutes",
         overrides=(
-            "n_chunk=4", "imitation.steps=1800", "distillation.steps=800", "rollouts=100", "trials=20",
+            "imitation.steps=1800", "distillation.steps=800", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
             "online.iterations=3", "online.replay.first_steps=1000", "online.replay.steps=300",
             "online_distillation.steps=800",
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=100, trials=60, duration="Seventeen to twenty minutes",
+        episodes=80, trials=60, duration="Seventeen to twenty minutes",
         overrides=(
-            "n_chunk=4", "imitation.steps=3000", "distillation.steps=1200",
-            "online.iterations=24",
+            "imitation.steps=3000", "distillation.steps=1200", "online.iterations=14",
             "online.replay.steps=300", "online_distillation.steps=1200",
         ),
     ),
     DemoSize.FULL: _Amounts(
         episodes=100, trials=100, duration="About an hour",
-        overrides=("n_chunk=2", "rounds=2", "online.iterations=40"),
+        overrides=("rounds=2", "online.iterations=40"),
     ),
 }  # fmt: skip
 
@@ -121,7 +120,7 @@ class DemoSettings:
     @property
     def learning(self) -> tuple[str, ...]:
         """All changes to the settings of learning."""
-        rest = ("retrain=none", *AMOUNTS[self.size].overrides, *self.overrides)
+        rest = ("n_chunk=2", "retrain=none", *AMOUNTS[self.size].overrides, *self.overrides)
         return (f"seed={self.seed}", *rest)
 
 
