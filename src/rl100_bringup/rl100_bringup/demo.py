@@ -141,19 +141,20 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     demonstrating = GraphArguments(lockstep=True, bags=str(bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
-    chosen = (f"threads={learning_threads()}", *settings.learning)
-    learning = with_overrides(AlgorithmSettings(), chosen)
+    learning = with_overrides(AlgorithmSettings(), settings.learning)
     online = learning.online.episodes_before(learning.online.iterations)
     console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
     console.print(
         f"{settings.demonstrations} demonstrations through the graph; imitation; "
         f"{learning.rounds} offline round(s) and {online} online episodes in the vectorised "
         f"simulation; then {settings.evaluations} trials of every stage's teacher and student "
-        f"through the graph. {AMOUNTS[settings.size].duration} on two cores, with nothing beside; "
-        f"it learns on {learning.threads} thread(s)"
+        f"through the graph. {AMOUNTS[settings.size].duration} on two cores, with nothing beside"
     )
     with own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
+    chosen = (f"threads={learning_threads()}", *settings.learning)
+    threads = with_overrides(AlgorithmSettings(), chosen).threads
+    console.print(f"learning on {threads} thread(s)")
     request = TrainRequest(bags, output / "train", driving.robot, driving.task, chosen)
     trained = train_from_bags(request, console)
     seeds = episode_seeds(Purpose.EVALUATION, settings.seed, 0, settings.evaluations)
