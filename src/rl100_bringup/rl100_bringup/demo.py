@@ -79,7 +79,7 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=80, trials=60, duration="Seventeen to twenty minutes",
+        episodes=80, trials=60, duration="About twenty minutes",
         overrides=(
             "imitation.steps=3000", "distillation.steps=1200", "online.iterations=14",
             "online.replay.steps=300", "online_distillation.steps=1200",
