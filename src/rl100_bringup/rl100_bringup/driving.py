@@ -12,6 +12,7 @@ from typing import Any, Self
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages
+from rl100_policy.bags.topics import DECISION_TOPIC, EXECUTED_TOPIC
 from rl100_policy.core import messages
 
 
@@ -35,7 +36,7 @@ class Driving:
         Raises:
             BagError: If one is damaged.
         """
-        topics = ("policy/decision", "gate/command", "joint_states")
+        topics = (DECISION_TOPIC, EXECUTED_TOPIC, "joint_states")
         inference_s: list[float] = []
         misses, unanswered = 0, 0
         for entry in episodes:
