@@ -2,6 +2,7 @@
 """What the policy node saw live is, bit for bit, what the learner reads from the bag."""
 
 import copy
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -130,13 +131,19 @@ def record_an_episode(
         nodes = (SimRobotNode(), *clouds, CommandGateNode(), RecorderNode(), PolicyNode())
         with spinning(*nodes, person, coroutines=True) as spin_until:
 
-            def call(name, request):
+            def ask(name, request):
                 client = person.controls[name]
                 assert spin_until(client.service_is_ready)
                 future = client.call_async(request)
                 assert spin_until(future.done)
-                assert future.result().success, future.result().message
                 return future.result()
+
+            def call(name, request, patience_s=0.0):
+                deadline = time.monotonic() + patience_s
+                while not (answer := ask(name, request)).success and time.monotonic() < deadline:
+                    spin_until(lambda: False, 0.1)
+                assert answer.success, answer.message
+                return answer
 
             assert spin_until(
                 lambda: (
@@ -146,7 +153,8 @@ def record_an_episode(
                 )
             )
             call("reset", ResetSim.Request(seed=11))
-            call("start", StartEpisode.Request(task="push_t", operator_name="test"))
+            start = StartEpisode.Request(task="push_t", operator_name="test")
+            call("start", start, patience_s=20.0)  # gate and recorder may not know each other yet
             call("source", SetCommandSource.Request(source=int(source)))
             call("run", SetBool.Request(data=True))
             last = STEPS * PERIOD_NS
