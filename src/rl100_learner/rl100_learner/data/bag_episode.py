@@ -34,6 +34,7 @@ from rl100_learner.data.streams import (
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import BagMessage, read_messages, read_metadata
+from rl100_policy.bags.topics import EXECUTED_TOPIC
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
@@ -44,7 +45,6 @@ from rl100_policy.core.sight import sight_maker
 
 JOINTS = "joint_states"
 EXTRINSICS = "camera/extrinsics"
-COMMANDS = "gate/command"
 
 Proprio = NDArray[np.float32]
 _NOTHING: Visual = np.zeros((0, 3), np.float32)
@@ -168,14 +168,14 @@ class EpisodeReader:
         seen = [camera.topic] if camera else []
         bag = read_messages(
             folder,
-            [JOINTS, *seen, *self._view_topics(), COMMANDS],
+            [JOINTS, *seen, *self._view_topics(), EXECUTED_TOPIC],
             on_malformed=lambda topic, _: skipped.update([topic]),
         )
         view = self._view(bag, skipped)
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad
-        commands = executed_actions(by_stamp(bag[COMMANDS], end_ns), self._task.action)
-        skipped[COMMANDS] += commands.skipped
+        commands = executed_actions(by_stamp(bag[EXECUTED_TOPIC], end_ns), self._task.action)
+        skipped[EXECUTED_TOPIC] += commands.skipped
         notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
         notes += view.notes
         notes += [f"taken in spite of {each}" for each in self._other_setup(metadata)]
