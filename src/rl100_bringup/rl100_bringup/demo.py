@@ -70,7 +70,7 @@ AMOUNTS = {
     DemoSize.QUICK: _Amounts(
         episodes=60,
         trials=10,
-        duration="Four to six minutes",
+        duration="About five minutes",
         overrides=(
             "imitation.steps=1800", "distillation.steps=800", "rollouts=100", "trials=20",
             "critics.steps=1000", "transition.steps=500", "candidate_distillation.steps=150",
