@@ -289,8 +289,10 @@ def _running(modules: Sequence[ModuleType]) -> Iterator[list[Any]]:
         }
         with isolated_ros(**given):
             nodes = [_own(module, "Node")() for module in modules]
-            deadline = time.monotonic() + 10.0
-            while not all(map(_is_known, nodes)) and time.monotonic() < deadline:
+            deadline = time.monotonic() + 30.0
+            while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"the middleware does not report all of {unknown} yet")
                 time.sleep(0.05)
             yield nodes
             for node in nodes:
@@ -307,6 +309,8 @@ def _is_known(node: Any) -> bool:
         {each.topic_name for each in node.publishers} <= written
         and {each.topic_name for each in node.subscriptions} <= read
         and {each.service_name for each in node.services} <= served
+        and all(_ends(node.get_publishers_info_by_topic(name), me) for name in written)
+        and all(_ends(node.get_subscriptions_info_by_topic(name), me) for name in read)
     )
 
 
