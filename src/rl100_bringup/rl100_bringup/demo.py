@@ -79,7 +79,7 @@ AMOUNTS = {
         ),
     ),
     DemoSize.STANDARD: _Amounts(
-        episodes=80, trials=60, duration="A quarter of an hour to twenty minutes",
+        episodes=80, trials=60, duration="About a quarter of an hour",
         overrides=(
             "imitation.steps=3000", "distillation.steps=1200", "online.iterations=20",
             "online.replay.steps=300", "online_distillation.steps=1200",
@@ -94,7 +94,7 @@ AMOUNTS = {
 _LEARNING = (
     "n_chunk=2", "retrain=none", "offline.gate.horizon=40", "offline.gate.share=0.005",
 )  # fmt: skip
-"""Of every size. With chunks of two, 40 decisions are what the longest successes take."""
+"""Of every size. With chunks of two a success takes 27 decisions in the mean, so the gate looks 40 ahead."""
 
 
 @dataclass(frozen=True)
