@@ -94,7 +94,8 @@ AMOUNTS = {
 _LEARNING = (
     "n_chunk=2", "retrain=none", "offline.gate.horizon=40", "offline.gate.share=0.005",
 )  # fmt: skip
-"""Of every size. With chunks of two a success takes 27 decisions in the mean, so the gate looks 40 ahead."""
+"""Of every size. With chunks of two a success takes 27 decisions in the mean: the gate looks 40
+ahead."""
 
 
 @dataclass(frozen=True)
