@@ -21,10 +21,8 @@ from rl100_bringup.demo import DemoSettings, DemoSize, run_demo
 from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.report import REPORT_FILE
 from rl100_bringup.run_folder import read_run
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
@@ -67,10 +65,11 @@ def finished(tmp_path_factory, printed):
 @pytest.mark.parametrize("size", DemoSize)
 def test_the_settings_of_every_size_are_valid_and_fit_into_a_run(size):
     demo = DemoSettings(Path("unused"), size, None, None, 0.5, 0)
-    learning = with_overrides(AlgorithmSettings(), demo.learning)
+    learning = demo.request().settings()
     played = learning.online.episodes_before(learning.online.iterations)
     assert played >= learning.online.iterations * learning.online.episodes
     assert learning.rounds == (2 if size is DemoSize.FULL else 1)
+    assert learning.n_chunk == 2  # of the task
 
 
 def test_the_report_holds_every_stage_with_its_interval(finished):

@@ -34,9 +34,7 @@ from rl100_bringup.run_folder import run_results
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import TrainRequest, train_from_bags
 from rl100_learner.objectives.evaluation import clearly_worse
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.settings import with_overrides
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy_version import read_manifest
@@ -91,12 +89,6 @@ AMOUNTS = {
     ),
 }  # fmt: skip
 
-_LEARNING = (
-    "n_chunk=2", "retrain=none", "offline.gate.horizon=40", "offline.gate.share=0.005",
-)  # fmt: skip
-"""Of every size. With chunks of two a success takes 27 decisions in the mean: the gate looks 40
-ahead."""
-
 
 @dataclass(frozen=True)
 class DemoSettings:
@@ -125,8 +117,15 @@ class DemoSettings:
 
     @property
     def learning(self) -> tuple[str, ...]:
-        """All changes to the settings of learning."""
-        return (f"seed={self.seed}", *_LEARNING, *AMOUNTS[self.size].overrides, *self.overrides)
+        """All changes to the settings of learning that suit the task."""
+        return (f"seed={self.seed}", *AMOUNTS[self.size].overrides, *self.overrides)
+
+    def request(self, *more: str) -> TrainRequest:
+        """What is learned, and from which bags; ``more`` are changes that a person's go before."""
+        usual, changes = GraphArguments(), (*more, *self.learning)
+        return TrainRequest(
+            self.output / "bags", self.output / "train", usual.robot, usual.task, changes
+        )
 
 
 def run_demo(settings: DemoSettings, console: Console) -> int:
@@ -141,12 +140,12 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     """
     begun = time.monotonic()
     output = settings.output
-    bags, trials = output / "bags", output / TRIALS
-    refuse_used(output, bags)
-    demonstrating = GraphArguments(lockstep=True, bags=str(bags))
+    asked, trials = settings.request(), output / TRIALS
+    refuse_used(output, asked.bags)
+    demonstrating = GraphArguments(lockstep=True, bags=str(asked.bags))
     driving = GraphArguments(lockstep=True, bags=str(trials))
     # refused now, not after minutes of recording
-    learning = with_overrides(AlgorithmSettings(), settings.learning)
+    learning = asked.settings()
     online = learning.online.episodes_before(learning.online.iterations)
     console.rule("RL-100 for ROS 2: demonstrate, imitate, improve, drive")
     console.print(
@@ -157,10 +156,8 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     )
     with own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
-    chosen = (f"threads={learning_threads()}", *settings.learning)
-    threads = with_overrides(AlgorithmSettings(), chosen).threads
-    console.print(f"learning on {threads} thread(s)")
-    request = TrainRequest(bags, output / "train", driving.robot, driving.task, chosen)
+    request = settings.request(f"threads={learning_threads()}")
+    console.print(f"learning on {request.settings().threads} thread(s)")
     trained = train_from_bags(request, console)
     seeds = episode_seeds(Purpose.EVALUATION, settings.seed, 0, settings.evaluations)
     evaluated: dict[str, dict[str, Trials]] = {}

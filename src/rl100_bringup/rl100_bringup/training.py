@@ -29,9 +29,8 @@ from rl100_bringup.report import Report, StageResult, bags_result, this_machine
 from rl100_bringup.run_folder import run_results
 from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import run_algorithm
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import AlgorithmSettings, settings_for
 from rl100_learner.training.collecting import Collector
-from rl100_learner.training.settings import with_overrides
 from rl100_learner.training.stages import ALL_STAGES, Stage, StageRecord
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
@@ -87,8 +86,8 @@ class TrainRequest:
     processes: int = 2
 
     def settings(self) -> AlgorithmSettings:
-        """Resolved settings; raises ConfigError if one is invalid."""
-        return with_overrides(AlgorithmSettings(), self.overrides)
+        """Resolved settings; raises ConfigError if one, or the task, is invalid."""
+        return settings_for(load_task(config_path("tasks", self.task)), self.overrides)
 
     def descriptions(self) -> tuple[RobotConfig, TaskConfig]:
         """Robot and task; raises ConfigError if one is invalid."""

@@ -37,10 +37,9 @@ from rclpy.node import Node
 
 from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import run_algorithm
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import settings_for
 from rl100_learner.training.bag_collector import BagCollector, Wanted
 from rl100_learner.training.progress import Progress
-from rl100_learner.training.settings import with_overrides
 from rl100_learner.training.stages import ALL_STAGES, Stage, read_stages
 from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
@@ -154,7 +153,7 @@ class LearnerNode(Node):
         goal = handle.request
         if not goal.bags or not goal.output:
             raise ConfigError("a goal needs the folder of bags and the output folder")
-        settings = with_overrides(AlgorithmSettings(), list(goal.overrides))
+        settings = settings_for(self._task, goal.overrides)
         stages, output, told = _stages(goal.stages), Path(goal.output), ""
         self._version = _newest(output)
         self._report(handle, _nothing_measured(LearnerStatus.READING), force=True)

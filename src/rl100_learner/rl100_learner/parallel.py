@@ -20,11 +20,10 @@ from pathlib import Path
 from rl100_learner.accelerator import choose_device
 from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import imitation_stage
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.algorithm_settings import settings_for
 from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.processes import connected, local_rank
 from rl100_learner.training.progress import Progress
-from rl100_learner.training.settings import with_overrides
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import Rl100Error
 
@@ -49,8 +48,8 @@ def train_in_processes(
     Raises:
         Rl100Error: If a description, a setting or the bags cannot be used.
     """
-    settings = with_overrides(AlgorithmSettings(), overrides)
     described = load_task(task), load_robot(robot)
+    settings = settings_for(described[0], overrides)
     with connected(choose_device(settings.device, local_rank())) as processes:
         episodes = load_demonstrations(
             bags, *described, accept_other_setup=settings.accept_other_setup

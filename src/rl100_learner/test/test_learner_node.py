@@ -159,7 +159,7 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
     done = result(rig, handle)
     assert done.success, done.message
     _, manifest = load_version(Path(done.policy_version_path))
-    assert manifest.task == TASK
+    assert manifest.task.model_dump() == TASK.model_dump()
     assert len(manifest.bags) == 2
     assert spin_until(lambda: person.status[-1].policy_version == manifest.name)
     assert "imitation" in {status.stage for status in person.feedback}

@@ -1,13 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """Changes to settings as key=value."""
 
-import pytest
+from pathlib import Path
 
-from rl100_learner.training.algorithm_settings import AlgorithmSettings
+import pytest
+from toy import TASK
+
+from rl100_learner.training.algorithm_settings import AlgorithmSettings, settings_for
 from rl100_learner.training.settings import TrainSettings, flattened, with_overrides
+from rl100_policy.core.config import load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.presets import DiffusionChoice, NetworkChoice, choose, preset
+
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
 
 
 def test_changes_are_applied_where_the_key_says():
@@ -98,6 +104,26 @@ def test_a_preset_brings_the_sizes_of_critics_and_model_unless_they_are_said():
     again = with_overrides(AlgorithmSettings(), ["preset=paper", "preset=small"])
     assert again == AlgorithmSettings()
     assert with_overrides(TrainSettings(), ["preset=paper"]).preset == "paper"
+
+
+def test_what_suits_a_task_goes_before_the_defaults_and_a_persons_changes_before_it():
+    learning = {"n_chunk": 3, "offline.gate.share": 0.01, "diffusion": {"n_steps": 4}}
+    task = TASK.model_copy(update={"learning": learning})
+    settings = settings_for(task, ["n_chunk=1", "seed=5"])
+    assert (settings.n_chunk, settings.seed) == (1, 5)
+    assert (settings.offline.gate.share, settings.diffusion.n_steps) == (0.01, 4)
+    assert settings_for(TASK.model_copy(update={"learning": {}})) == AlgorithmSettings()
+    unknown = TASK.model_copy(update={"learning": {"n_chnk": 3}})
+    with pytest.raises(ConfigError, match=f"section learning of task '{TASK.name}'.*n_chunk"):
+        settings_for(unknown)
+    with pytest.raises(ConfigError, match=r"^there is no setting 'n_chnk'"):
+        settings_for(task, ["n_chnk=3"])
+
+
+@pytest.mark.parametrize("path", sorted((CONFIG / "tasks").glob("*.yaml")), ids=lambda p: p.stem)
+def test_what_suits_every_shipped_task_is_valid(path):
+    task = load_task(path)
+    assert settings_for(task).n_chunk == task.learning.get("n_chunk", AlgorithmSettings().n_chunk)
 
 
 def test_encoder_and_denoiser_are_of_any_size_and_kind_that_a_policy_may_have():

@@ -131,9 +131,10 @@ def test_hashes_of_descriptions_are_what_they_were_before_there_were_kinds():
 
 
 @pytest.mark.parametrize("name", ["push_t", "push_t_joint", "push_t_rgb", "push_t_state"])
-def test_a_task_survives_being_written_as_json(name):
+def test_a_task_survives_being_written_as_json_without_what_suits_it_for_learning(name):
     task = load_task(CONFIG / "tasks" / f"{name}.yaml")
-    assert TaskConfig.model_validate_json(task.model_dump_json()) == task
+    again = TaskConfig.model_validate_json(task.model_dump_json())
+    assert again == task.model_copy(update={"learning": {}})
 
 
 def test_the_shipped_push_t_tasks_differ_in_what_is_seen_and_in_nothing_else():

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, ClassVar, Literal, Self
@@ -17,7 +18,9 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.training.offline_run import OfflineSettings
 from rl100_learner.training.online_run import OnlineSettings
 from rl100_learner.training.seeds import BLOCK
-from rl100_learner.training.settings import TrainSettings
+from rl100_learner.training.settings import TrainSettings, with_overrides
+from rl100_policy.core.config import TaskConfig
+from rl100_policy.core.errors import ConfigError
 
 ROUND_EPISODES = 10_000
 """Start states of a round, of the :data:`BLOCK` that a run has."""
@@ -120,3 +123,21 @@ class AlgorithmSettings(TrainSettings):
             online=self.online,
             distillation=self.online_distillation,
         )
+
+
+def settings_for(task: TaskConfig, overrides: Sequence[str] = ()) -> AlgorithmSettings:
+    """Settings of a run: the defaults, what suits the task, then what a person changes.
+
+    Args:
+        task: Its section ``learning`` is what suits it.
+        overrides: Changes as ``key=value``.
+
+    Raises:
+        ConfigError: If a key or a value is not valid; says whether the task's or the person's.
+    """
+    suits = [f"{key}={json.dumps(value)}" for key, value in task.learning.items()]
+    try:
+        with_overrides(AlgorithmSettings(), suits)
+    except ConfigError as error:
+        raise ConfigError(f"section learning of task {task.name!r}: {error}") from error
+    return with_overrides(AlgorithmSettings(), (*suits, *overrides))

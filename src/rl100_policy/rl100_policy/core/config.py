@@ -356,6 +356,10 @@ class TaskConfig(FrozenModel):
     """Longest episode [s]."""
     sim: dict[str, float] = {}
     """Parameters of the simulated task, see its class."""
+    learning: Annotated[dict[str, Any], Field(exclude=True)] = {}
+    """Training settings that suit the task, by their dotted keys; what a person sets goes before
+    them. Advice, not part of what the task is: left out where a description is stored or
+    compared by its hash."""
 
     @field_validator("observation", mode="before")
     @classmethod
