@@ -116,9 +116,9 @@ class Report(FrozenModel):
     stages: list[StageResult] = Field(default_factory=list)
     latency_ms: dict[str, Latency] = Field(default_factory=dict)
     """By policy."""
-    deadline_misses: int = 0
-    """Decisions that took longer than one action period."""
-    lockstep_timeouts: int = 0
+    deadline_misses: int | None = None
+    """Decisions that took longer than one action period; None of a command that measured none."""
+    lockstep_timeouts: int | None = None
     """Control periods of the trials in which the simulated world went on without a command; at
     most, where trials are ``degraded``."""
     bags: BagsResult | None = None

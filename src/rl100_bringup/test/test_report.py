@@ -51,6 +51,7 @@ def example() -> Report:
         stages=[stage],
         bags=bags,
         latency_ms={"one_step": latency([0.001, 0.002])},
+        deadline_misses=0,
         lockstep_timeouts=5,
     )
 
@@ -65,6 +66,8 @@ def test_the_report_on_disk_has_the_promised_form(tmp_path):
     assert {"p50", "p99"} <= written["latency_ms"]["one_step"].keys()
     assert written["deadline_misses"] == 0
     assert written["lockstep_timeouts"] == 5
+    nothing = json.loads(Report(command="train").write(tmp_path / "other").read_text())
+    assert nothing["deadline_misses"] is nothing["lockstep_timeouts"] is None
     assert {"episodes", "seconds", "bytes", "successes"} <= written["bags"].keys()
 
 

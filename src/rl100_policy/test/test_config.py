@@ -145,6 +145,7 @@ def test_the_shipped_push_t_tasks_differ_in_what_is_seen_and_in_nothing_else():
     assert [task.observation.kind for task in tasks] == ["points", "image", "state"]
     told = [task.model_dump(exclude={"observation", "crop"}) for task in tasks]
     assert told[0] == told[1] == told[2]
+    assert tasks[0].learning == tasks[1].learning == tasks[2].learning
 
 
 def test_actions_may_be_joint_velocities():

@@ -75,7 +75,8 @@ def demo(
         bool, typer.Option("--full", help="two rounds and many more online episodes")
     ] = False,
     episodes: Annotated[
-        int | None, typer.Option(help="demonstrations to record; default: 200, quick 60", min=4)
+        int | None,
+        typer.Option(help="demonstrations to record; default: 80, quick 60, full 100", min=4),
     ] = None,
     trials: Annotated[
         int | None,

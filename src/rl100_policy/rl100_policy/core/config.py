@@ -357,7 +357,7 @@ class TaskConfig(FrozenModel):
     sim: dict[str, float] = {}
     """Parameters of the simulated task, see its class."""
     learning: Annotated[dict[str, Any], Field(exclude=True)] = {}
-    """Training settings that suit the task, by their dotted keys; what a person sets goes before
+    """Training settings that suit the task, by their dotted keys; what a person sets overrides
     them. Advice, not part of what the task is: left out where a description is stored or
     compared by its hash."""
 
