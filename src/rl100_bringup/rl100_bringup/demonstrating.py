@@ -14,6 +14,7 @@ from rl100_bringup.graph import config_path
 from rl100_bringup.reproduction.claims import PUSH_T, SUITE, Variant
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
+from rl100_learner.training.identity import fingerprint
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.config import (
     AnyTask,
@@ -51,6 +52,13 @@ def _benchmark_env(variant: Variant) -> MetaWorldEnv:
     return MetaWorldEnv(variant.task, observation=observation, n_points=max(variant.n_points, 1))
 
 
+def description_key(variant: Variant) -> str:
+    """Ten digits, equal for equal descriptions of the task, its robot and its operator."""
+    task, robot = describe_task(variant)
+    described = [each and each.model_dump(mode="json") for each in (task, robot)]
+    return fingerprint(*described, SKILL if robot else None)[:10]
+
+
 def demonstrations_of(variant: Variant, seed: int, folder: Path) -> list[Episode]:
     """Demonstrations of a variant, made once for all runs that share a folder.
 
@@ -59,7 +67,7 @@ def demonstrations_of(variant: Variant, seed: int, folder: Path) -> list[Episode
         seed: Of the run; no two share a demonstration.
         folder: Where they are kept.
     """
-    name = f"{variant.task}_{variant.n_points}_{variant.demonstrations}_seed_{seed}.npz"
+    name = f"{variant.task}_{variant.demonstrations}_{description_key(variant)}_seed_{seed}.npz"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
         if not (folder / name).exists():

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Claims: their settings, one run of a variant in small, and the table over seeds."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from io import StringIO
 from shutil import copy
@@ -9,7 +10,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup.demonstrating import describe_task, scripted_episodes
+from rl100_bringup import demonstrating
+from rl100_bringup.demonstrating import demonstrations_of, describe_task, scripted_episodes
 from rl100_bringup.report import Report
 from rl100_bringup.reproduction import jobs, reproducing
 from rl100_bringup.reproduction.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
@@ -195,6 +197,45 @@ def test_runs_of_other_defaults_are_refused_by_the_setting_that_changed(finished
     monkeypatch.setattr(Job, "alike", alike)
     with pytest.raises(ConfigError, match=r"had gamma=0\.99, and it is 0\.5 now"):
         job.write_down()
+
+
+def test_runs_of_another_description_are_refused_and_its_demonstrations_are_others(
+    finished, monkeypatch
+):
+    job, _ = finished
+    job.write_down()
+    shown = set((job.shared / "demonstrations").glob("*.npz"))
+    monkeypatch.setattr(demonstrating, "SUITE", "Meta-World 9")
+    with pytest.raises(ConfigError, match="another description of the task"):
+        job.write_down()
+    demonstrations_of(job.variant, job.seed, job.shared / "demonstrations")
+    now = set((job.shared / "demonstrations").glob("*.npz"))
+    assert shown < now
+    assert len(now) == len(shown) + 1
+
+
+def test_the_progress_line_tells_of_learning_and_not_of_the_control(
+    finished, tmp_path, monkeypatch
+):
+    job, report = finished
+    told = []
+
+    class Display:
+        def add_task(self, *_, **__):
+            return 0
+
+        def update(self, *_, note, **__):
+            told.append(note)
+
+    stages = [
+        stage.model_copy(update={"successes": index}) for index, stage in enumerate(report.stages)
+    ]
+    other = replace(job, output=tmp_path)
+    report.model_copy(update={"stages": stages}).write(other.folder)
+    monkeypatch.setattr(reproducing, "progress_display", lambda _: nullcontext(Display()))
+    monkeypatch.setattr(reproducing, "run_jobs", lambda jobs, _, tell: tell(jobs[0], "") or {})
+    assert reproducing._run_all([other], 1, Console(quiet=True)) == {}
+    assert told == [f"{job.variant.name} seed 0: 4/2"]
 
 
 def test_what_is_finished_is_told_from_reports_alone(finished, tmp_path, monkeypatch):

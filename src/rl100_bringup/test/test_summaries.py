@@ -214,6 +214,18 @@ def test_differences_are_taken_at_equal_seeds_of_the_same_group():
     assert differences_table(*zip(*runs[-1:], strict=True)) is None
 
 
+def test_differences_are_of_the_last_stage_also_where_the_first_seed_ended_early():
+    whole, early = ran([0.5]), ran()
+    early = early.model_copy(
+        update={"run": early.run[:1], "stages": [stage("round 1", "ddim", 1)]}
+    )
+    whole = whole.model_copy(update={"stages": [stage("online", "ddim", 7)]})
+    runs = [("t", name, seed, whole) for name in ("first", "other") for seed in (0, 1)]
+    runs[2] = ("t", "other", 0, early)
+    told = cells(differences_table(*zip(*runs, strict=True)))
+    assert [row[2:5] for row in told] == [("online", "ddim", "+0"), ("online", "noise", "+0")]
+
+
 def test_what_the_gate_would_have_kept_is_told_with_what_its_estimate_promised():
     """J: the gate takes the first and the third; J goes on rising, and success falls."""
     j = [1.0, 1.1, 1.12, 1.2, 1.3, 1.5]
@@ -233,7 +245,8 @@ def test_what_the_gate_would_have_kept_is_told_with_what_its_estimate_promised()
         return {row[1:3]: row[3] for row in cells(table)}
 
     assert told(plain) == {
-        ("", "start"): "50.0 %", ("", "last"): "20.0 %", ("", "best of all"): "90.0 %",
+        ("", "start"): "50.0 %", ("", "last"): "20.0 %",
+        ("", "best of all, chosen by these episodes"): "90.0 %",
         ("", "kept by the gate"): "70.0 %", ("", "highest J"): "20.0 %",
     }  # fmt: skip
     both = told(iterates)

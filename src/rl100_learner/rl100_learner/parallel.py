@@ -4,9 +4,10 @@
     torchrun --nproc-per-node 2 -m rl100_learner.parallel --task TASK.yaml --robot ROBOT.yaml \
         --bags BAGS --output RUN --set device=cuda
 
-It leaves in RUN what the stage ``imitation`` of ``./rl100 train`` leaves, and ``./rl100 train``
-with the same bags, folder and settings goes on from there, in one process. Killed, the same
-command with the same number of processes goes on from its last checkpoint.
+It leaves in RUN the version and the records that the stage ``imitation`` of ``./rl100 train``
+leaves, and ``./rl100 train`` with the same bags, folder and settings goes on from there, in one
+process. Killed, the same command with the same number of processes goes on from its last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ import argparse
 import logging
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from rl100_learner.accelerator import choose_device
 from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import imitation_stage
 from rl100_learner.training.algorithm_settings import settings_for
+from rl100_learner.training.identity import alone_in
 from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.processes import connected, local_rank
 from rl100_learner.training.progress import Progress
@@ -46,7 +49,8 @@ def train_in_processes(
         Folder of the policy version.
 
     Raises:
-        Rl100Error: If a description, a setting or the bags cannot be used.
+        Rl100Error: If a description, a setting or the bags cannot be used, or others are learning
+            in the folder.
     """
     described = load_task(task), load_robot(robot)
     settings = settings_for(described[0], overrides)
@@ -55,9 +59,10 @@ def train_in_processes(
             bags, *described, accept_other_setup=settings.accept_other_setup
         )
         folder, name = imitation_stage(output, described[0])
-        return train_imitation(
-            episodes, *described, folder, settings.imitation_settings, _tell, name, processes
-        )
+        with alone_in(output) if processes.leads else nullcontext():
+            return train_imitation(
+                episodes, *described, folder, settings.imitation_settings, _tell, name, processes
+            )
 
 
 def _tell(progress: Progress) -> None:

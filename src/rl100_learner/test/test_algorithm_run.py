@@ -2,6 +2,7 @@
 """Algorithm 1 on a task of seconds: its stages, what they leave, and what a kill changes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,8 @@ from rl100_learner.algorithms.transition import TransitionConfig
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.training.algorithm_run import run_algorithm
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
+from rl100_learner.training.offline_run import improve_offline
+from rl100_learner.training.online_run import improve_version
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.stages import STAGES, read_stages
 from rl100_policy.core.errors import ConfigError, LearningError
@@ -101,6 +104,24 @@ def test_what_was_played_in_a_round_is_learned_from_in_the_next(whole):
         version = next((output / f"round_{index}" / "offline").glob("reach_*_2"))
         sizes.append(len(read_manifest(version).bags))
     assert sizes == [12 + 8, 12 + (8 + 12) + 8]
+
+
+def test_a_version_names_only_episodes_that_it_learned_from(whole, tmp_path):
+    output, records = whole
+    version = output / records[0].version
+    own = [make_episode(i, outcome="success" if i % 2 else "failure") for i in range(8)]
+    data = [*own, replace(own[1], id="in millimetres", actions=1000 * own[1].actions)]
+    (candidate,) = improve_offline(
+        version, tmp_path / "offline", data, own, SETTINGS.offline_settings, silent
+    )
+    learned = improve_version(
+        version, tmp_path / "online", SETTINGS.online_settings, ReachCollector(), silent,
+        data=data, own=own,
+    )  # fmt: skip
+    for each in (candidate.version, learned):
+        names = {bag.id for bag in read_manifest(each).bags}
+        assert names >= {episode.id for episode in own}
+        assert "in millimetres" not in names
 
 
 def test_the_offline_stage_records_estimate_and_decision(whole):
@@ -256,6 +277,42 @@ def test_a_run_killed_in_every_stage_goes_on_to_the_same_bits(whole, tmp_path):
         folders = (output, tmp_path / "run")
         weights = [(folder / one.version / WEIGHTS).read_bytes() for folder in folders]
         assert weights[0] == weights[1]
+
+
+def test_a_round_killed_anywhere_goes_on_to_the_same_bits(tmp_path, monkeypatch):
+    """Iterates 1 and 3 are let through, so that a candidate is written long before the end."""
+    chosen = OfflineConfig(iterations=3, states=16, gate=GateConfig(patience=4))
+    settings = SETTINGS.model_copy(update={"rounds": 1, "offline": chosen})
+    stages = ("imitation", "offline")
+
+    def go(output, on_progress=silent):
+        estimates = iter([1.0, 1.1, 0.5, 1.2])
+        monkeypatch.setattr(offline, "estimate", lambda *_: next(estimates))
+        return run(output / "run", settings, on_progress=on_progress, stages=stages)
+
+    def killer(stage, step):
+        def kill(name, progress):
+            if name == "round 1" and (progress.stage, progress.step) == (stage, step):
+                raise KilledError
+
+        return kill
+
+    records = go(tmp_path / "whole")
+    moments = (
+        ("critics", 1), ("offline", 2), ("distillation of iterate 3", 5), ("imitation", 10),
+    )  # fmt: skip
+    for moment in moments:
+        with pytest.raises(KilledError):
+            go(tmp_path / "killed", killer(*moment))
+    assert go(tmp_path / "killed") == [
+        record.model_copy(update={"seconds": again.seconds})
+        for record, again in zip(records, read_stages(tmp_path / "killed" / "run"), strict=True)
+    ]
+    written = sorted((tmp_path / "whole" / "run" / "round_1").rglob(WEIGHTS))
+    assert len(written) == 3
+    for path in written:
+        other = tmp_path / "killed" / path.relative_to(tmp_path / "whole")
+        assert path.read_bytes() == other.read_bytes()
 
 
 def test_stages_can_be_run_one_by_one(tmp_path):

@@ -128,8 +128,11 @@ _REGRESSION = (
     "offline.proximal.epochs=20",
 )  # fmt: skip
 """Ten times the optimiser steps of a proximal phase, which a regression needs."""
-_NO_Q = ("online.replay.states=0", "online.proximal.minibatch=50")
-"""Smaller minibatches, so that it takes as many steps per iteration as with the draws of Q."""
+_STATE_NO_Q = ("online.replay.states=0", "online.proximal.minibatch=35")
+_CLOUD_NO_Q = ("online.replay.states=0", "online.proximal.minibatch=140")
+"""Smaller minibatches, so that it takes about as many steps per iteration as with the draws of Q:
+an epoch has 4096 of these there, and some 400 decisions of push-v3 or 2300 of Push-T, in
+minibatches of 400."""
 _ROUND_ALONE = ("rounds=1", "retrain=none")
 _PEG = "peg-insert-side-v3"
 """Where offline rounds have most to gain, and are farthest from what is attainable."""
@@ -182,7 +185,7 @@ CLAIMS = {
                 "online only, with Q: push-v3", *_PATIENT, "online.iterations=54", stages=_ONLINE
             ),
             _state(
-                "online only, as DPPO: push-v3", *_PATIENT, "online.iterations=54", *_NO_Q,
+                "online only, as DPPO: push-v3", *_PATIENT, "online.iterations=54", *_STATE_NO_Q,
                 stages=_ONLINE,
             ),
             _cloud("RL-100: Push-T clouds", whole=True),
@@ -194,7 +197,7 @@ CLAIMS = {
             _cloud("imitation: Push-T clouds", "imitation.steps=12000", stages=_IMITATION),
             _cloud("advantage-weighted regression: Push-T clouds", *_REGRESSION, stages=_OFFLINE),
             _cloud(
-                "online only, as DPPO: Push-T clouds", "online.iterations=42", *_NO_Q,
+                "online only, as DPPO: Push-T clouds", "online.iterations=42", *_CLOUD_NO_Q,
                 stages=_ONLINE,
             ),
         ),
@@ -304,7 +307,7 @@ CLAIMS = {
         "or these alone (and a value that learns from these alone).",
         (
             _cloud("GAE and Q", *_BRIEFLY, stages=_ONLINE),
-            _cloud("GAE alone", *_BRIEFLY, *_NO_Q, stages=_ONLINE),
+            _cloud("GAE alone", *_BRIEFLY, *_CLOUD_NO_Q, stages=_ONLINE),
         ),
     ),
     "ablation_critics": Claim(

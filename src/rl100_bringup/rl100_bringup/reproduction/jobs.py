@@ -10,6 +10,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from rl100_bringup.demonstrating import description_key
 from rl100_bringup.reproduction.claims import Variant
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
@@ -51,7 +52,7 @@ class Job:
 
     @property
     def what(self) -> dict[str, Any]:
-        """All that decides the run but the settings."""
+        """All that decides the run but settings and descriptions."""
         what = {
             "task": self.variant.task,
             "demonstrations": self.variant.demonstrations,
@@ -81,20 +82,29 @@ class Job:
         return self.output / "shared"
 
     def write_down(self) -> None:
-        """Write ``job.json``, or compare; a setting that was not there at the time may be any.
+        """Write ``job.json``, or compare; what was not written there at the time may be any.
 
         Raises:
-            ConfigError: If the runs that are there had a setting of another value.
+            ConfigError: If the runs that are there had a setting of another value, or are of
+                another description of the task, its robot or its operator.
         """
         path, settings = self.alike / JOB, _flat(self.settings)
+        described = description_key(self.variant)
         if not path.exists():
             self.alike.mkdir(parents=True, exist_ok=True)
-            told = json.dumps(self.what | {"settings": settings}, indent=2) + "\n"
+            what = self.what | {"description": described, "settings": settings}
+            told = json.dumps(what, indent=2) + "\n"
             # another command may have this run too
             with FileLock(self.alike / "lock"), replacing(path) as file:
                 file.write(told.encode())
             return
-        for key, value in json.loads(path.read_text(encoding="utf-8"))["settings"].items():
+        known = json.loads(path.read_text(encoding="utf-8"))
+        if known.get("description", described) != described:
+            raise ConfigError(
+                f"the runs in {self.alike} are of another description of the task, its robot or "
+                "its operator; choose another --output, or delete them"
+            )
+        for key, value in known["settings"].items():
             now = settings.get(key, "not a setting any more")
             if now != value:
                 raise ConfigError(

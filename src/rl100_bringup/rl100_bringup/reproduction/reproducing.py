@@ -165,7 +165,8 @@ def _run_all(planned: Sequence[Job], jobs: int, console: Console) -> dict[Path, 
         def on_finished(job: Job, reason: str) -> None:
             result = "failed"
             if not reason:
-                last = Report.read(job.folder).stages[-1]
+                learned = [x for x in Report.read(job.folder).stages if x.name != CONTROL]
+                last = learned[-1]
                 result = f"{last.successes}/{last.trials}"
             note = f"{job.variant.name} seed {job.seed}: {result}"
             display.update(bar, advance=1, note=note)

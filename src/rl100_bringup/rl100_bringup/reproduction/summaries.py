@@ -16,8 +16,7 @@ from scipy import stats
 
 from rl100_bringup.report import Iterate, Report, StageResult, wilson
 from rl100_bringup.reproduction.claims import CONTROL, GRAPH
-from rl100_learner.algorithms.offline import GateConfig
-from rl100_learner.objectives.evaluation import gate
+from rl100_learner.algorithms.offline import Gate, GateConfig
 
 
 @dataclass
@@ -179,12 +178,12 @@ def missing_table(missing: Sequence[tuple[str, int, str]]) -> Table | None:
 
 
 def origins_table(reports: Iterable[Report]) -> Table:
-    """Which state of the code the runs are of, and where they ran."""
+    """Which state of the code the runs ended with, and where."""
     found = Counter(
         (str(each.machine.get("commit", "")), f"{each.machine.get('processors')} processors")
         for each in reports
     )
-    table = Table("commit", "machine", "runs")
+    table = Table("commit at the end", "machine", "runs")
     for (commit, machine), runs in sorted(found.items()):
         table.add_row(commit, machine, str(runs))
     return table
@@ -295,7 +294,7 @@ def differences_table(
 
 def _measured(runs: Iterable[Report]) -> list[tuple[str, str]]:
     """Last stage of some runs, by teacher and student, and online with noise."""
-    last = next(iter(runs)).run[-1].name
+    last = max(runs, key=lambda each: len(each.run)).run[-1].name  # one may have ended early
     return [(last, of) for of in ("ddim", "one_step", *(["noise"] if last == "online" else []))]
 
 
@@ -329,7 +328,8 @@ def gate_table(
         if not watched or watched[0].iteration != 0:
             continue
         success = [each.success or 0.0 for each in watched]
-        for where, index in (("start", 0), ("last", -1), ("best of all", np.argmax(success))):
+        chosen_by_itself = int(np.argmax(success))
+        for where, index in (("start", 0), ("last", -1), (_BEST, chosen_by_itself)):
             found.setdefault((name, "", where), []).append(success[index])
         estimates = {"": [each.j for each in watched]}
         if watched[-1].j_improving is not None:
@@ -350,15 +350,17 @@ def gate_table(
     return table if found else None
 
 
+_BEST = "best of all, chosen by these episodes"
+"""What nobody can reach: the largest of many estimates is too large."""
+
+
 def _kept_by_gate(estimates: Sequence[float], config: GateConfig) -> int:
     """Which estimate the gate lets through last; 0, that of the incumbent, if none."""
-    kept = accepts = rejects = 0
+    kept, gate = 0, Gate(estimates[0], config)
     for index, candidate in enumerate(estimates[1:], start=1):
-        if gate(candidate, estimates[kept], config.share).accepted:
-            kept, accepts, rejects = index, accepts + 1, 0
-        else:
-            rejects += 1
-        if accepts >= config.accepts or rejects >= config.patience:
+        if gate.ask(candidate).accepted:
+            kept = index
+        if gate.over:
             break
     return kept
 

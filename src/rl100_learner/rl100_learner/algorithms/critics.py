@@ -44,7 +44,8 @@ class QConfig:
     width: PositiveInt = 256
     layers: PositiveInt = 2
     members: PositiveInt = 3
-    """Q networks; each learns from minibatches of its own."""
+    """Q networks; each learns from minibatches of its own (all from the same with
+    value = expectile)."""
     steps: PositiveInt = 3000
     minibatch: PositiveInt = 256
     lr: PositiveFloat = 1e-3
@@ -57,7 +58,8 @@ class CriticConfig(QConfig):
 
     value: Literal["returns", "expectile"] = "returns"
     returns: ValueConfig = field(default_factory=_value)
-    """Of V, with value = returns: one buffer, swept ``first_sweeps`` times."""
+    """Of V, which is swept ``first_sweeps`` times over one buffer; with value = expectile nothing
+    but its sizes counts."""
     tau: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.7
     """Expectile of V, with value = expectile."""
     target_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01

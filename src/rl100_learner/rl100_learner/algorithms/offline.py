@@ -109,6 +109,36 @@ class Judge:
     seed: int
 
 
+class Gate:
+    """Asked after every iteration of a phase; remembers the snapshot and when it has had enough.
+
+    Without ``enabled`` it lets everything through, for ever.
+    """
+
+    def __init__(self, incumbent: float, config: GateConfig) -> None:
+        """``incumbent`` is J of the policy that the phase begins with."""
+        self._incumbent, self._config = incumbent, config
+        self._accepts = self._rejects = 0
+
+    def ask(self, candidate: float) -> GateDecision:
+        """Decide about an iterate by its J; what is let through is the next snapshot."""
+        decision = gate(candidate, self._incumbent, self._config.share)
+        if not self._config.enabled:
+            decision = GateDecision(True, candidate, self._incumbent, 0.0)
+        if decision.accepted:
+            self._incumbent, self._accepts, self._rejects = candidate, self._accepts + 1, 0
+        else:
+            self._rejects += 1
+        return decision
+
+    @property
+    def over(self) -> bool:
+        """The phase ends: enough was let through, or nothing for too long."""
+        config = self._config
+        enough = self._accepts >= config.accepts or self._rejects >= config.patience
+        return config.enabled and enough
+
+
 @dataclass(frozen=True)
 class Iteration:
     """One iteration, and the policy after it.
@@ -154,30 +184,22 @@ def phase(
     generator = torch.Generator().manual_seed(seed)
     state = proximal.init(policy, config.proximal)
     began = copy.deepcopy(policy).requires_grad_(False)
-    incumbent = estimate(policy, judge, config)
-    accepts = rejects = 0
+    asked = Gate(estimate(policy, judge, config), config.gate)
     for _ in range(config.iterations):
         if config.method == "proximal":
             metrics = iterate(state, critics, data.condition, generator, config)
         else:
             metrics = _regress(state, critics, data, generator, config)
         candidate = estimate(policy, judge, config)
-        decision = gate(candidate, incumbent, config.gate.share)
-        if not config.gate.enabled:
-            decision = GateDecision(True, candidate, incumbent, 0.0)
+        decision = asked.ask(candidate)
         metrics |= {
-            "j": candidate,
-            "j_snapshot": incumbent,
+            "j": decision.candidate,
+            "j_snapshot": decision.incumbent,
             "distance": _distance(policy, began, judge, config),
             "accepted": float(decision.accepted),
         }
         yield Iteration(copy.deepcopy(policy).requires_grad_(False), decision, metrics)
-        if decision.accepted:
-            incumbent, accepts, rejects = candidate, accepts + 1, 0
-        else:
-            rejects += 1
-        over = accepts >= config.gate.accepts or rejects >= config.gate.patience
-        if config.gate.enabled and over:
+        if asked.over:
             return
 
 

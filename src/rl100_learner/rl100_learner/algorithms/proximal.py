@@ -371,13 +371,13 @@ def step(state: ProximalState, loss: Tensor, config: ChainsConfig) -> None:
     """One optimiser step down a loss, with the gradient's norm bounded.
 
     Raises:
-        LearningError: If the loss is not a number; nothing is changed then.
+        LearningError: If the loss is not a number; the step is not taken then.
     """
     if not torch.isfinite(loss):
         raise LearningError(
-            "the loss of a proximal step is not finite, so the policy would be lost; nothing was "
-            "changed: go on from the last version or checkpoint with smaller rates "
-            "(proximal.lr, proximal.encoder_lr) or a larger diffusion.sigma_min"
+            "the loss of a proximal step is not finite, and stepping would lose the policy; go on "
+            "from the last version in another output folder with smaller rates "
+            "(online.proximal.lr and online.proximal.encoder_lr, or offline.proximal.lr)"
         )
     state.optimizer.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]  # torch leaves it without types

@@ -126,6 +126,7 @@ def improve_offline(
     finished = _finished(output)
     if finished is not None:
         return finished
+    data, own = (within_range(policy, each) for each in (data, own))
     bags = tuple(BagReference(id=episode.id, sha256=episode.digest) for episode in data)
     with threads(settings.threads), accelerated(settings), Records(output, 0) as records:
         name = name or f"{parent.task.name}_{output.resolve().name}"
@@ -197,7 +198,6 @@ class _OfflineRun:
         settings = self.settings
         began = time.perf_counter()
         longest = longest_episode(self.parent.task, self.parent.robot)
-        data, own = (within_range(policy, episodes) for episodes in (data, own))
         everything = encode_decisions(policy, data, settings.gamma, longest)
         digests = {episode.digest for episode in own}
         own = [episode for episode in data if episode.digest in digests]

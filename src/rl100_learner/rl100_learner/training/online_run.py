@@ -104,14 +104,15 @@ def improve_version(
     result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
         return result
+    hope = any(episode.outcome == "success" for episode in data)
+    data = within_range(policy, data if settings.online.replay.states > 0 else own)
     with threads(settings.threads), accelerated(settings):
         longest = longest_episode(parent.task, parent.robot)
         run = _OnlineRun(
-            output, parent.name, longest, settings, fingerprint, collector, on_progress
+            output, parent.name, longest, settings, fingerprint, collector, on_progress, hope
         )
         metrics = run.improve(place(policy), data, own)
-    replays = settings.online.replay.states > 0
-    known = [(episode.id, episode.digest) for episode in (data if replays else own)]
+    known = [(episode.id, episode.digest) for episode in data]
     bags = {id: BagReference(id=id, sha256=sha256) for id, sha256 in [*known, *run.bags]}
     write_version(
         result,
@@ -148,6 +149,8 @@ class _OnlineRun:
     fingerprint: str
     collector: Collector
     on_progress: Callable[[Progress], None]
+    hope: bool
+    """Whether an episode has ever succeeded; without one there is nothing to prefer."""
     seconds: float = 0.0
     episodes: int = 0
     periods: int = 0
@@ -162,8 +165,6 @@ class _OnlineRun:
     """Ids and digests of the bags that the iterations have learned from."""
     played: list[tuple[int, int]] = field(default_factory=list)
     """Successes and episodes of every iteration."""
-    hope: bool = False
-    """Whether an episode has ever succeeded; without one there is nothing to prefer."""
 
     def improve(
         self, policy: DiffusionPolicy, data: Sequence[Episode], own: Sequence[Episode]
@@ -172,7 +173,6 @@ class _OnlineRun:
         state = online.init(policy, config, self.settings.seed)
         student = distillation.init(policy, self.settings.distillation)
         generator = torch.Generator().manual_seed(self.settings.seed)
-        self.hope = any(episode.outcome == "success" for episode in data)
         self._begin(state, data, own)
         self._restore(state, student, generator)
         self._refuse_to_go_on_without_hope()  # a run that had ended so is not gone on with
@@ -246,7 +246,6 @@ class _OnlineRun:
         """What the episodes before tell; after a kill their encoding is the same again."""
         config = self.settings.online
         digests = {episode.digest for episode in own}
-        data = within_range(state.features, own if config.replay.states == 0 else data)
         known = mine = None
         if data:
             known = encode_decisions(state.features, data, self.settings.gamma, self.longest)
