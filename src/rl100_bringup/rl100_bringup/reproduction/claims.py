@@ -125,9 +125,9 @@ def _cloud(
 
 _REGRESSION = (
     "offline.method=regression", "offline.gate.enabled=false", "retrain=none",
-    "offline.proximal.epochs=20",
+    "offline.proximal.epochs=20", "offline.proximal.lr=1e-3",
 )  # fmt: skip
-"""Ten times the optimiser steps of a proximal phase, which a regression needs."""
+"""Ten times the optimiser steps of a proximal phase, at five times their rate, as it needs."""
 _STATE_NO_Q = ("online.replay.states=0", "online.proximal.minibatch=35")
 _CLOUD_NO_Q = ("online.replay.states=0", "online.proximal.minibatch=140")
 """Smaller minibatches, so that it takes about as many steps per iteration as with the draws of Q:
