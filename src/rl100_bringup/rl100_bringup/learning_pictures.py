@@ -154,18 +154,22 @@ def _draw_curve(axes: Axes, curve: Sequence[CurvePoint]) -> None:
 def watched_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
     """Estimate J and true success by iteration of the first offline phase, by variant.
 
-    A line per seed; circles where the gate opened.
+    A line per seed; circles where the gate opened. Variants of which nothing was watched have no
+    panel.
 
     Args:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
     """
-    figure, panels = _panels(list(dict.fromkeys(names)))
+    shown = [
+        (name, [each for each in report.iterates if each.round == 1 and each.success is not None])
+        for name, report in zip(names, reports, strict=True)
+    ]
+    figure, panels = _panels(list(dict.fromkeys(name for name, watched in shown if watched)))
     right = {name: axes.twinx() for name, axes in panels.items()}
-    for name, report in zip(names, reports, strict=True):
-        watched = [
-            each for each in report.iterates if each.round == 1 and each.success is not None
-        ]
+    for name, watched in shown:
+        if not watched:
+            continue
         steps = [each.iteration for each in watched]
         panels[name].plot(steps, [100 * (each.success or 0.0) for each in watched], color="black")
         right[name].plot(steps, [each.j for each in watched], color="tab:blue", ls="--")

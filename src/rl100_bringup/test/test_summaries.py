@@ -141,7 +141,9 @@ def test_watched_iterates_of_the_first_round_are_pooled_over_seeds():
     assert told[1:5] == [
         ["1", "2"], ["0.6000", "0.7000"], ["1", "1"], ["11/20 = 55.0 %", "11/20 = 55.0 %"]
     ]  # fmt: skip
-    success, estimate = watched_figure(["gate", "gate"], reports).axes
+    unwatched = Report(command="x", iterates=[iterate(1, 1, 0.1, True, None)])
+    figure = watched_figure(["unwatched", "gate", "gate"], [unwatched, *reports])
+    success, estimate = figure.axes  # one panel, and its other axis
     assert [line.get_ydata().tolist() for line in success.lines] == [[50.0, 70.0], [60.0, 40.0]]
     assert [line.get_ydata().tolist() for line in estimate.lines] == [
         [0.1, 0.2], [], [1.1, 1.2], [1.1, 1.2]

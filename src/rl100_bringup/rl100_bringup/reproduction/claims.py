@@ -203,16 +203,17 @@ CLAIMS = {
         ),
     ),
     "ablation_gate": Claim(
-        "The gate: with it, and without, where the last iterate is what trials compare. Without "
-        "it every iterate is played to be shown: what it is worth where J is highest, where "
-        "the gate would have stopped, and at the end; J of the critics that improve, and of "
-        "others, which have learned from other episodes.",
+        "The gate: with it, letting two iterates through or up to six, and without, where the "
+        "last iterate is what trials compare. Without it every iterate is played to be shown: "
+        "what it is worth where J is highest, where the gate would have stopped, and at the end; "
+        "J of the critics that improve, and of others, which have learned from other episodes.",
         tuple(
             _state(
                 name, *_ROUND_ALONE, "offline.iterations=40", *gate, task=_PEG, stages=_OFFLINE
             )
             for name, gate in (
                 ("gate", ()),
+                ("gate, up to six iterates", ("offline.gate.accepts=6",)),
                 ("no gate", ("offline.gate.enabled=false", "watch=100")),
                 ("no gate, others judge",
                  ("offline.gate.enabled=false", "offline.gate.held_out=0.5", "watch=100")),
