@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -355,8 +355,8 @@ _BEST = "best of all, chosen by these episodes"
 
 
 def _kept_by_gate(estimates: Sequence[float], config: GateConfig) -> int:
-    """Which estimate the gate lets through last; 0, that of the incumbent, if none."""
-    kept, gate = 0, Gate(estimates[0], config)
+    """Which estimate the gate would let through last; 0, that of the incumbent, if none."""
+    kept, gate = 0, Gate(estimates[0], replace(config, enabled=True))
     for index, candidate in enumerate(estimates[1:], start=1):
         if gate.ask(candidate).accepted:
             kept = index
