@@ -158,7 +158,8 @@ def test_a_goal_trains_a_version_from_bags_with_progress(rig, recorded_bags, tmp
     assert handle.accepted
     done = result(rig, handle)
     assert done.success, done.message
-    _, manifest = load_version(Path(done.policy_version_path))
+    policy, manifest = load_version(Path(done.policy_version_path))
+    assert policy.config.action.n_chunk == TASK.learning["n_chunk"]
     assert manifest.task.model_dump() == TASK.model_dump()
     assert len(manifest.bags) == 2
     assert spin_until(lambda: person.status[-1].policy_version == manifest.name)
