@@ -117,7 +117,7 @@ class DemoSettings:
 
     @property
     def learning(self) -> tuple[str, ...]:
-        """All changes to the settings of learning that suit the task."""
+        """Changes to the settings that suit the task: seed, size, then a person's."""
         return (f"seed={self.seed}", *AMOUNTS[self.size].overrides, *self.overrides)
 
     def request(self, *more: str) -> TrainRequest:

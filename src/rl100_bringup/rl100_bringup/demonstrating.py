@@ -14,7 +14,7 @@ from rl100_bringup.graph import config_path
 from rl100_bringup.reproduction.claims import PUSH_T, SUITE, Variant
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.store import load_stored_episodes, save_episodes
-from rl100_learner.training.identity import fingerprint
+from rl100_learner.training.identity import content_key
 from rl100_learner.training.seeds import Purpose, episode_seeds
 from rl100_policy.core.config import (
     AnyTask,
@@ -56,7 +56,7 @@ def description_key(variant: Variant) -> str:
     """Ten digits, equal for equal descriptions of the task, its robot and its operator."""
     task, robot = describe_task(variant)
     described = [each and each.model_dump(mode="json") for each in (task, robot)]
-    return fingerprint(*described, SKILL if robot else None)[:10]
+    return content_key(*described, SKILL if robot else None)
 
 
 def demonstrations_of(variant: Variant, seed: int, folder: Path) -> list[Episode]:

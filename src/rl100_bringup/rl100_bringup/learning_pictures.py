@@ -161,15 +161,11 @@ def watched_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
     """
-    shown = [
-        (name, [each for each in report.iterates if each.round == 1 and each.success is not None])
-        for name, report in zip(names, reports, strict=True)
-    ]
-    figure, panels = _panels(list(dict.fromkeys(name for name, watched in shown if watched)))
+    told = zip(names, reports, strict=True)
+    shown = [(name, report.watched) for name, report in told if report.watched]
+    figure, panels = _panels(list(dict.fromkeys(name for name, _ in shown)))
     right = {name: axes.twinx() for name, axes in panels.items()}
     for name, watched in shown:
-        if not watched:
-            continue
         steps = [each.iteration for each in watched]
         panels[name].plot(steps, [100 * (each.success or 0.0) for each in watched], color="black")
         right[name].plot(steps, [each.j for each in watched], color="tab:blue", ls="--")

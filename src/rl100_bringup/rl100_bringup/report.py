@@ -136,6 +136,11 @@ class Report(FrozenModel):
     policy_version: str = ""
     machine: dict[str, Any] = Field(default_factory=dict)
 
+    @property
+    def watched(self) -> list[Iterate]:
+        """Iterates of the first offline phase that played episodes to be shown."""
+        return [each for each in self.iterates if each.round == 1 and each.success is not None]
+
     def write(self, folder: Path) -> Path:
         """Write ``report.json`` into a folder; returns its path."""
         folder.mkdir(parents=True, exist_ok=True)

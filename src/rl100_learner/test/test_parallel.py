@@ -16,6 +16,7 @@ from rl100_learner.algorithms import imitation
 from rl100_learner.training.algorithm_run import run_algorithm
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.checkpoint import CHECKPOINT
+from rl100_learner.training.identity import alone_in
 from rl100_learner.training.imitation_run import policy_config_for, train_imitation
 from rl100_learner.training.processes import Processes, connected
 from rl100_learner.training.records import read_metrics
@@ -165,6 +166,8 @@ def test_the_command_leaves_what_the_whole_run_goes_on_from(tmp_path, monkeypatc
     quick = ["imitation.steps=2", "distillation.steps=2", "n_chunk=4", "imitation.windows=8"]
     given = [part for setting in quick for part in ("--set", setting)]
     paths = ["--task", "t", "--robot", "r", "--bags", "b", "--output", str(tmp_path / "run")]
+    with alone_in(tmp_path / "run"):
+        assert parallel.main([*paths, *given]) == 1  # another process is learning there
     assert parallel.main([*paths, *given]) == 0
     assert parallel.main([*paths, *given, "--set", "seed=1"]) == 1  # another run
     told = []

@@ -153,6 +153,7 @@ def test_actions_may_be_joint_velocities():
         load_task(CONFIG / "tasks" / f"{name}.yaml") for name in ("push_t_joint", "push_t")
     )
     assert (joint.name, joint.sim, joint.crop) == (tool.name, tool.sim, tool.crop)
+    assert joint.learning == tool.learning
     assert joint.action.space == "joint_velocity"
     assert joint.action.names == load_robot(ROBOT).joints
 

@@ -14,7 +14,7 @@ from rl100_bringup.demonstrating import description_key
 from rl100_bringup.reproduction.claims import Variant
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
-from rl100_learner.training.identity import fingerprint
+from rl100_learner.training.identity import content_key
 from rl100_learner.training.settings import flattened, with_overrides
 from rl100_policy.core.errors import ConfigError
 
@@ -118,8 +118,3 @@ def _flat(settings: AlgorithmSettings) -> dict[str, Any]:
     flat = flattened(settings.model_dump(mode="json"))
     del flat["seed"]
     return flat
-
-
-def content_key(*parts: object) -> str:
-    """Ten digits that are equal for equal content."""
-    return fingerprint(*parts)[:10]

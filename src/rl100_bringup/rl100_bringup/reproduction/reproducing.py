@@ -37,7 +37,7 @@ from rl100_bringup.report import (
 )
 from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Variant, find_claim
 from rl100_bringup.reproduction.job_processes import run_jobs
-from rl100_bringup.reproduction.jobs import Job, content_key
+from rl100_bringup.reproduction.jobs import Job
 from rl100_bringup.reproduction.telling import tell
 from rl100_bringup.run_folder import run_results
 from rl100_learner.data.episode import Episode
@@ -45,6 +45,7 @@ from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_run import run_algorithm
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.collecting import Collector
+from rl100_learner.training.identity import content_key
 from rl100_learner.training.imitation_run import train_imitation
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.seeds import Purpose, episode_seeds

@@ -324,12 +324,11 @@ def gate_table(
     """
     found: dict[tuple[str, str, str], list[float]] = {}
     for name, report in zip(names, reports, strict=True):
-        watched = [x for x in report.iterates if x.round == 1 and x.success is not None]
+        watched = report.watched
         if not watched or watched[0].iteration != 0:
             continue
         success = [each.success or 0.0 for each in watched]
-        chosen_by_itself = int(np.argmax(success))
-        for where, index in (("start", 0), ("last", -1), (_BEST, chosen_by_itself)):
+        for where, index in (("start", 0), ("last", -1), (_BEST, int(np.argmax(success)))):
             found.setdefault((name, "", where), []).append(success[index])
         estimates = {"": [each.j for each in watched]}
         if watched[-1].j_improving is not None:
@@ -378,9 +377,8 @@ def watched_table(names: Iterable[str], reports: Iterable[Report], episodes: int
     """
     found: dict[tuple[str, int], list[Iterate]] = {}
     for name, report in zip(names, reports, strict=True):
-        for each in report.iterates:
-            if each.round == 1 and each.success is not None:
-                found.setdefault((name, each.iteration), []).append(each)
+        for each in report.watched:
+            found.setdefault((name, each.iteration), []).append(each)
     if not found:
         return None
     table = Table(

@@ -22,6 +22,11 @@ def fingerprint(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
+def content_key(*parts: object) -> str:
+    """Ten digits of a fingerprint, for names of files and folders."""
+    return fingerprint(*parts)[:10]
+
+
 @contextmanager
 def alone_in(folder: Path) -> Iterator[None]:
     """Keep other processes from learning in a folder for as long as the context lasts.
