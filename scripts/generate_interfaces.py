@@ -20,7 +20,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import MISSING, fields, is_dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -242,6 +242,11 @@ def _own(module: ModuleType, suffix: str) -> type:
     return found
 
 
+def node_classes() -> list[type]:
+    """The nodes themselves."""
+    return [_own(module, "Node") for module in node_modules()]
+
+
 def node_section(module: ModuleType) -> str:
     """What a node's module says of it, and its parameters."""
     name = module.__name__.rpartition(".")[2]
@@ -277,8 +282,8 @@ def _range(metadata: Any) -> str:
 
 
 @contextmanager
-def _running(modules: Sequence[ModuleType]) -> Iterator[list[Any]]:
-    """One node of each module, with the shipped descriptions, on a private domain."""
+def _running() -> Iterator[list[Any]]:
+    """All nodes, with the shipped descriptions, on a private domain."""
     from rl100_policy.ros.testing import isolated_ros
 
     with tempfile.TemporaryDirectory() as bags:
@@ -287,16 +292,17 @@ def _running(modules: Sequence[ModuleType]) -> Iterator[list[Any]]:
             "task_config": CONFIG / "tasks" / "push_t.yaml",
             "bags": bags,
         }
-        with isolated_ros(**given):
-            nodes = [_own(module, "Node")() for module in modules]
+        with isolated_ros(**given), ExitStack() as started:
+            nodes = []
+            for kind in node_classes():
+                nodes.append(kind())
+                started.callback(nodes[-1].destroy_node)
             deadline = time.monotonic() + 30.0
             while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
                 if time.monotonic() > deadline:
                     raise TimeoutError(f"the middleware does not report all of {unknown} yet")
                 time.sleep(0.05)
             yield nodes
-            for node in nodes:
-                node.destroy_node()
 
 
 def _is_known(node: Any) -> bool:
@@ -314,13 +320,13 @@ def _is_known(node: Any) -> bool:
     )
 
 
-def graph_tables(modules: Sequence[ModuleType]) -> str:
+def graph_tables() -> str:
     """Topics, services and actions of all nodes, as the running nodes report them."""
     from rclpy.action.graph import get_action_server_names_and_types_by_node as actions_of
 
     topics: Ends = defaultdict(lambda: ([], []))
     services: Ends = defaultdict(lambda: ([], []))
-    with _running(modules) as nodes:
+    with _running() as nodes:
         for node in nodes:
             me = node.get_name()
             for name, types in _named(node.get_publisher_names_and_types_by_node(me, "/")):
@@ -476,7 +482,7 @@ def interfaces_page() -> str:
     ]
     parts = [
         _HEAD + _ABOUT_INTERFACES,
-        graph_tables(modules),
+        graph_tables(),
         "## Quality of service\n\n`rl100_policy.ros.qos`\n",
         qos_table(),
         "## Nodes\n",

@@ -14,11 +14,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from rl100_bringup.domain import free_domain
 from rl100_bringup.graph import GraphArguments, describe, operator_description
 from rl100_bringup.processes import RunningGraph
 from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.bags.judgement import Outcome
+from rl100_policy.ros.domain import free_domain
 
 OnEpisodes = Callable[[int, int], None]
 """Called with episodes done and successes among them."""

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from rl100_bringup.domain import free_domain
 from rl100_bringup.graph import GraphArguments, describe
+from rl100_policy.ros.domain import free_domain
 
 LAUNCH_FILE = Path(__file__).parents[1] / "launch" / "robot.launch.py"
 HAS_LAUNCH_ROS = importlib.util.find_spec("launch_ros") is not None

@@ -10,11 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from domain_coordinator import domain_id
 
-from rl100_bringup.domain import free_domain
 from rl100_bringup.graph import NodeDescription
 from rl100_bringup.processes import NodeDiedError, RunningGraph, node_command
+from rl100_policy.ros.domain import free_domain
 
 SHOW = NodeDescription("fake_package", "show", "show", {})
 LIMIT_S = 30.0
@@ -86,20 +85,6 @@ def test_a_graph_runs_in_the_domain_it_is_given(tmp_path, monkeypatch):
 def test_a_discovery_range_that_the_person_has_set_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "SUBNET")
     assert "domain=77 range=SUBNET " in shown(tmp_path, domain=77)
-
-
-def test_a_free_domain_is_neither_our_own_nor_taken(monkeypatch):
-    with free_domain() as first:
-        monkeypatch.setenv("ROS_DOMAIN_ID", str(first + 1))
-        with free_domain() as second, domain_id() as third:
-            assert len({first, first + 1, second, third}) >= 3
-            assert second not in (first, first + 1)
-            assert third not in (first, second)
-
-
-def test_an_error_in_a_reserved_domain_stays_what_it_is():
-    with pytest.raises(FileNotFoundError), free_domain():
-        raise FileNotFoundError
 
 
 def test_a_node_that_ends_is_noticed_with_its_output(tmp_path):

@@ -106,6 +106,11 @@ class LearnerNode(Node):
         )
         self._publish(_nothing_measured(LearnerStatus.IDLE))
 
+    def destroy_node(self) -> None:
+        """Take the action out of the graph too; rclpy would leave it there under our name."""
+        self._server.destroy()
+        super().destroy_node()
+
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         if goal.task not in ("", self._task.name):
             self.get_logger().error(

@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import rclpy
-from domain_coordinator import domain_id
 from rclpy.node import Node
 
+from rl100_policy.ros.domain import free_domain
 from rl100_policy.ros.process import executor_of
 
 
@@ -32,7 +32,7 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
     given = [
         word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")
     ]
-    with domain_id() as domain:
+    with free_domain() as domain:
         rclpy.init(args=["--ros-args", *given] if given else None, domain_id=domain)
         try:
             yield
