@@ -244,17 +244,20 @@ def test_what_the_gate_would_have_kept_is_told_with_what_its_estimate_promised()
 
     def told(found):
         table = gate_table(["a"], [Report(command="x", iterates=found)], config)
-        return {row[1:3]: row[3] for row in cells(table)}
+        return {row[1:3]: row[3:5] for row in cells(table)}
 
     assert told(plain) == {
-        ("", "start"): "50.0 %", ("", "last"): "20.0 %",
-        ("", "best of all, chosen by these episodes"): "90.0 %",
-        ("", "kept by the gate"): "70.0 %", ("", "highest J"): "20.0 %",
+        ("", "start"): ("0", "50.0 %"), ("", "last"): ("5", "20.0 %"),
+        ("", "best of all, chosen by these episodes"): ("2", "90.0 %"),
+        ("", "kept by 2 accepts"): ("3", "70.0 %"), ("", "kept by 4 accepts"): ("5", "20.0 %"),
+        ("", "kept by 6 accepts"): ("5", "20.0 %"), ("", "kept by 8 accepts"): ("5", "20.0 %"),
+        ("", "highest J"): ("5", "20.0 %"),
     }  # fmt: skip
     both = told(iterates)
-    assert both["of the others", "kept by the gate"] == "70.0 %"
-    assert both["of those that improve", "kept by the gate"] == "60.0 %"
-    assert both["of those that improve", "highest J"] == "90.0 %"
+    assert both["of the others", "kept by 2 accepts"] == ("3", "70.0 %")
+    assert both["of those that improve", "kept by 2 accepts"] == ("1", "60.0 %")
+    assert both["of those that improve", "kept by 8 accepts"] == ("1", "60.0 %")
+    assert both["of those that improve", "highest J"] == ("2", "90.0 %")
     unwatched = Report(command="x", iterates=[iterate(1, 1, 0.1, True, None)])
     assert gate_table(["a"], [unwatched], config) is None
 

@@ -317,38 +317,43 @@ def gate_table(
     Args:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
-        config: The gate that is asked where it would have stopped.
+        config: The gate that is asked where it would have stopped, with multiples of its accepts
+            too.
 
     Returns:
         None if no such phase was watched from its beginning.
     """
-    found: dict[tuple[str, str, str], list[float]] = {}
+    found: dict[tuple[str, str, str], list[Iterate]] = {}
     for name, report in zip(names, reports, strict=True):
         watched = report.watched
         if not watched or watched[0].iteration != 0:
             continue
-        success = [each.success or 0.0 for each in watched]
-        for where, index in (("start", 0), ("last", -1), (_BEST, int(np.argmax(success)))):
-            found.setdefault((name, "", where), []).append(success[index])
+        best = int(np.argmax([each.success or 0.0 for each in watched]))
+        for where, index in (("start", 0), ("last", -1), (_BEST, best)):
+            found.setdefault((name, "", where), []).append(watched[index])
         estimates = {"": [each.j for each in watched]}
         if watched[-1].j_improving is not None:
             estimates = {"of the others": estimates[""]}
             estimates["of those that improve"] = [x.j_improving or 0.0 for x in watched]
         for whose, j in estimates.items():
-            kept, peak = _kept_by_gate(j, config), int(np.argmax(j))
-            found.setdefault((name, whose, "kept by the gate"), []).append(success[kept])
-            found.setdefault((name, whose, "highest J"), []).append(success[peak])
-    table = Table("variant", "J", "iterate", "true success", "over seeds 95 %", "seeds")
-    for (name, whose, where), shares in sorted(found.items(), key=lambda row: row[0][0]):
+            for accepts in (config.accepts * times for times in _LONGER):
+                kept = watched[_kept_by_gate(j, replace(config, accepts=accepts))]
+                found.setdefault((name, whose, f"kept by {accepts} accepts"), []).append(kept)
+            found.setdefault((name, whose, "highest J"), []).append(watched[int(np.argmax(j))])
+    table = Table("variant", "J", "iterate", "at", "true success", "over seeds 95 %", "seeds")
+    for (name, whose, where), iterates in sorted(found.items(), key=lambda row: row[0][0]):
+        shares = [each.success or 0.0 for each in iterates]
         spread = over_seeds(shares)
         table.add_row(
-            name, whose, where, f"{100 * np.mean(shares):.1f} %",
-            _percent(spread) if spread else "-",
+            name, whose, where, ", ".join(str(each.iteration) for each in iterates),
+            f"{100 * np.mean(shares):.1f} %", _percent(spread) if spread else "-",
             ", ".join(f"{100 * share:.0f}" for share in shares),
         )  # fmt: skip
     return table if found else None
 
 
+_LONGER = (1, 2, 3, 4)
+"""How many times as many accepts a phase is asked with too."""
 _BEST = "best of all, chosen by these episodes"
 """What nobody can reach: the largest of many estimates is too large."""
 
