@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rl100_bringup.collecting import simulated_collector
-from rl100_bringup.demonstrating import scripted_episodes
+from rl100_bringup.reproduction.demonstrations import scripted_episodes
 from rl100_learner.algorithms.critics import CriticConfig
 from rl100_learner.algorithms.distillation import DistillationConfig, FramesDistillationConfig
 from rl100_learner.algorithms.imitation import ImitationConfig

@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup import demonstrating
-from rl100_bringup.demonstrating import demonstrations_of, describe_task, scripted_episodes
 from rl100_bringup.report import Report
-from rl100_bringup.reproduction import jobs, reproducing
+from rl100_bringup.reproduction import demonstrations, jobs, reproducing
 from rl100_bringup.reproduction.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
+from rl100_bringup.reproduction.demonstrations import (
+    demonstrations_of,
+    describe_task,
+    scripted_episodes,
+)
 from rl100_bringup.reproduction.jobs import JOB, Job
 from rl100_bringup.reproduction.reproducing import _imitation_key, reproduce, run_job
 from rl100_learner.training import algorithm_run
@@ -205,7 +208,7 @@ def test_runs_of_another_description_are_refused_and_its_demonstrations_are_othe
     job, _ = finished
     job.write_down()
     shown = set((job.shared / "demonstrations").glob("*.npz"))
-    monkeypatch.setattr(demonstrating, "SUITE", "Meta-World 9")
+    monkeypatch.setattr(demonstrations, "SUITE", "Meta-World 9")
     with pytest.raises(ConfigError, match="another description of the task"):
         job.write_down()
     demonstrations_of(job.variant, job.seed, job.shared / "demonstrations")

@@ -10,8 +10,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from rl100_bringup.demonstrating import description_key
 from rl100_bringup.reproduction.claims import Variant
+from rl100_bringup.reproduction.demonstrations import description_key
 from rl100_learner.files import replacing
 from rl100_learner.training.algorithm_settings import AlgorithmSettings
 from rl100_learner.training.identity import content_key

@@ -24,7 +24,6 @@ from filelock import FileLock
 from rich.console import Console
 
 from rl100_bringup.collecting import SAMPLERS, evaluate_stages, simulated_collector
-from rl100_bringup.demonstrating import demonstrations_of, describe_task
 from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.graph import GraphArguments
@@ -36,6 +35,7 @@ from rl100_bringup.report import (
     this_machine,
 )
 from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Variant, find_claim
+from rl100_bringup.reproduction.demonstrations import demonstrations_of, describe_task
 from rl100_bringup.reproduction.job_processes import run_jobs
 from rl100_bringup.reproduction.jobs import Job
 from rl100_bringup.reproduction.telling import tell
