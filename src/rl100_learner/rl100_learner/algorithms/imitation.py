@@ -12,7 +12,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveInt
@@ -151,6 +151,24 @@ def update(
         **loss.auxiliary.metrics(),
         "lr_share": lr_share,
     }
+
+
+def state_dict(state: ImitationState) -> dict[str, Any]:
+    """Everything that interrupted imitation needs to go on to the same bits."""
+    return {
+        "step": state.step,
+        "policy": state.policy.state_dict(),
+        "averaged": state.averaged.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
+    }
+
+
+def load_state_dict(state: ImitationState, saved: dict[str, Any]) -> None:
+    """Restore what :func:`state_dict` gave."""
+    state.step = saved["step"]
+    state.policy.load_state_dict(saved["policy"])
+    state.averaged.load_state_dict(saved["averaged"])
+    state.optimizer.load_state_dict(saved["optimizer"])
 
 
 def auxiliary_weights(config: ImitationConfig, step: int) -> AuxiliaryWeights:

@@ -193,16 +193,22 @@ class _ImitationRun:
             return policy
         state = imitation.init(policy, config, self.processes.parallel)
         if saved is not None:
-            state.policy.load_state_dict(saved["policy"])
-            state.averaged.load_state_dict(saved["averaged"])
-            state.optimizer.load_state_dict(saved["optimizer"])
-            state.step = saved["step"]
+            imitation.load_state_dict(state, saved["state"])
 
         def one() -> dict[str, float]:
             batch = self.windows.sample(windows, config.points, generator)
             return imitation.update(state, moved(batch, policy.device), generator, config)
 
-        self._loop("imitation", state, config.steps, 0, one, generator, records)
+        self._loop(
+            "imitation",
+            state,
+            config.steps,
+            0,
+            one,
+            lambda: {"state": imitation.state_dict(state)},
+            generator,
+            records,
+        )
         return state.averaged
 
     def _distil(
@@ -219,9 +225,7 @@ class _ImitationRun:
             policy.load_state_dict(resumed["policy"])
         state = distillation.init(place(policy), config, self.processes.parallel)
         if resumed is not None:
-            state.averaged.load_state_dict(resumed["averaged"])
-            state.optimizer.load_state_dict(resumed["optimizer"])
-            state.step = resumed["step"]
+            distillation.load_state_dict(state, resumed["state"])
         # Its own generator: a resumed run must encode the same point draws again.
         encoding = torch.Generator().manual_seed(self.settings.seed + 1)
         features = encode_frames(
@@ -238,6 +242,7 @@ class _ImitationRun:
             config.steps,
             self.settings.imitation.steps,
             one,
+            lambda: {"policy": policy.state_dict(), "state": distillation.state_dict(state)},
             generator,
             records,
         )
@@ -251,6 +256,7 @@ class _ImitationRun:
         steps: int,
         steps_before: int,
         one: Callable[[], dict[str, float]],
+        learned: Callable[[], dict[str, Any]],
         generator: torch.Generator,
         records: Records | None,
     ) -> None:
@@ -269,7 +275,7 @@ class _ImitationRun:
                 records.write(stage, state.step, steps_before + state.step, self.seconds, row)
             due = time.perf_counter() - saved_at >= self.settings.checkpoint_seconds
             if self.processes.decide(yes=due or state.step == steps):
-                self._save(stage, state, steps_before + state.step, generator)
+                self._save(stage, learned, steps_before + state.step, generator)
                 saved_at = time.perf_counter()
             if records is not None:
                 self.on_progress(Progress(stage, state.step, steps, row["loss"], self.seconds))
@@ -277,7 +283,7 @@ class _ImitationRun:
     def _save(
         self,
         stage: str,
-        state: imitation.ImitationState | distillation.DistillationState,
+        learned: Callable[[], dict[str, Any]],
         global_step: int,
         generator: torch.Generator,
     ) -> None:
@@ -286,14 +292,11 @@ class _ImitationRun:
             return
         content = {
             "stage": stage,
-            "step": state.step,
             "global_step": global_step,
             "seconds": self.seconds,
             "metrics": self.metrics,
             "generators": generators,
-            "policy": state.policy.state_dict(),
-            "averaged": state.averaged.state_dict(),
-            "optimizer": state.optimizer.state_dict(),
+            **learned(),
         }
         save_checkpoint(self.output / CHECKPOINT, self._shared_fingerprint(), content)
 
