@@ -124,30 +124,41 @@ def _panels(names: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
     return figure, panels
 
 
-def curves_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
+def curves_figure(
+    names: Sequence[str], reports: Sequence[Report], seeds: Sequence[int] = ()
+) -> Figure:
     """Success with noise over the episodes that policies played, a line per seed, by variant.
+
+    Variants that played none have no panel.
 
     Args:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
+        seeds: Of the reports, for a legend; none: there is none.
     """
-    figure, panels = _panels(list(dict.fromkeys(names)))
-    for name, report in zip(names, reports, strict=True):
-        if report.curve:
-            _draw_curve(panels[name], report.curve)
+    colors = {seed: f"C{index}" for index, seed in enumerate(sorted(set(seeds)))}
+    of: Sequence[int | None] = seeds or [None] * len(reports)
+    told = zip(names, reports, of, strict=True)
+    shown = [each for each in told if each[1].curve]
+    figure, panels = _panels(list(dict.fromkeys(name for name, _, _ in shown)))
+    for name, report, seed in shown:
+        color = "C0" if seed is None else colors[seed]
+        _draw_curve(panels[name], report.curve, color, "" if seed is None else f"seed {seed}")
     for axes in panels.values():
         axes.set(xlabel="episodes played", ylabel="success with noise [%]", ylim=(0, 103))
         axes.grid(visible=True, alpha=0.3)
+        if seeds:
+            axes.legend(loc="lower right")
     return figure
 
 
-def _draw_curve(axes: Axes, curve: Sequence[CurvePoint]) -> None:
+def _draw_curve(axes: Axes, curve: Sequence[CurvePoint], color: str, label: str) -> None:
     played = [point.episodes for point in curve]
-    (line,) = axes.plot(played, [100 * point.success for point in curve], lw=1.0)
+    axes.plot(played, [100 * point.success for point in curve], lw=1.0, color=color, label=label)
     rollouts = [point for point in curve if point.stage != "online"]
     axes.plot(
         [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
-        ls="", marker="o", color=line.get_color(),
+        ls="", marker="o", color=color,
     )  # fmt: skip
 
 

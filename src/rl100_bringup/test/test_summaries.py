@@ -276,11 +276,16 @@ def test_the_learning_curve_counts_episodes_over_all_stages(tmp_path):
     curve = learning_curve(tmp_path, records)
     told = [(point.stage, point.episodes, point.success) for point in curve]
     assert told == [("round 1", 30, 0.5), ("online", 90, 0.8), ("online", 140, 0.9)]
-    figure = curves_figure(["a", "b"], [Report(command="x", curve=curve), Report(command="x")])
-    lines, rollouts = figure.axes[0].lines
+    played = Report(command="x", curve=curve)
+    figure = curves_figure(["none", "a", "a"], [Report(command="x"), played, played], [3, 3, 5])
+    (panel,) = figure.axes
+    lines, rollouts, others, _ = panel.lines
     assert lines.get_xdata().tolist() == [30, 90, 140]
     assert rollouts.get_ydata().tolist() == [50.0]
-    assert not figure.axes[1].lines
+    assert [each.get_text() for each in panel.get_legend().get_texts()] == ["seed 3", "seed 5"]
+    assert lines.get_color() == rollouts.get_color() != others.get_color()
+    (alone,) = curves_figure(["a"], [played]).axes
+    assert alone.get_legend() is None
 
 
 def test_iterates_are_read_in_the_order_of_the_rounds(tmp_path):

@@ -58,12 +58,13 @@ def tell(
         The report with the success of all stages, over the seeds.
     """
     names = [job.variant.name for job in jobs]
+    seeds = [job.seed for job in jobs]
     groups = [f"{job.variant.task} {job.variant.n_points}" for job in jobs]
     settings = [job.settings for job in jobs]
     summaries = summarise(names, reports)
     shown = watched_table(names, reports, max(each.watch for each in settings))
     others = (
-        differences_table(groups, names, [job.seed for job in jobs], reports),
+        differences_table(groups, names, seeds, reports),
         candidates_table(names, reports),
         gate_table(names, reports, settings[0].offline.gate),
         shown,
@@ -80,7 +81,7 @@ def tell(
         "success.png": lambda: claim_figure(by_variant(summaries))
     }
     if any(each.curve for each in reports):
-        figures["curves.png"] = lambda: curves_figure(names, reports)
+        figures["curves.png"] = lambda: curves_figure(names, reports, seeds)
     if shown is not None:
         figures["gate.png"] = lambda: watched_figure(names, reports)
     console.print(f"tables: {folder / TABLES}")
