@@ -121,7 +121,7 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     settings = [word for item in BRIEF for word in ("--set", item)]
     told = ["train", "push_t", "--bags", "bags", "--output", "run", "--stage", "imitation"]
-    done = CliRunner().invoke(app, [*told, *settings])
+    done = CliRunner().invoke(app, [*told, "--trials", "1", *settings])
     assert done.exit_code == 0, done.output
     trained = json.loads((tmp_path / "run" / REPORT_FILE).read_text())
     assert trained["command"] == "train"
@@ -130,6 +130,10 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
     assert [(row["stage"], row["steps"]) for row in trained["training"]] == [
         ("imitation", 60), ("distillation", 30)
     ]  # fmt: skip
+    assert [stage["trials"] for stage in trained["stages"]] == [1, 1]
+    again = CliRunner().invoke(app, [*told, *settings])
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "run" / REPORT_FILE).read_text())["stages"] == trained["stages"]
 
 
 def test_a_run_is_shown_from_its_folder(finished, tmp_path):
@@ -143,8 +147,9 @@ def test_a_run_is_shown_from_its_folder(finished, tmp_path):
     assert found.policy_version == report["policy_version"]
     assert found.model_dump(mode="json")["run"] == report["run"]
     assert found.model_dump(mode="json")["training"] == report["training"]
+    assert read_run(output).model_dump(mode="json") == report
     with pytest.raises(ConfigError, match=r"there is no stages\.json in it"):
-        read_run(output)
+        read_run(output / "bags")
 
 
 def test_online_learning_through_the_graph_begins_with_ratios_of_one(finished, tmp_path):

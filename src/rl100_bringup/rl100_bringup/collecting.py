@@ -66,6 +66,7 @@ def environment(task: AnyTask, robot: RobotConfig | None) -> MakeEnv:
 class SimulatedCollector:
     """Lets policies act in the vectorised simulation; made by :func:`simulated_collector`."""
 
+    where = "simulation"
     watches = True
 
     def __init__(
@@ -164,6 +165,7 @@ class SimulatedCollector:
 class NobodyActs:
     """Stands where a collector is not needed: imitation asks nobody to act."""
 
+    where = "nowhere"
     watches = False
 
     def episodes(self, *_: object, **__: object) -> list[Episode]:

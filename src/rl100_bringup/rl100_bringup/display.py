@@ -45,12 +45,12 @@ class _LineProgress(Progress):
         self._printed: dict[TaskID, float] = {}
 
     def update(self, task_id: TaskID, **changes: Any) -> None:
-        """As in rich, and a line when the last one of this task is old enough."""
+        """As in rich, and a line at a task's end and when the last one of it is old enough."""
         super().update(task_id, **changes)
-        now = time.monotonic()
-        if now - self._printed.setdefault(task_id, now) >= _LINE_PERIOD_S:
+        now, task = time.monotonic(), self._tasks[task_id]
+        ended = task.total is not None and task.completed >= task.total
+        if ended or now - self._printed.setdefault(task_id, now) >= _LINE_PERIOD_S:
             self._printed[task_id] = now
-            task = self._tasks[task_id]
             total = "?" if task.total is None else f"{task.total:.0f}"
             self.console.print(
                 f"{task.description}: {task.completed:.0f}/{total}, {task.elapsed or 0.0:.0f} s "
@@ -66,6 +66,7 @@ class Bars:
         """Draw on ``display``."""
         self._display = display
         self._bars: dict[str, TaskID] = {}
+        self._done: dict[str, int] = {}
 
     @classmethod
     @contextmanager
@@ -75,9 +76,12 @@ class Bars:
             yield cls(display)
 
     def update(self, what: str, done: int, total: int, note: str) -> None:
-        """Move the bar called ``what``; a bar that was full begins again."""
+        """Move the bar called ``what``; a bar that goes back begins again, its time too."""
         if what not in self._bars:
             self._bars[what] = self._display.add_task(what, total=total, note="")
+        elif self._done[what] >= done:
+            self._display.reset(self._bars[what], total=total)
+        self._done[what] = done
         self._display.update(self._bars[what], completed=done, total=total, note=note)
 
     def on_episodes(self, what: str, done: int, total: int, successes: int) -> None:

@@ -16,7 +16,7 @@ from rl100_bringup.graph import config_path
 from rl100_bringup.report import Report, this_machine
 from rl100_bringup.run_folder import training_results
 from rl100_learner.training.identity import alone_in
-from rl100_learner.training.online_run import OnlineSettings, improve_version
+from rl100_learner.training.online_run import OnlineSettings, claim_run, improve_version
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.policy_version import check_fits, load_version, read_manifest
 
@@ -48,7 +48,8 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
     begun = time.monotonic()
     robot = load_robot(config_path("robots", settings.robot))
     task = load_task(config_path("tasks", settings.task))
-    check_fits(read_manifest(settings.version), task, robot)
+    parent = read_manifest(settings.version)
+    check_fits(parent, task, robot)
     before, _ = load_version(settings.version)
     n_chunk, gamma = before.config.action.n_chunk, settings.learning.gamma
     trials = range(settings.first_seed, settings.first_seed + settings.trials)
@@ -65,6 +66,7 @@ def improve_and_report(settings: ImproveSettings, console: Console) -> tuple[Pat
             decision_threads=settings.learning.threads,
         ) as collector,
     ):
+        claim_run(parent, settings.output, settings.learning)  # before anything is played
         stages = evaluate_simulated(collector, settings.version, "before", trials)
         version = improve_version(
             settings.version,

@@ -3,18 +3,22 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.markup import escape
 
 from rl100_bringup.report import CurvePoint, Report, StageResult
+from rl100_learner.training.offline_run import RESOLVED
 from rl100_learner.training.records import read_metrics
 from rl100_policy.core.errors import ConfigError
 
@@ -96,6 +100,7 @@ def success_figure(report: Report) -> Figure:
     """
     figure = Figure(figsize=(1.6 + 1.5 * len(_names(report.stages)), 3.8), layout="constrained")
     _draw_success(figure.add_subplot(), report.stages)
+    _legend_below(figure)
     return figure
 
 
@@ -108,7 +113,17 @@ def claim_figure(found: Mapping[str, Sequence[StageResult]]) -> Figure:
     figure, panels = _panels(list(found))
     for name, stages in found.items():
         _draw_success(panels[name], stages)
+    _legend_below(figure)
     return figure
+
+
+def _legend_below(figure: Figure) -> None:
+    """One legend of all panels, where it hides nothing."""
+    found: dict[str, Artist] = {}
+    for axes in figure.axes:
+        for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+            found.setdefault(label, handle)
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)
 
 
 def _panels(names: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
@@ -134,7 +149,7 @@ def curves_figure(
     Args:
         names: Of the variants that the reports are of.
         reports: One per variant and seed.
-        seeds: Of the reports, for a legend; none: there is none.
+        seeds: Of the reports, for the legend; none: they are not told apart.
     """
     colors = {seed: f"C{index}" for index, seed in enumerate(sorted(set(seeds)))}
     of: Sequence[int | None] = seeds or [None] * len(reports)
@@ -143,12 +158,14 @@ def curves_figure(
     figure, panels = _panels(list(dict.fromkeys(name for name, _, _ in shown)))
     for name, report, seed in shown:
         color = "C0" if seed is None else colors[seed]
-        _draw_curve(panels[name], report.curve, color, "" if seed is None else f"seed {seed}")
+        _draw_curve(
+            panels[name], report.curve, color, "online" if seed is None else f"seed {seed}"
+        )
     for axes in panels.values():
         axes.set(xlabel="episodes played", ylabel="success with noise [%]", ylim=(0, 103))
         axes.grid(visible=True, alpha=0.3)
-        if seeds:
-            axes.legend(loc="lower right")
+    if shown:
+        _legend_below(figure)
     return figure
 
 
@@ -158,7 +175,7 @@ def _draw_curve(axes: Axes, curve: Sequence[CurvePoint], color: str, label: str)
     rollouts = [point for point in curve if point.stage != "online"]
     axes.plot(
         [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
-        ls="", marker="o", color=color,
+        ls="", marker="o", color=color, label="roll-outs of a round",
     )  # fmt: skip
 
 
@@ -221,7 +238,6 @@ def _draw_success(axes: Axes, stages: Sequence[StageResult]) -> None:
         range(len(names)), [name.replace(" of ", "\nof ").replace(" (", "\n(") for name in names]
     )
     axes.grid(visible=True, axis="y", alpha=0.3)
-    axes.legend(loc="lower right")
 
 
 def _follows_another(name: str) -> bool:
@@ -245,6 +261,11 @@ def gate_figure(offline: Path) -> Figure:
     axes.step(
         steps, [row["j_snapshot"] for row in rows], where="mid", ls="--", label="J of the snapshot"
     )
+    share = _asked_for(offline)
+    if share is not None:
+        snapshots = [float(row["j_snapshot"]) for row in rows]
+        asked = [each + share * abs(each) for each in snapshots]
+        axes.step(steps, asked, where="mid", ls=":", label="what the gate asks for")
     accepted = [row for row in rows if row["accepted"]]
     axes.plot(
         [row["step"] for row in accepted], [row["j"] for row in accepted],
@@ -254,9 +275,23 @@ def gate_figure(offline: Path) -> Figure:
     if "success" in rows[0]:
         right = axes.twinx()
         right.plot(
-            steps, [100 * float(row["success"]) for row in rows], color="black", label="success"
+            steps,
+            [100 * float(row["success"]) for row in rows],
+            color="black",
+            label="true success",
         )
         right.set(ylabel="true success [%] (black)")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(visible=True, alpha=0.3)
-    axes.legend()
+    _legend_below(figure)
     return figure
+
+
+def _asked_for(offline: Path) -> float | None:
+    """Share of |J| by which an iterate must exceed the snapshot; None if none or unknown."""
+    path = offline / RESOLVED
+    if not path.exists():
+        return None
+    resolved = json.loads(path.read_text(encoding="utf-8"))
+    gate = resolved["settings"]["offline"]["gate"]
+    return float(gate["share"]) if gate["enabled"] else None

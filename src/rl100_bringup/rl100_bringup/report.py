@@ -149,6 +149,11 @@ class Report(FrozenModel):
             file.write((json.dumps(self.model_dump(mode="json"), indent=2) + "\n").encode())
         return path
 
+    @staticmethod
+    def is_in(folder: Path) -> bool:
+        """Whether a folder has one."""
+        return (folder / REPORT_FILE).exists()
+
     @classmethod
     def read(cls, folder: Path) -> Self:
         """The report that a folder has.

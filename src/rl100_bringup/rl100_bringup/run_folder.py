@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rl100_bringup.report import REPORT_FILE, CurvePoint, Iterate, Report, TrainingResult
+from rl100_bringup.report import CurvePoint, Iterate, Report, TrainingResult
 from rl100_learner.training.records import read_metrics
 from rl100_learner.training.stages import ALL_STAGES, STAGES, StageRecord, read_stages
 from rl100_policy.core.errors import ConfigError
@@ -18,18 +18,21 @@ def read_run(run: Path) -> Report:
     """The finished stages of a run as a report; its trials, if it had any, are in it too.
 
     Args:
-        run: Its folder, whoever learned in it, while it goes on or afterwards.
+        run: Its folder, whoever learned in it, while it goes on or afterwards; or that of another
+            command, whose report is given as it is.
 
     Raises:
         ConfigError: If no stage of it is finished, or its report is damaged.
     """
     records = read_stages(run)
+    if not records and Report.is_in(run):
+        return Report.read(run)
     if not records:
         raise ConfigError(
             f"{run} holds no finished stage of a run (there is no {STAGES} in it); give the "
             "folder that a train command, the demo (its folder train) or the learner node writes"
         )
-    told = Report.read(run) if (run / REPORT_FILE).exists() else Report(command="report")
+    told = Report.read(run) if Report.is_in(run) else Report(command="report")
     version = read_manifest(run / records[-1].version).reference
     return told.model_copy(update=run_results(run, records) | {"policy_version": version})
 

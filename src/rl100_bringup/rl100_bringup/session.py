@@ -34,8 +34,8 @@ def own_graph(
         RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
     ):
         console.print(
-            f"graph started in ROS domain {domain} (in a shell to watch from: "
-            f"ROS_DOMAIN_ID={domain}); its nodes find each other within some seconds"
+            f"graph started in ROS domain {domain} (ROS_DOMAIN_ID={domain} for whoever watches); "
+            "its nodes find each other within some seconds"
         )
         yield graph
 

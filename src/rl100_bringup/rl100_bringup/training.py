@@ -155,11 +155,14 @@ def train_and_report(
 ) -> tuple[Trained, Report]:
     """As :func:`train_from_bags`, then ``trials`` episodes of every stage's version, as a report.
 
+    Without trials those of an earlier call are kept: a finished stage keeps its version.
+
     Raises:
         ConfigError: As there; and, before anything is learned, if trials are asked for of a task
             without a simulation.
     """
     begun = time.monotonic()
+    told = Report.read(request.output).stages if Report.is_in(request.output) else []
     if trials:
         robot, task = request.descriptions()
         environment(task, robot)
@@ -172,7 +175,7 @@ def train_and_report(
             results = evaluate_stages(collector, versions, seeds)
     report = Report(
         command="train",
-        stages=results,
+        stages=results or told,
         bags=bags_result(trained.entries),
         **run_results(trained.output, trained.records),
         policy_version=read_manifest(trained.version).reference,

@@ -211,6 +211,11 @@ def test_the_gate_is_drawn_from_the_records_of_a_phase(tmp_path):
     estimate, _, accepted = axes.lines
     assert list(estimate.get_ydata()) == [0.4, 0.5]
     assert list(accepted.get_xdata()) == [2]
+    resolved = {"settings": {"offline": {"gate": {"enabled": True, "share": 0.1}}}}
+    (tmp_path / "offline.json").write_text(json.dumps(resolved))
+    (axes,) = learning_pictures.gate_figure(tmp_path).axes
+    asked = {line.get_label(): list(line.get_ydata()) for line in axes.lines}
+    assert asked["what the gate asks for"] == pytest.approx([0.44, 0.44])
 
 
 def test_without_an_episode_the_reason_says_so(tmp_path):

@@ -85,3 +85,15 @@ def test_the_verb_improves_a_version_and_reports_before_and_after(tmp_path, monk
     manifest = read_manifest(tmp_path / "run" / "push_t_run")
     assert [each.partition("@")[0] for each in manifest.parents] == ["random_1"]
     assert manifest.metrics["online_episodes"] == 4
+    (tmp_path / "trained").mkdir()
+    for name in ("run.json", "report.json"):
+        (tmp_path / "trained" / name).write_text("{}")
+    elsewhere = ["improve", "random_1", "--output", "trained", "--trials", "2"]
+    refused = CliRunner().invoke(app, [*elsewhere, *settings])
+    assert "trained holds something else: run.json, report.json" in str(refused.exception)
+    assert {each.name for each in (tmp_path / "trained").iterdir()} <= {
+        "run.json", "report.json", ".lock"
+    }  # fmt: skip
+    shown = CliRunner().invoke(app, ["report", "run"])
+    assert shown.exit_code == 0, shown.output
+    assert "before" in shown.output

@@ -3,12 +3,13 @@
 
 import io
 import json
+from itertools import count
 
 import numpy as np
 import pytest
 from rich.console import Console
 
-from rl100_bringup.display import progress_display
+from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.report import BagsResult, Report, StageResult, latency, tables, wilson
 
 
@@ -79,6 +80,23 @@ def test_the_tables_show_every_figure():
     for figure in ("3/4 = 75 %", "30 - 95 %", "2 MB", "50 %", "1.50 ms", "deadline misses: 0"):
         assert figure in shown
     assert "time-outs: 5" in shown
+
+
+def test_a_bar_that_begins_again_counts_its_own_time():
+    now = count()
+    console = Console(file=io.StringIO(), force_terminal=False)
+    with progress_display(console) as display:
+        display.get_time = lambda: float(next(now))
+        bars = Bars(display)
+        bars.on_episodes("online", 1, 2, 0)
+        first = display.tasks[0].start_time
+        bars.on_episodes("online", 2, 2, 0)
+        assert display.tasks[0].start_time == first
+        bars.on_episodes("online", 1, 2, 0)
+        (task,) = display.tasks
+        assert task.completed == 1
+        assert task.start_time > first
+    assert "online episodes: 2/2" in console.file.getvalue()  # the end is told, however early
 
 
 def test_progress_is_shown_in_a_log_too(monkeypatch):

@@ -9,7 +9,9 @@ from shutil import copy
 import numpy as np
 import pytest
 from rich.console import Console
+from typer.testing import CliRunner
 
+from rl100_bringup.cli.app import app
 from rl100_bringup.report import Report
 from rl100_bringup.reproduction import demonstrations, jobs, reproducing
 from rl100_bringup.reproduction.claims import CLAIMS, CONTROL, Claim, Variant, find_claim
@@ -257,6 +259,9 @@ def test_what_is_finished_is_told_from_reports_alone(finished, tmp_path, monkeyp
     names = {path.name for path in (tmp_path / "tiny").iterdir()}
     assert names == {"report.json", "tables.md", "success.png", "curves.png"}
     assert not list(tmp_path.rglob("lock"))
+    listed = CliRunner().invoke(app, ["reproduce", "--finished", "--output", str(tmp_path)])
+    rows = [line.split() for line in listed.output.splitlines()]
+    assert ["tiny", "1", "of", "2"] in [[word for word in row if word.isalnum()] for row in rows]
 
 
 def test_a_run_that_failed_is_told_with_the_others_and_fails_the_command(

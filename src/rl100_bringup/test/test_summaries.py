@@ -282,10 +282,13 @@ def test_the_learning_curve_counts_episodes_over_all_stages(tmp_path):
     lines, rollouts, others, _ = panel.lines
     assert lines.get_xdata().tolist() == [30, 90, 140]
     assert rollouts.get_ydata().tolist() == [50.0]
-    assert [each.get_text() for each in panel.get_legend().get_texts()] == ["seed 3", "seed 5"]
+    (legend,) = figure.legends
+    assert [each.get_text() for each in legend.get_texts()] == [
+        "seed 3", "roll-outs of a round", "seed 5"
+    ]  # fmt: skip
     assert lines.get_color() == rollouts.get_color() != others.get_color()
-    (alone,) = curves_figure(["a"], [played]).axes
-    assert alone.get_legend() is None
+    (legend,) = curves_figure(["a"], [played]).legends
+    assert [each.get_text() for each in legend.get_texts()] == ["online", "roll-outs of a round"]
 
 
 def test_iterates_are_read_in_the_order_of_the_rounds(tmp_path):

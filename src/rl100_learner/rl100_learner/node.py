@@ -2,8 +2,8 @@
 """Learner node: learns a task from a folder of bags on request.
 
 Action: ``learner/train`` Train, with progress as feedback, at which it can be cancelled: every few
-seconds in most stages; critics, transition model and an online iteration report when they are
-done, half a minute each with the small preset.
+seconds in most stages; an online iteration reports when it is done, half a minute with the small
+preset.
 Out: ``learner/status`` LearnerStatus (LATCHED, on change and at most at 2 Hz). It shares nothing
 with the robot but the folders of bags and versions, so it may run on another machine.
 

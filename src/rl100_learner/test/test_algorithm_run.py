@@ -2,6 +2,7 @@
 """Algorithm 1 on a task of seconds: its stages, what they leave, and what a kill changes."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -242,6 +243,34 @@ def test_all_failures_are_refused_before_the_folder_is_claimed(tmp_path):
     assert run_algorithm(*told, settings, ReachCollector(), silent, ("imitation",))
 
 
+@pytest.mark.parametrize("stage", ["offline", "online"])
+def test_a_stage_that_has_nothing_to_begin_with_leaves_the_folder_free(tmp_path, stage):
+    with pytest.raises(ConfigError, match="run the stage imitation first"):
+        run(tmp_path / "run", stages=(stage,))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("stage", ["offline", "online"])
+def test_a_run_does_not_go_on_with_policies_that_act_elsewhere(whole, tmp_path, stage):
+    class Elsewhere(ReachCollector):
+        where = "elsewhere"
+
+    output, _ = whole
+    again = tmp_path / "run"
+    shutil.copytree(output, again)
+    collector = Elsewhere()
+    with pytest.raises(ConfigError, match=r"have acted in 'toy' so far .* in 'elsewhere'"):
+        run(again, collector=collector, stages=(stage,))
+    assert collector.asked == []
+
+
+def test_a_damaged_list_of_stages_says_so(tmp_path):
+    for content in ("", "{", "[3]"):
+        (tmp_path / "stages.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"stages\.json is damaged"):
+            read_stages(tmp_path)
+
+
 def test_other_demonstrations_are_told_by_their_number(whole):
     output, _ = whole
     again = DEMONSTRATIONS[:-1], TASK, ROBOT, output, SETTINGS, ReachCollector(), silent
@@ -299,7 +328,8 @@ def test_a_round_killed_anywhere_goes_on_to_the_same_bits(tmp_path, monkeypatch)
 
     records = go(tmp_path / "whole")
     moments = (
-        ("critics", 1), ("offline", 2), ("distillation of iterate 3", 5), ("imitation", 10),
+        ("critics", SETTINGS.critics.steps), ("offline", 2), ("distillation of iterate 3", 5),
+        ("imitation", 10),
     )  # fmt: skip
     for moment in moments:
         with pytest.raises(KilledError):

@@ -7,6 +7,7 @@ plane it sees lies at z = 0.040 - 0.001 t in the base frame: the height of a clo
 
 import hashlib
 import json
+import os
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -367,6 +368,15 @@ def test_only_new_bags_are_read_the_second_time_and_give_the_same_tensors(bags, 
     assert reads == ["e3"]
     assert [episode.id for episode in second] == ["e0", "e1", "e2", "e3"]
     assert all(equal(a, b) for a, b in zip(first, second[:3], strict=True))
+
+
+def test_a_bag_that_was_written_to_is_read_again(bags, reads):
+    load_demonstrations(bags, TASK, ROBOT)
+    path = bag_file(bags / "e1")
+    os.utime(path, ns=(1, 1))
+    reads.clear()
+    load_demonstrations(bags, TASK, ROBOT)
+    assert reads == ["e1"]
 
 
 def test_a_relabelled_bag_is_read_again(bags, reads):

@@ -26,6 +26,15 @@ def test_a_folder_goes_on_with_its_run_and_keeps_it_from_another(tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.parametrize("other", ["run.json", "report.json"])
+def test_a_folder_of_another_kind_of_run_is_not_taken(tmp_path, other):
+    (tmp_path / other).write_text("{}")
+    (tmp_path / "night.log").touch()
+    with pytest.raises(ConfigError, match=f"holds something else: {other} and no online.json"):
+        claim(tmp_path / "online.json", "one", {})
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted([other, "night.log"])
+
+
 def test_two_do_not_learn_in_one_folder_at_once(tmp_path):
     with (
         alone_in(tmp_path),

@@ -132,6 +132,15 @@ def test_a_loss_that_is_not_a_number_changes_nothing_and_is_said(policy):
     assert all(torch.equal(before[key], each) for key, each in policy.state_dict().items())
 
 
+def test_no_step_takes_a_longer_gradient_than_it_may(policy):
+    config = ProximalConfig(lr=1e-3, encoder_lr=1e-4, gradient_norm=0.01)
+    state = proximal.init(policy, config)
+    proximal.step(state, 1e4 * sum(each.sum() for each in policy.parameters()), config)
+    for group in state.optimizer.param_groups:
+        lengths = [each.grad.norm() for each in group["params"] if each.grad is not None]
+        assert float(torch.stack(lengths).norm()) == pytest.approx(0.01, rel=1e-3)
+
+
 def test_slowing_down_takes_its_share_of_rates_that_have_shrunk_already(policy):
     state = proximal.init(policy, ProximalConfig(lr=1e-3))
     state.optimizer.param_groups[0]["lr"] = 4e-4

@@ -186,7 +186,14 @@ def test_at_the_old_policy_the_gradient_is_that_of_the_policy_gradient():
 
 @pytest.mark.parametrize(
     ("ratio", "advantage", "moves"),
-    [(1.5, 1.0, False), (1.5, -1.0, True), (0.5, -1.0, False), (0.5, 1.0, True)],
+    [
+        (1.21, 1.0, False),
+        (1.19, 1.0, True),
+        (1.21, -1.0, True),
+        (0.79, -1.0, False),
+        (0.81, -1.0, True),
+        (0.79, 1.0, True),
+    ],
 )
 def test_a_ratio_that_has_left_the_range_moves_only_back(ratio, advantage, moves):
     log_prob = torch.tensor([math.log(ratio)], requires_grad=True)
@@ -210,6 +217,8 @@ def test_ratio_statistics_of_equal_policies_are_those_of_ratio_one():
     assert moved.shift == pytest.approx(0.125)
     assert moved.kl == pytest.approx(math.exp(0.5) - 1.5, rel=1e-4)
     assert moved.clipped == 1.0
+    apart = torch.log(torch.tensor([1.21, 1.19, 0.79, 0.81]))
+    assert ratio_statistics(apart, torch.zeros(4), 0.2).clipped == 0.5
 
 
 def test_the_symmetric_kl_of_gaussians_matches_torch():

@@ -97,6 +97,7 @@ class ReachCollector:
 
     STEPS = 12
     TOLERANCE_M = 0.03
+    where = "toy"
     watches = True
 
     def __init__(self) -> None:

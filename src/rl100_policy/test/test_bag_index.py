@@ -8,7 +8,7 @@ import pytest
 
 from rl100_policy.bags import index as index_module
 from rl100_policy.bags.identity import INDEX, METADATA_FILE, QUARANTINE, bag_file
-from rl100_policy.bags.index import read_index
+from rl100_policy.bags.index import hint_of_bags, read_index
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.relabel import relabel_episode
@@ -136,6 +136,15 @@ def test_unfinished_and_quarantined_episodes_are_not_episodes(bags):
     listed = read_index(bags)
     assert len(listed.entries) == len(KINDS)
     assert listed.unfinished == ("e9.partial",)
+
+
+def test_whoever_looks_beside_the_bags_is_told_where_they_are(bags, tmp_path_factory):
+    outer = tmp_path_factory.mktemp("outer")
+    shutil.copytree(bags, outer / "bags")
+    assert hint_of_bags(outer) == f"there are {len(KINDS)} in {outer / 'bags'}"
+    assert hint_of_bags(bags / "e1").startswith("this is one episode; give the folder")
+    assert hint_of_bags(bags / "none") == f"there is no folder {bags / 'none'}"
+    assert hint_of_bags(tmp_path_factory.mktemp("empty")) == ""
 
 
 def test_a_missing_folder_is_an_empty_index(tmp_path):

@@ -9,6 +9,7 @@ no influence on what happens in it.
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -211,7 +212,8 @@ def rollout_pool(
             process = context.Process(
                 target=_work, args=(theirs, make_env, slots, n_obs, n_chunk), daemon=True
             )
-            process.start()
+            with _uninterrupted():
+                process.start()
             theirs.close()
             workers.append(_Worker(process, mine, slots))
         yield RolloutPool(workers, envs)
@@ -224,6 +226,16 @@ def rollout_pool(
 
 
 _END_LIMIT_S = 5.0
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes started inside never hear Ctrl-C: they end with the connection."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class SimulationError(Rl100Error):
@@ -268,7 +280,7 @@ def _work(
     while True:
         try:
             what, arguments = connection.recv()
-        except (EOFError, KeyboardInterrupt):
+        except EOFError:
             return
         try:
             answer: Any = {slot: getattr(envs[slot], what)(arguments[slot]) for slot in arguments}

@@ -2,6 +2,8 @@
 """Episodes in a pool are those of single environments, however they are spread."""
 
 import multiprocessing
+import os
+import signal
 from functools import partial
 
 import numpy as np
@@ -106,6 +108,19 @@ def test_a_process_that_is_gone_is_told_with_what_to_do(make_env):
         pytest.raises(SimulationError, match="the same command goes on"),
     ):
         next(pool.run([1], kill))
+
+
+@pytest.mark.sim
+def test_processes_do_not_hear_ctrl_c_but_end_with_the_pool(make_env):
+    shape = {"n_obs": N_OBS, "n_chunk": N_CHUNK}
+    with rollout_pool(make_env, envs=1, processes=1, **shape) as pool:
+        (child,) = multiprocessing.active_children()
+        os.kill(child.pid, signal.SIGINT)  # while it is still importing
+        next(pool.run([1], decide))
+        os.kill(child.pid, signal.SIGINT)
+        next(pool.run([1], decide))
+    assert child.exitcode == 0
+    assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
 
 
 @pytest.mark.sim

@@ -207,7 +207,11 @@ def train(
         raise
     _tell(report, output)
     tell_pictures(console, *save_figures(output / "pictures", learning_figures(output, report)))
-    console.print(f"policy version: {trained.version}")
+    console.print(
+        f"policy version: {trained.version}   (./rl100 eval {trained.version} --robot {robot} "
+        f"--task {task})",
+        highlight=False,
+    )
 
 
 @app.command()
@@ -218,7 +222,10 @@ def report(
         typer.Option(help="folder of the pictures; default: in the run's", file_okay=False),
     ] = None,
 ) -> None:
-    """Show how a run of train, the demo or the learner node went: its tables and pictures."""
+    """Show how a run of train, the demo or the learner node went: its tables and pictures.
+
+    Of an evaluation or of improve, too: what its report holds.
+    """
     from rl100_bringup.learning_pictures import learning_figures, save_figures, tell_pictures
     from rl100_bringup.report import tables
     from rl100_bringup.run_folder import read_run
@@ -227,6 +234,8 @@ def report(
     for table in tables(found):
         console.print(table)
     figures = learning_figures(run, found)
+    if not (run / "imitation").is_dir():
+        figures.pop("loss.png")
     tell_pictures(console, *save_figures(pictures or run / "pictures", figures))
 
 
@@ -312,7 +321,11 @@ def reproduce(
     seed: Annotated[list[int] | None, typer.Option(help="only this seed; may be repeated")] = None,
     jobs: Annotated[int, typer.Option(help="runs at the same time", min=1)] = 2,
     finished: Annotated[
-        bool, typer.Option("--finished", help="run nothing, tell what is finished")
+        bool,
+        typer.Option(
+            "--finished",
+            help="run nothing, tell what is finished, and write its tables and pictures",
+        ),
     ] = False,
     override: Annotated[
         list[str] | None, typer.Option("--set", help="training setting key=value")
@@ -320,10 +333,18 @@ def reproduce(
 ) -> None:
     """Reproduce a claim of the documentation: tasks, seeds, all stages, one table."""
     from rl100_bringup.reproduction.claims import CLAIMS
+    from rl100_bringup.reproduction.reproducing import finished_runs
     from rl100_bringup.reproduction.reproducing import reproduce as run
 
+    if claim is None and finished:
+        table = Table("claim", "finished runs", title=str(output))
+        for name in CLAIMS:
+            done, planned = finished_runs(name, output)
+            table.add_row(name, f"{done} of {planned}")
+        console.print(table)
+        return
     if claim is None:
-        table = Table("claim", "variants", "seeds", "about", show_lines=True)
+        table = Table("claim", "variants", "seeds", "what it shows", show_lines=True)
         for name, each in CLAIMS.items():
             variants = "\n".join(variant.name for variant in each.variants)
             table.add_row(name, variants, str(len(each.seeds)), each.text)
@@ -418,7 +439,11 @@ def main() -> int:
         console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
         return 1
     except OSError as error:  # above all a full disk, or a folder that may not be written
-        console.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        console.print(
+            f"[red]error:[/red] {escape(str(error))}; make room, or give a folder that may be "
+            "read and written",
+            highlight=False,
+        )
         return 1
     except KeyboardInterrupt:
         return 130

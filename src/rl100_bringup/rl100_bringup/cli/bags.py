@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rl100_policy.bags.index import read_index
+from rl100_policy.bags.index import hint_of_bags, read_index
 from rl100_policy.bags.recovery import check_episode, recover_all
+from rl100_policy.core.errors import BagError
 
 
 def list_bags(folder: Path, console: Console) -> None:
@@ -20,6 +21,9 @@ def list_bags(folder: Path, console: Console) -> None:
     Driver is the policy version that was in command, or the person.
     """
     index = read_index(folder)
+    if not (index.entries or index.damaged or index.unfinished):
+        hint = hint_of_bags(folder)
+        raise BagError(f"{folder} holds no episodes{hint and '; '}{hint}")
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("episode", no_wrap=True)
     table.add_column("outcome", no_wrap=True)

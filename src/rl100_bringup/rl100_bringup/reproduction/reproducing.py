@@ -28,13 +28,12 @@ from rl100_bringup.display import Bars, progress_display
 from rl100_bringup.evaluating import evaluate_version
 from rl100_bringup.graph import GraphArguments
 from rl100_bringup.report import (
-    REPORT_FILE,
     Report,
     StageResult,
     simulated_result,
     this_machine,
 )
-from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Variant, find_claim
+from rl100_bringup.reproduction.claims import CONTROL, GRAPH, Claim, Variant, find_claim
 from rl100_bringup.reproduction.demonstrations import demonstrations_of, describe_task
 from rl100_bringup.reproduction.job_processes import run_jobs
 from rl100_bringup.reproduction.jobs import Job
@@ -89,11 +88,7 @@ def reproduce(
     begun = time.monotonic()
     claim = find_claim(name)
     chosen = [claim.variant(each) for each in variants] or claim.variants
-    planned = [
-        Job(variant, seed, output, claim.trials, tuple(overrides))
-        for seed in seeds or claim.seeds
-        for variant in chosen
-    ]
+    planned = _jobs(claim, chosen, seeds or claim.seeds, output, overrides)
     _refuse_what_the_claim_varies(chosen, overrides)
     for job in planned:
         _ = job.settings  # refused now, not in a process later
@@ -109,7 +104,7 @@ def reproduce(
         for job in planned:
             job.write_down()
         failed = _run_all(planned, jobs, console)
-    done = [job for job in planned if (job.folder / REPORT_FILE).exists()]
+    done = [job for job in planned if Report.is_in(job.folder)]
     if finished:
         console.print(f"{len(done)} of {len(planned)} runs are finished in {output}.")
     if not done:
@@ -143,6 +138,27 @@ def reproduce(
             "them again"
         )
     return report
+
+
+def finished_runs(name: str, output: Path) -> tuple[int, int]:
+    """How many runs of a claim are finished in a folder, and how many there are."""
+    claim = find_claim(name)
+    planned = _jobs(claim, claim.variants, claim.seeds, output)
+    return sum(Report.is_in(job.folder) for job in planned), len(planned)
+
+
+def _jobs(
+    claim: Claim,
+    variants: Sequence[Variant],
+    seeds: Sequence[int],
+    output: Path,
+    overrides: Sequence[str] = (),
+) -> list[Job]:
+    return [
+        Job(variant, seed, output, claim.trials, tuple(overrides))
+        for seed in seeds
+        for variant in variants
+    ]
 
 
 def _refuse_what_the_claim_varies(variants: Sequence[Variant], overrides: Sequence[str]) -> None:
@@ -182,7 +198,7 @@ def run_job(job: Job) -> Report:
     """
     job.folder.mkdir(parents=True, exist_ok=True)
     with FileLock(job.folder / "lock"):
-        if (job.folder / REPORT_FILE).exists():
+        if Report.is_in(job.folder):
             return Report.read(job.folder)
         report = _run(job)
         report.write(job.folder)

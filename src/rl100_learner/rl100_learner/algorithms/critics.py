@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from rl100_learner.accelerator import place, reduced_precision
 from rl100_learner.algorithms import value
 from rl100_learner.algorithms.batches import EncodedDecisions
+from rl100_learner.algorithms.optimizers import OnStep, ignored
 from rl100_learner.algorithms.value import ValueConfig
 from rl100_learner.networks.critics import QNetwork, ValueNetwork
 from rl100_learner.objectives.iql import expectile_loss, q_loss, q_target
@@ -87,6 +88,7 @@ def fit(
     seed: int,
     generator: torch.Generator,
     config: CriticConfig,
+    on_step: OnStep = ignored,
 ) -> tuple[Critics, dict[str, float]]:
     """Fit critics from nothing.
 
@@ -96,6 +98,7 @@ def fit(
         seed: Of the initial weights.
         generator: Order of the minibatches.
         config: Settings.
+        on_step: Called after every one of ``config.steps``.
 
     Returns:
         The critics, and ``q_loss`` (mean over the last tenth of the steps, per member),
@@ -110,10 +113,10 @@ def fit(
         told = value.update(v, value.buffer_of(own), generator, config.returns)
         with torch.no_grad():
             target = q_target(data.rewards, data.discounts, v.network(data.next_condition))
-        metrics = regress(q, data, target, generator, config)
+        metrics = regress(q, data, target, generator, config, on_step)
         metrics["value_loss"] = told["loss"]
     else:
-        metrics = _implicit(q, v.network, data, generator, config)
+        metrics = _implicit(q, v.network, data, generator, config, on_step)
     return Critics(q.requires_grad_(False), v.network.requires_grad_(False)), metrics
 
 
@@ -128,6 +131,7 @@ def regress(
     target: Tensor,
     generator: torch.Generator,
     config: QConfig,
+    on_step: OnStep = ignored,
 ) -> dict[str, float]:
     """Fit every Q_i to targets y of all decisions, [D]; tells as :func:`fit`."""
     optimizer = _optimizer([q], config)
@@ -138,6 +142,7 @@ def regress(
         _step(optimizer, squares.mean(dim=1).sum(), step, config)
         if step >= int(0.9 * config.steps):
             tail.append(float(squares.detach().mean()))
+        on_step(step + 1, squares.detach().mean())
     error = sum(tail) / len(tail)
     spread = float(target.var(unbiased=False).clamp_min(1e-12))
     return {"q_loss": error, "explained_variance": 1.0 - error / spread}
@@ -149,6 +154,7 @@ def _implicit(
     data: EncodedDecisions,
     generator: torch.Generator,
     config: CriticConfig,
+    on_step: OnStep,
 ) -> dict[str, float]:
     slow = copy.deepcopy(q).requires_grad_(False)
     optimizer = _optimizer([q, v], config)
@@ -168,6 +174,7 @@ def _implicit(
         if step >= int(0.9 * config.steps):
             per_member = float(critic_loss.detach()) / config.members
             tail.append((per_member, float(value_loss.detach()), float(target.var())))
+        on_step(step + 1, critic_loss.detach() / config.members)
     error, value_error, spread = (sum(each) / len(tail) for each in zip(*tail, strict=True))
     return {
         "q_loss": error,

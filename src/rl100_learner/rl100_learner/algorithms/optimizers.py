@@ -19,6 +19,14 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+OnStep = Callable[[int, Tensor], None]
+"""Told of every optimiser step, from 1, and its loss."""
+
+
+def ignored(step: int, loss: Tensor) -> None:  # an OnStep
+    """Nobody is told."""
+
+
 QUINTIC = (3.4445, -4.7750, 2.0315)
 """Coefficients a, b, c of the iteration X <- a X + (b G + c G^2) X with G = X X^T, steep at zero
 singular values."""

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from rl100_learner.accelerator import place, reduced_precision
 from rl100_learner.algorithms.batches import EncodedDecisions
+from rl100_learner.algorithms.optimizers import OnStep, ignored
 from rl100_learner.networks.critics import TransitionNetwork
 from rl100_learner.objectives.transition import ensemble_nll
 from rl100_policy.core.errors import ConfigError
@@ -71,7 +72,11 @@ class TransitionModel:
 
 @reduced_precision()
 def fit(
-    data: EncodedDecisions, seed: int, generator: torch.Generator, config: TransitionConfig
+    data: EncodedDecisions,
+    seed: int,
+    generator: torch.Generator,
+    config: TransitionConfig,
+    on_step: OnStep = ignored,
 ) -> tuple[TransitionModel, dict[str, float]]:
     """Fit a model from nothing.
 
@@ -80,6 +85,7 @@ def fit(
         seed: Of the initial weights.
         generator: Held-out episodes and order of the minibatches.
         config: Settings.
+        on_step: Called after every one of ``config.steps``.
 
     Returns:
         The model, and ``loss`` (per member, last tenth of the steps), ``explained_variance`` of
@@ -113,7 +119,7 @@ def fit(
     chosen = torch.zeros(episodes, dtype=torch.bool)
     chosen[torch.randperm(episodes, generator=generator)[:count]] = True
     held, kept = (which.nonzero().flatten() for which in (chosen[episode], ~chosen[episode]))
-    loss = _learn(network, data, target, kept, generator, config)
+    loss = _learn(network, data, target, kept, generator, config, on_step)
     with torch.no_grad():
         mean, _ = network(data.condition[held], data.action[held])
     errors = ((mean - target[held]) ** 2).mean(dim=(1, 2))
@@ -134,6 +140,7 @@ def _learn(
     kept: Tensor,
     generator: torch.Generator,
     config: TransitionConfig,
+    on_step: OnStep,
 ) -> float:
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
@@ -152,4 +159,5 @@ def _learn(
         optimizer.step()
         if step >= int(0.9 * config.steps):
             tail.append(float(loss.detach()) / config.members)
+        on_step(step + 1, loss.detach() / config.members)
     return sum(tail) / len(tail)

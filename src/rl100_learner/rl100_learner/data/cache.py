@@ -112,13 +112,13 @@ class EpisodeCache:
 
 
 def _fingerprint(bag: Path) -> str:
-    """Identity of a bag without reading all of it: its size, index and metadata."""
+    """Identity of a bag without reading all of it: size, time of change, index, metadata."""
     path = bag_file(bag)
     with path.open("rb") as stream:
         size = stream.seek(0, os.SEEK_END)
         stream.seek(max(0, size - _TAIL_BYTES))
         digest = hashlib.sha256(stream.read())
-    digest.update(f"{bag.name} {size}".encode())
+    digest.update(f"{bag.name} {size} {path.stat().st_mtime_ns}".encode())
     with contextlib.suppress(FileNotFoundError):
         digest.update((bag / METADATA_FILE).read_bytes())
     return digest.hexdigest()

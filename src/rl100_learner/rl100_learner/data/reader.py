@@ -17,7 +17,7 @@ from pathlib import Path
 from rl100_learner.data.bag_episode import EpisodeReader, read_episode
 from rl100_learner.data.cache import EpisodeCache
 from rl100_learner.data.episode import Episode
-from rl100_policy.bags.index import read_index
+from rl100_policy.bags.index import hint_of_bags, read_index
 from rl100_policy.core.config import RobotConfig, TaskConfig
 from rl100_policy.core.errors import BagError
 
@@ -97,9 +97,10 @@ def load_demonstrations(
         reasons = _reasons(reports)
         if passed_over:
             reasons += f"{'; ' if reasons else ''}in {passed_over} a policy acted, not a person"
+        reasons = reasons or hint_of_bags(bags) or "there are no bags"
         raise BagError(
             f"no usable demonstration of task {task.name!r} on {robot.name!r} in {bags}: "
-            f"{reasons or 'there are no bags'}; record some, or give another folder"
+            f"{reasons}; record some, or give another folder"
         )
     return episodes
 

@@ -76,7 +76,7 @@ def load_stored_episodes(path: Path) -> list[Episode]:
             )
             for index in range(len(held["periods"]))
         ]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise BagError(
             f"episodes in {path} cannot be read ({error}); delete the file to collect them again"
         ) from error

@@ -2,6 +2,7 @@
 """Algorithm 1 of RL-100 as one run: imitation, offline rounds, online; every stage can be resumed.
 
     <output>/run.json                  settings of the run
+    <output>/acted_in.txt              where its policies act: simulation or bags
     <output>/imitation/                the first version
     <output>/round_<m>/rollouts/       episodes of the version that the round begins with
     <output>/round_<m>/offline/        critics, model, phase, candidates
@@ -44,6 +45,8 @@ from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
 
 RUN = "run.json"
+COLLECTOR = "acted_in.txt"
+"""Where policies act: :attr:`.Collector.where`."""
 
 
 def run_algorithm(
@@ -79,7 +82,7 @@ def run_algorithm(
             that plays none, a GPU that is not there, or ``output`` holds another run or another
             process is learning in it.
     """
-    _refuse(demonstrations, task, robot, settings, collector, stages)
+    _refuse(demonstrations, task, robot, settings, collector, stages, output)
     with alone_in(output):
         _claim(output, demonstrations, task, robot, settings)
         run = _AlgorithmRun(
@@ -95,17 +98,23 @@ def _refuse(
     settings: AlgorithmSettings,
     collector: Collector,
     stages: Sequence[Stage],
+    output: Path,
 ) -> None:
     """Raises ConfigError if the run would fail later, before a folder is claimed for it."""
     choose_device(settings.device)
     policy_config_for(task, robot, settings.imitation_settings)
     if "imitation" in stages:
         imitated(demonstrations, settings.episodes)
+    elif not read_stages(output):
+        raise ConfigError(f"{output} {_NOTHING_TO_BEGIN_WITH}")
     if "offline" in stages and settings.rounds and settings.watch and not collector.watches:
         raise ConfigError(
             f"watch={settings.watch} plays episodes that are only shown, for which there is the "
             "vectorised simulation and no robot; leave it out, or set watch=0"
         )
+
+
+_NOTHING_TO_BEGIN_WITH = "holds no version to begin with; run the stage imitation first"
 
 
 def imitation_stage(output: Path, task: AnyTask) -> tuple[Path, str]:
@@ -138,6 +147,20 @@ def _claim(
     }
     told = {"settings": decisive, "demonstrations": shown} | described
     claim(output / RUN, fingerprint(decisive, used, described), told)
+
+
+def _claim_collector(output: Path, where: str) -> None:
+    """Raises ConfigError if policies of the run have acted elsewhere so far."""
+    path = output / COLLECTOR
+    told = path.read_text("utf-8").strip() if path.exists() else where
+    if told != where:
+        raise ConfigError(
+            f"policies of the run in {output} have acted in {told!r} so far and would go on in "
+            f"{where!r} (--collect of ./rl100 train; bags are the graph's or a robot's); give the "
+            "same again, or choose another output folder"
+        )
+    with replacing(path) as file:
+        file.write(f"{where}\n".encode())
 
 
 @dataclass
@@ -200,9 +223,7 @@ class _AlgorithmRun:
     def current(self) -> Path:
         """Version that the next stage begins with."""
         if not self.records:
-            raise ConfigError(
-                f"{self.output} holds no version to begin with; run the stage imitation first"
-            )
+            raise ConfigError(f"{self.output} {_NOTHING_TO_BEGIN_WITH}")
         return self.output / self.records[-1].version
 
     def _imitate(self) -> StageRecord:
@@ -214,6 +235,7 @@ class _AlgorithmRun:
         return self._record("imitation", version, self.demonstrations)
 
     def _round(self, index: int) -> StageRecord:
+        _claim_collector(self.output, self.collector.where)
         name, folder = f"round {index}", self.output / f"round_{index}"
         settings, first = self.settings, (index - 1) * ROUND_EPISODES
         current, tell = self.current, self._teller(name)
@@ -276,6 +298,7 @@ class _AlgorithmRun:
 
     def _online(self) -> StageRecord:
         current, folder = self.current, self.output / "online"
+        _claim_collector(self.output, self.collector.where)
         learned = improve_version(
             current, folder, self.settings.online_settings, self.collector,
             self._teller("online"), self._name("online"),

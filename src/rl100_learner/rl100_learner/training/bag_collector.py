@@ -72,6 +72,7 @@ class BagCollector:
     is read anew.
     """
 
+    where = "bags"
     watches = False
     """Nobody plays episodes at a robot that only show what an iterate is worth."""
 

@@ -32,6 +32,10 @@ class Collector(Protocol):
     """Lets policies act and brings back what came of it."""
 
     @property
+    def where(self) -> str:
+        """Where policies act, in a word that a person would give; a run does not change it."""
+
+    @property
     def watches(self) -> bool:
         """Whether it plays episodes that are only watched, see :meth:`success`."""
 

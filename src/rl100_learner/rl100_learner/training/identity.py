@@ -62,7 +62,8 @@ def claim(path: Path, identity: str, told: dict[str, Any]) -> None:
         told: What a person would want to read there, such as resolved settings.
 
     Raises:
-        ConfigError: If another run is there; nothing is changed then.
+        ConfigError: If another run is there, of this kind or of another, or the report of an
+            evaluation; nothing is changed then.
     """
     if path.exists():
         try:
@@ -74,6 +75,12 @@ def claim(path: Path, identity: str, told: dict[str, Any]) -> None:
         raise ConfigError(
             f"{path.parent} holds another run: {_differences(known, told)}; choose another output "
             "folder, or give the same again to go on with it"
+        )
+    others = [name for name in _CLAIMS if (path.parent / name).exists()]
+    if others:
+        raise ConfigError(
+            f"{path.parent} holds something else: {', '.join(others)} and no {path.name}; choose "
+            "another output folder"
         )
     with replacing(path) as file:
         file.write((json.dumps({"fingerprint": identity} | told, indent=2) + "\n").encode())
@@ -93,3 +100,6 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
 
 _MOST = 4
 """Differences that are named."""
+
+_CLAIMS = ("run.json", "settings.json", "offline.json", "online.json", "report.json")
+"""Whose folder it is, by the files that say so."""

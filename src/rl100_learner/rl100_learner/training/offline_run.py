@@ -47,6 +47,8 @@ from rl100_policy.core.policy_version import (
 )
 
 RESOLVED, CANDIDATES = "offline.json", "candidates.json"
+_STEPS_TOLD = 50
+"""Optimiser steps between two words of progress."""
 
 
 def _distillation() -> DistillationConfig:
@@ -206,8 +208,11 @@ class _OfflineRun:
         generator = torch.Generator().manual_seed(settings.seed)
         improving, judging, judged = self._critics(data, own, everything, mine, generator)
         began = time.perf_counter()
-        model, told = transition.fit(judged, settings.seed, generator, settings.transition)
-        self._tell("transition model", 1, 1, began, told)
+        name, fitting = "transition model", settings.transition
+        model, told = transition.fit(
+            judged, settings.seed, generator, fitting, self._on_step(name, fitting.steps)
+        )
+        self._tell(name, fitting.steps, fitting.steps, began, told)
         judge = Judge(judging, model, mine.condition[mine.starts], settings.seed)
         own_only = settings.offline.own_states and settings.offline.method == "proximal"
         states = mine if own_only else everything
@@ -282,9 +287,20 @@ class _OfflineRun:
         seed: int,
     ) -> Critics:
         began = time.perf_counter()
-        fitted, told = critics.fit(data, own, seed, generator, self.settings.critics)
-        self._tell(name, 1, 1, began, told | {"loss": told["q_loss"]})
+        config = self.settings.critics
+        on_step = self._on_step(name, config.steps)
+        fitted, told = critics.fit(data, own, seed, generator, config, on_step)
+        self._tell(name, config.steps, config.steps, began, told | {"loss": told["q_loss"]})
         return fitted
+
+    def _on_step(self, name: str, steps: int) -> Callable[[int, Tensor], None]:
+        """Progress of a fit, which has one record at its end."""
+
+        def tell(step: int, loss: Tensor) -> None:
+            if step % _STEPS_TOLD == 0 and step < steps:
+                self.on_progress(Progress(name, step, steps, float(loss), self.seconds))
+
+        return tell
 
     def _candidate(
         self,
@@ -324,7 +340,7 @@ class _OfflineRun:
         while state.step < config.steps:
             rows = torch.randint(len(conditions), (config.windows,), generator=generator)
             metrics = distillation.update(state, conditions[rows], generator, config)
-            if state.step % 50 == 0 or state.step == config.steps:
+            if state.step % _STEPS_TOLD == 0 or state.step == config.steps:
                 self._tell(stage, state.step, config.steps, began, metrics)
                 began = time.perf_counter()
         policy.student.load_state_dict(state.averaged.state_dict())

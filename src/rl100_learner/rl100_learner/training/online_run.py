@@ -39,6 +39,7 @@ from rl100_policy.core.errors import LearningError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import (
     BagReference,
+    Manifest,
     load_version,
     write_version,
 )
@@ -97,10 +98,7 @@ def improve_version(
         PolicyVersionError: If the version is damaged.
     """
     policy, parent = load_version(version)
-    used = [[[each.id, each.digest] for each in known] for known in (data, own)]
-    told = settings.model_dump(mode="json")
-    fingerprint = identity.fingerprint(told, parent.digest, used)
-    identity.claim(output / RESOLVED, fingerprint, {"settings": told})
+    fingerprint = claim_run(parent, output, settings, data, own)
     result = output / (name or f"{parent.task.name}_{output.resolve().name}")
     if result.exists():
         return result
@@ -126,6 +124,35 @@ def improve_version(
     )
     (output / CHECKPOINT).unlink(missing_ok=True)
     return result
+
+
+def claim_run(
+    parent: Manifest,
+    output: Path,
+    settings: OnlineSettings,
+    data: Sequence[Episode] = (),
+    own: Sequence[Episode] = (),
+) -> str:
+    """Take a folder for a run, as :func:`improve_version` does when it begins.
+
+    Args:
+        parent: Of the version to begin with.
+        output: Folder of the run.
+        settings: Of the run.
+        data: See there.
+        own: See there.
+
+    Returns:
+        The run's fingerprint.
+
+    Raises:
+        ConfigError: If ``output`` holds another run.
+    """
+    used = [[[each.id, each.digest] for each in known] for known in (data, own)]
+    told = settings.model_dump(mode="json")
+    fingerprint = identity.fingerprint(told, parent.digest, used)
+    identity.claim(output / RESOLVED, fingerprint, {"settings": told})
+    return fingerprint
 
 
 @dataclass

@@ -10,6 +10,7 @@ from typing import Literal
 from pydantic import Field
 
 from rl100_policy.core.config import FrozenModel
+from rl100_policy.core.errors import ConfigError
 
 STAGES = "stages.json"
 Stage = Literal["imitation", "offline", "online"]
@@ -38,8 +39,18 @@ class StageRecord(FrozenModel):
 
 
 def read_stages(output: Path) -> list[StageRecord]:
-    """Records of the finished stages of a run, in their order."""
+    """Records of the finished stages of a run, in their order.
+
+    Raises:
+        ConfigError: If they are damaged.
+    """
     path = output / STAGES
     if not path.exists():
         return []
-    return [StageRecord.model_validate(row) for row in json.loads(path.read_text("utf-8"))]
+    try:
+        return [StageRecord.model_validate(row) for row in json.loads(path.read_text("utf-8"))]
+    except (ValueError, TypeError) as error:
+        raise ConfigError(
+            f"{path} is damaged ({error}); bring it back from a copy, or choose another output "
+            "folder"
+        ) from error

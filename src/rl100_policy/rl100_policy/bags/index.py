@@ -69,6 +69,20 @@ class BagIndex:
         )
 
 
+def hint_of_bags(folder: Path) -> str:
+    """Where episodes are that somebody looks for in ``folder`` and does not find; or nothing."""
+    if not folder.is_dir():
+        return f"there is no folder {folder}"
+    if is_episode_folder(folder):
+        return f"this is one episode; give the folder that it is in, {folder.parent}"
+    for each in sorted(folder.iterdir()):
+        if each.is_dir() and not each.name.startswith("."):
+            count = sum(map(is_episode_folder, each.iterdir()))
+            if count:
+                return f"there are {count} in {each}"
+    return ""
+
+
 @dataclass(frozen=True)
 class BagSummary:
     """Totals over the closed episodes of a folder."""
