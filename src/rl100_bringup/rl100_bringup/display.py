@@ -79,7 +79,7 @@ class Bars:
         """Move the bar called ``what``; a bar that goes back begins again, its time too."""
         if what not in self._bars:
             self._bars[what] = self._display.add_task(what, total=total, note="")
-        elif self._done[what] >= done:
+        elif self._done[what] > done:
             self._display.reset(self._bars[what], total=total)
         self._done[what] = done
         self._display.update(self._bars[what], completed=done, total=total, note=note)

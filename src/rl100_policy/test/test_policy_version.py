@@ -413,3 +413,11 @@ def test_a_version_that_sees_images_is_refused_without_a_colour_camera(seeing):
 def test_a_version_that_sees_images_is_refused_for_a_task_that_sees_points(seeing):
     with pytest.raises(PolicyVersionError, match=r"task\.observation ="):
         loaded(seeing, TASK, SEEING)
+
+
+def test_a_folder_of_versions_names_them(tmp_path):
+    for name in ("imitation/a", "online/b"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "manifest.json").touch()
+    with pytest.raises(PolicyVersionError, match=r"a policy version\? There are .*/a, .*/b$"):
+        read_manifest(tmp_path)

@@ -108,7 +108,14 @@ def demo(
         raise typer.BadParameter("--quick and --full exclude each other")
     size = DemoSize.QUICK if quick else DemoSize.FULL if full else DemoSize.STANDARD
     settings = DemoSettings(output, size, episodes, trials, skill, seed, tuple(override or ()))
-    raise typer.Exit(run_demo(settings, console))
+    try:
+        status = run_demo(settings, console)
+    except KeyboardInterrupt:
+        console.print(
+            f"a demo does not go on: remove {output}, or give another --output", highlight=False
+        )
+        raise
+    raise typer.Exit(status)
 
 
 @app.command()

@@ -60,7 +60,10 @@ def list_bags(folder: Path, console: Console) -> None:
 
 def recover_bags(folder: Path, console: Console) -> None:
     """Repair what a crash left and say what was done."""
-    for result in recover_all(folder):
+    recovered = recover_all(folder)
+    if not recovered:
+        console.print("nothing to recover; what is damaged stays as it is")
+    for result in recovered:
         console.print(
             f"{result.episode_id}: {result.status.value}, {result.messages} messages, "
             f"{result.path}: {result.detail}",

@@ -239,6 +239,8 @@ class _OfflineRun:
             if iteration.decision.accepted and (settings.offline.gate.enabled or index == steps):
                 found.append(self._candidate(index, iteration, everything, generator))
             began = time.perf_counter()
+        if index < steps:  # the gate has ended the phase
+            self.on_progress(Progress("offline", index, index, metrics["loss"], self.seconds))
         return found
 
     def _tell_start(self, policy: DiffusionPolicy, judges: Mapping[str, Judge]) -> None:

@@ -294,7 +294,18 @@ def _read(folder: Path, name: str) -> bytes:
     except OSError as error:
         raise PolicyVersionError(
             f"cannot read {folder / name}: {error.strerror}; is this a policy version?"
+            f"{_versions_within(folder)}"
         ) from error
+
+
+def _versions_within(folder: Path) -> str:
+    """Names versions that are in a folder which is none, such as that of a run; or nothing."""
+    found = [each.parent for depth in ("*", "*/*") for each in folder.glob(f"{depth}/{MANIFEST}")]
+    return f" There are {', '.join(map(str, sorted(found)[:_MOST]))}" if found else ""
+
+
+_MOST = 4
+"""Versions that are named."""
 
 
 def _verified(folder: Path, name: str, record: FileRecord) -> bytes:
