@@ -62,7 +62,8 @@ _ABOUT_SETTINGS = """# Settings
 
 Keys of the robot and task descriptions (YAML files), of training (`--set key=value`, or
 `overrides` of the Train action), and of a policy. A misspelt key is an error. Where a group of
-training settings occurs several times, a default that differs stands with its places. A policy's
+training settings occurs several times, a default that differs stands with its places. `improve`
+knows the keys of *Online reinforcement learning alone*, whose `distillation.*` is `online_distillation.*` elsewhere. A policy's
 networks are chosen by the training settings `preset`, `n_chunk`, `network.*` and `diffusion.*` and
 by the task; they are written into its version.
 """
@@ -404,12 +405,39 @@ def defaults_at(places: Mapping[str, object], key: str) -> str:
     )
 
 
+_BOUNDS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<=", "multiple_of": "multiple of"}
+_BOUNDED = {
+    "PositiveInt": "int > 0", "NonNegativeInt": "int >= 0",
+    "PositiveFloat": "float > 0", "NonNegativeFloat": "float >= 0",
+}  # fmt: skip
+
+
+def type_of(annotation: ast.expr, known: Mapping[str, object]) -> str:
+    """A type with its bounds, as a person would write them.
+
+    Args:
+        annotation: Of a field.
+        known: What the names in the bounds are.
+    """
+    match annotation:
+        case ast.Subscript(ast.Name("Annotated"), ast.Tuple([kind, ast.Call(keywords=bounds)])):
+            told = [
+                f"{_BOUNDS[each.arg]} {eval(ast.unparse(each.value), dict(known))}"
+                for each in bounds
+                if each.arg in _BOUNDS
+            ]
+            return " ".join([type_of(kind, known), ", ".join(told)]).strip()
+    text = ast.unparse(annotation)
+    return _BOUNDED.get(text, text)
+
+
 def declared(
-    source: str, class_name: str, places: Mapping[str, object]
+    source: str, class_name: str, places: Mapping[str, object], known: Mapping[str, object]
 ) -> Iterator[tuple[str, str, str, str]]:
     """Name, type, default and docstring of each field of a class, from its source.
 
-    Defaults are those of the sections at ``places``, where there are any.
+    Defaults are those of the sections at ``places``, where there are any; ``known`` are the names
+    of its module.
     """
     classes = [node for node in ast.parse(source).body if isinstance(node, ast.ClassDef)]
     (kind,) = [node for node in classes if node.name == class_name]
@@ -421,7 +449,7 @@ def declared(
         documented = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         doc = markdown(str(following.value.value)) if documented else ""  # type: ignore[union-attr]
         default = f"`{ast.unparse(statement.value)}`" if statement.value else "required"
-        name, kind_of = ast.unparse(statement.target), ast.unparse(statement.annotation)
+        name, kind_of = ast.unparse(statement.target), type_of(statement.annotation, known)
         if places:
             default = defaults_at(places, name)
         yield f"`{name}`", f"`{kind_of}`", default, doc
@@ -447,7 +475,12 @@ def settings_section(module: str, names: Sequence[str]) -> str:
         inherited = ", ".join(f"`{base}`" for base in bases(source, name))
         more = f", with the keys of {inherited}" if inherited else ""
         parts += [f"### {name}\n", f"`{module}.{name}`{more}\n"]
-        parts.append(table(["key", "type", "default", ""], declared(source, name, places)))
+        parts.append(
+            table(
+                ["key", "type", "default", ""],
+                declared(source, name, places, vars(sys.modules[module])),
+            )
+        )
     return "\n".join(parts)
 
 
