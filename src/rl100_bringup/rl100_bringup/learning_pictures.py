@@ -123,7 +123,8 @@ def _legend_below(figure: Figure) -> None:
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             found.setdefault(label, handle)
-    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=4)
+    columns = max(1, int(figure.get_figwidth() / 2.6))
+    figure.legend(found.values(), found.keys(), loc="outside lower center", ncols=columns)
 
 
 def _panels(names: Sequence[str]) -> tuple[Figure, dict[str, Axes]]:
@@ -173,10 +174,11 @@ def _draw_curve(axes: Axes, curve: Sequence[CurvePoint], color: str, label: str)
     played = [point.episodes for point in curve]
     axes.plot(played, [100 * point.success for point in curve], lw=1.0, color=color, label=label)
     rollouts = [point for point in curve if point.stage != "online"]
-    axes.plot(
-        [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
-        ls="", marker="o", color=color, label="roll-outs of a round",
-    )  # fmt: skip
+    if rollouts:
+        axes.plot(
+            [point.episodes for point in rollouts], [100 * point.success for point in rollouts],
+            ls="", marker="o", color=color, label="roll-outs of a round",
+        )  # fmt: skip
 
 
 def watched_figure(names: Sequence[str], reports: Sequence[Report]) -> Figure:
