@@ -64,8 +64,9 @@ Keys of the robot and task descriptions (YAML files), of training (`--set key=va
 `overrides` of the Train action), and of a policy. A misspelt key is an error. Where a group of
 training settings occurs several times, a default that differs stands with its places. `improve`
 knows the keys of *Online reinforcement learning alone*, whose `distillation.*` is
-`online_distillation.*` elsewhere. A policy's networks are chosen by the training settings `preset`, `n_chunk`, `network.*` and `diffusion.*` and
-by the task; they are written into its version.
+`online_distillation.*` elsewhere. A policy's networks are chosen by the training settings
+`preset`, `n_chunk`, `network.*` and `diffusion.*` and by the task; they are written into its
+version.
 """
 Ends = dict[tuple[str, str], tuple[list[str], list[str]]]
 """By name and type: who offers and who uses."""
