@@ -81,6 +81,10 @@ class Person(Node):
         self.feedback: list[LearnerStatus] = []
         self.create_subscription(LearnerStatus, "learner/status", self.status.append, LATCHED)
 
+    def destroy_node(self) -> None:
+        self.train.destroy()  # which rclpy would leave in the graph
+        super().destroy_node()
+
     def send(self, **goal):
         return self.train.send_goal_async(
             Train.Goal(**goal), feedback_callback=lambda m: self.feedback.append(m.feedback.status)
