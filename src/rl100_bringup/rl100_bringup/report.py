@@ -21,13 +21,14 @@ from scipy.stats import binomtest
 
 from rl100_bringup.session import Trials
 from rl100_learner.files import replacing
+from rl100_learner.training import identity
 from rl100_learner.training.stages import StageRecord
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
 
-REPORT_FILE = "report.json"
+REPORT_FILE = identity.REPORT
 
 
 class StageResult(FrozenModel):

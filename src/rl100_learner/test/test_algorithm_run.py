@@ -264,6 +264,35 @@ def test_a_run_does_not_go_on_with_policies_that_act_elsewhere(whole, tmp_path, 
     assert collector.asked == []
 
 
+def test_fits_tell_of_their_steps_and_a_phase_of_its_end(tmp_path, monkeypatch):
+    told = []
+    settings = SETTINGS.model_copy(
+        update={
+            "rounds": 1,
+            "retrain": "none",
+            "critics": replace(SETTINGS.critics, steps=120),
+            "transition": replace(SETTINGS.transition, steps=60),
+            "offline": OfflineConfig(iterations=5, states=16, gate=GateConfig(patience=1)),
+        }
+    )
+    monkeypatch.setattr(offline, "estimate", lambda *_: 1.0)  # nothing is ever better
+    run(
+        tmp_path / "run", settings, stages=("imitation", "offline"),
+        on_progress=lambda _, progress: told.append(progress),
+    )  # fmt: skip
+    steps = [(each.stage, each.step, each.steps) for each in told]
+    assert [each for each in steps if each[0] == "critics"] == [
+        ("critics", 50, 120), ("critics", 100, 120), ("critics", 120, 120)
+    ]  # fmt: skip
+    assert [each for each in steps if each[0] == "transition model"] == [
+        ("transition model", 50, 60), ("transition model", 60, 60)
+    ]  # fmt: skip
+    assert [each for each in steps if each[0] == "offline"] == [
+        ("offline", 1, 5),
+        ("offline", 1, 1),
+    ]
+
+
 def test_a_damaged_list_of_stages_says_so(tmp_path):
     for content in ("", "{", "[3]"):
         (tmp_path / "stages.json").write_text(content)

@@ -30,6 +30,7 @@ from pathlib import Path
 from rl100_learner.accelerator import choose_device
 from rl100_learner.data.episode import Episode
 from rl100_learner.files import replacing
+from rl100_learner.training import identity
 from rl100_learner.training.algorithm_settings import ROUND_EPISODES, AlgorithmSettings
 from rl100_learner.training.collecting import Collector, successes
 from rl100_learner.training.identity import alone_in, claim, fingerprint
@@ -44,7 +45,7 @@ from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_version import read_manifest
 
-RUN = "run.json"
+RUN = identity.RUN
 COLLECTOR = "acted_in.txt"
 """Where policies act: :attr:`.Collector.where`."""
 
@@ -106,15 +107,14 @@ def _refuse(
     if "imitation" in stages:
         imitated(demonstrations, settings.episodes)
     elif not read_stages(output):
-        raise ConfigError(f"{output} {_NOTHING_TO_BEGIN_WITH}")
+        raise ConfigError(
+            f"{output} holds no version to begin with; run the stage imitation first"
+        )
     if "offline" in stages and settings.rounds and settings.watch and not collector.watches:
         raise ConfigError(
             f"watch={settings.watch} plays episodes that are only shown, for which there is the "
             "vectorised simulation and no robot; leave it out, or set watch=0"
         )
-
-
-_NOTHING_TO_BEGIN_WITH = "holds no version to begin with; run the stage imitation first"
 
 
 def imitation_stage(output: Path, task: AnyTask) -> tuple[Path, str]:
@@ -222,8 +222,6 @@ class _AlgorithmRun:
     @property
     def current(self) -> Path:
         """Version that the next stage begins with."""
-        if not self.records:
-            raise ConfigError(f"{self.output} {_NOTHING_TO_BEGIN_WITH}")
         return self.output / self.records[-1].version
 
     def _imitate(self) -> StageRecord:

@@ -101,5 +101,8 @@ def _differences(there: dict[str, Any], now: dict[str, Any]) -> str:
 _MOST = 4
 """Differences that are named."""
 
-_CLAIMS = ("run.json", "settings.json", "offline.json", "online.json", "report.json")
+RUN, IMITATION, OFFLINE, ONLINE, REPORT = (
+    "run.json", "settings.json", "offline.json", "online.json", "report.json"
+)  # fmt: skip
+_CLAIMS = (RUN, IMITATION, OFFLINE, ONLINE, REPORT)
 """Whose folder it is, by the files that say so."""

@@ -36,7 +36,7 @@ from rl100_policy.core.policy_version import BagReference, read_manifest, write_
 from rl100_policy.core.presets import choose, preset
 from rl100_policy.core.sight import observation_size
 
-RESOLVED = "settings.json"
+RESOLVED = identity.IMITATION
 
 
 def policy_config_for(

@@ -46,7 +46,7 @@ from rl100_policy.core.policy_version import (
     write_version,
 )
 
-RESOLVED, CANDIDATES = "offline.json", "candidates.json"
+RESOLVED, CANDIDATES = identity.OFFLINE, "candidates.json"
 _STEPS_TOLD = 50
 """Optimiser steps between two words of progress."""
 

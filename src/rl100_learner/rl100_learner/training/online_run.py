@@ -44,7 +44,7 @@ from rl100_policy.core.policy_version import (
     write_version,
 )
 
-RESOLVED = "online.json"
+RESOLVED = identity.ONLINE
 _AT_THE_END = 0.6
 """Share of ``return_deviations`` that is evidence enough after the last iteration."""
 _HOPELESS = 3

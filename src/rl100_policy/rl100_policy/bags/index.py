@@ -77,9 +77,9 @@ def hint_of_bags(folder: Path) -> str:
         return f"this is one episode; give the folder that it is in, {folder.parent}"
     for each in sorted(folder.iterdir()):
         if each.is_dir() and not each.name.startswith("."):
-            count = sum(map(is_episode_folder, each.iterdir()))
-            if count:
-                return f"there are {count} in {each}"
+            with contextlib.suppress(OSError):  # one that may not be read
+                if count := sum(map(is_episode_folder, each.iterdir())):
+                    return f"there are {count} in {each}"
     return ""
 
 
