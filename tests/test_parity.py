@@ -22,8 +22,8 @@ from rl100_msgs.msg import DecisionRecord, EpisodeState, HumanFeedback, SimGroun
 from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize
 from rl100_policy.core.policy_version import write_version

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rl100_policy.core.command import HELD, CommandGate, GateFlag, MeasurementCheck
+from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, WorkspaceBox, load_robot, load_task
 from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.gate_result import HELD, GateFlag
+from rl100_policy.core.measurement import MeasurementCheck
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
 ROBOT = load_robot(CONFIG / "robots" / "panda.yaml")
@@ -478,3 +480,83 @@ def test_no_joint_velocities_and_twists_break_a_limit(steps, seed, gate):
         if not np.isfinite(request[:2] if is_person else request).all():
             assert result.flags & HELD
         before, velocity = command, new_velocity
+
+
+def moved_by(request, periods, q=HOME):
+    """Joint commands of some periods of one request, each tracked perfectly, [periods + 1, n]."""
+    found = [q]
+    for _ in range(periods):
+        found.append(request(found[-1]).joint_command)
+    return np.array(found)
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["take over", "hand back"])
+def test_a_handover_changes_the_command_no_faster_than_any_other_step(gate, back):
+    """Bound of both handovers: a_max T^2 between two steps of the command, each joint."""
+    person = np.array([-0.25, 0.25, 0.0, 0.0, 0.0, 0.0])
+    sources = [lambda q: gate.step(np.array([0.25, -0.25]), q), lambda q: gate.steer(person, q)]
+    before, after = sources[::-1] if back else sources
+    first = moved_by(before, 6)
+    assert np.abs(first[-1] - first[-2]).max() > 5e-3, "the arm moves when it is handed over"
+    gate.hand_over()
+    path = np.vstack([first, moved_by(after, 10, first[-1])[1:]])
+    change = np.abs(np.diff(path, n=2, axis=0))
+    bound = gate.kinematics.acceleration_limits * ROBOT.control_period**2
+    assert (change <= bound + 1e-9).all()
+
+
+def test_a_handover_to_a_still_hand_brakes_and_stays(gate):
+    first = moved_by(lambda q: gate.step(np.array([0.25, 0.0]), q), 6)
+    gate.hand_over()
+    after = moved_by(lambda q: gate.steer(None, q), 6, first[-1])
+    np.testing.assert_array_equal(after[-1], after[-2])
+    gone = gate.kinematics.tool_position(after[-1]) - gate.kinematics.tool_position(first[-1])
+    assert np.linalg.norm(gone) < 0.03
+
+
+def test_a_person_can_turn_one_joint_and_the_record_says_it_is_more_than_an_action(gate):
+    velocities = np.zeros(7)
+    velocities[6] = 0.5
+    result = gate.jog(velocities, HOME)
+    np.testing.assert_allclose(result.joint_command - HOME, [0] * 6 + [0.05], atol=1e-9)
+    assert result.flags == GateFlag.BEYOND_ACTION
+
+
+def test_a_joint_request_is_kept_within_limits_and_workspace(gate):
+    path = moved_by(lambda q: gate.jog(np.full(7, 50.0), q), 40)
+    steps = np.diff(path, axis=0) / ROBOT.control_period
+    assert (np.abs(steps) <= gate.kinematics.velocity_limits + 1e-9).all()
+    heights = np.array([gate.kinematics.tool_position(q)[2] for q in path])
+    assert (heights > TASK.tool_workspace.low[2] - 1.5e-3).all()
+
+
+@pytest.mark.parametrize("wrong", [np.full(7, np.nan), np.zeros(6)], ids=["not finite", "short"])
+def test_a_joint_request_that_is_none_holds(gate, wrong):
+    result = gate.jog(wrong, HOME)
+    assert result.flags & HELD
+    np.testing.assert_array_equal(result.joint_command, HOME)
+
+
+@pytest.mark.parametrize(
+    "direction", [(0.25, 0.2), (0.25, -0.25), (0.0, 0.25), (-0.2, -0.25), (0.1, 0.0)]
+)
+def test_the_way_home_ends_there_and_sweeps_nothing_off_the_table(gate, direction):
+    away = moved_by(lambda q: gate.step(np.array(direction), q), 14)[-1]
+    gate.reset(away)
+    path = moved_by(gate.go_home, 150, away)
+    assert gate.at_home(path[-1])
+    np.testing.assert_allclose(path[-1], HOME, atol=2e-3)
+    tools = np.array([gate.kinematics.tool_position(q) for q in path])
+    home = gate.kinematics.tool_position(HOME)
+    across = np.linalg.norm(tools[:, :2] - home[:2], axis=1) > 0.01
+    low = tools[:, 2] < TASK.crop.high[2] + 0.03
+    start = np.linalg.norm(tools[:, :2] - tools[0, :2], axis=1) < 0.01
+    assert not (across & low & ~start).any(), "moves across the table only above it"
+
+
+def test_an_arm_that_is_held_back_stops_on_its_way_home(gate):
+    moved = moved_by(lambda q: gate.step(np.array([0.25, 0.1]), q), 10)[-1]
+    gate.reset(moved)
+    for _ in range(60):
+        result = gate.go_home(moved)  # the measured arm does not follow
+    assert result.flags & GateFlag.HELD_STATE

@@ -11,7 +11,7 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
@@ -445,3 +445,112 @@ def test_actions_may_be_joint_velocities_and_a_person_still_moves_the_tool(by_jo
     bench.chunk(2, velocity[None], action_space="joint_velocity", names=ROBOT.joints)
     record = answers(by_joints, 2)
     np.testing.assert_allclose(record.executed, velocity, atol=1e-6)
+
+
+def drive(rig, first, count, q, *, ask):
+    """Some periods in which the arm follows its commands; joint commands [count, n]."""
+    bench, _ = rig
+    found = []
+    for step in range(first, first + count):
+        ask(step)
+        rig[1](lambda: False, 0.03)
+        bench.state(step, q)
+        answers(rig, len(bench.records) + 1)
+        q = np.array(bench.records[-1].joint_command)
+        found.append(q)
+    return np.array(found)
+
+
+def test_a_takeover_and_the_way_back_are_no_jump_and_each_period_says_who_commanded(real_time):
+    bench = real_time[0]
+    take_command(real_time, GateCommand.POLICY)
+
+    def propose(step):
+        bench.chunk(step, np.full((2, 2), 0.2))
+
+    def steer(step):
+        propose(step)
+        bench.twists.publish(twist_message(along_x(-0.2), step * PERIOD_NS, ""))
+
+    path = [drive(real_time, 1, 4, HOME, ask=propose)]
+    take_command(real_time, GateCommand.TELEOP)
+    path.append(drive(real_time, 5, 4, path[-1][-1], ask=steer))
+    take_command(real_time, GateCommand.POLICY)
+    path.append(drive(real_time, 9, 4, path[-1][-1], ask=propose))
+    assert [r.source for r in bench.records] == [2] * 4 + [1] * 4 + [2] * 4
+    change = np.abs(np.diff(np.vstack(path), n=2, axis=0))
+    assert (change <= np.array(ROBOT.acceleration_limits) * ROBOT.control_period**2 + 1e-9).all()
+
+
+def test_what_the_policy_proposes_is_kept_beside_what_the_person_did(real_time):
+    bench = real_time[0]
+    take_command(real_time, GateCommand.TELEOP)
+    bench.chunk(1, np.full((2, 2), 0.2))
+    bench.twists.publish(twist_message(along_x(-0.1), PERIOD_NS, ""))
+    real_time[1](lambda: False, 0.2)
+    bench.state(1)
+    record = answers(real_time, 1)
+    np.testing.assert_allclose(record.proposed, 0.2, rtol=1e-6)
+    assert (record.proposed_version, record.policy_version) == ("v7", "")
+    np.testing.assert_allclose(record.requested, [-0.1, 0.0])
+    assert record.executed[0] < -0.05
+
+
+def test_the_gate_takes_the_arm_home_by_itself_and_says_when_it_is_there(real_time):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.HOME)
+    q, step = HOME + np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 1
+    bench.state(step, q)
+    answers(real_time, 1)
+    while not bench.status[-1].at_home and step < 200:
+        q, step = np.array(bench.records[-1].joint_command), step + 1
+        bench.state(step, q)
+        answers(real_time, len(bench.records) + 1)
+    assert spin_until(lambda: bench.status[-1].at_home)
+    assert np.abs(q - HOME).max() < 0.02
+    assert {r.source for r in bench.records} == {GateCommand.HOME}
+
+
+def test_joints_that_a_person_names_turn_and_unknown_ones_are_refused(real_time):
+    bench, spin_until = real_time
+    jogs = bench.create_publisher(JointState, "teleop/joint_cmds", COMMAND)
+    assert spin_until(lambda: jogs.get_subscription_count() == 1)
+    take_command(real_time, GateCommand.TELEOP)
+    wrong = JointState(name=["elbow"], velocity=[0.3])
+    jogs.publish(wrong)
+    assert spin_until(lambda: bench.status[-1].malformed == 1)
+    right = JointState(name=[ROBOT.joints[3]], velocity=[0.3])
+    right.header.stamp.nanosec = PERIOD_NS
+    jogs.publish(right)
+    spin_until(lambda: False, 0.1)
+    bench.state(1)
+    record = answers(real_time, 1)
+    np.testing.assert_allclose(np.array(record.joint_command) - HOME, [0, 0, 0, 0.03, 0, 0, 0])
+    assert record.flags == GateCommand.BEYOND_ACTION
+
+
+def test_a_device_that_falls_silent_stops_the_arm_within_two_periods(real_time):
+    bench = real_time[0]
+    take_command(real_time, GateCommand.TELEOP)
+
+    def steer(step):
+        bench.twists.publish(twist_message(along_x(0.05), step * PERIOD_NS, ""))
+
+    moving = drive(real_time, 1, 3, HOME, ask=steer)
+    silent = drive(real_time, 4, 3, moving[-1], ask=lambda _: None)
+    np.testing.assert_allclose(silent[1], silent[0], atol=1e-9)
+    np.testing.assert_allclose(silent[2], silent[1], atol=1e-9)
+
+
+def test_a_pressed_emergency_stop_needs_no_other_node(real_time):
+    bench, spin_until = real_time
+    events = bench.create_publisher(OperatorEvent, "operator/event", EVENT)
+    assert spin_until(lambda: events.get_subscription_count() == 1)
+    take_command(real_time, GateCommand.TELEOP)
+    events.publish(OperatorEvent(kind=OperatorEvent.SUCCESS))
+    spin_until(lambda: False, 0.1)
+    assert not bench.status[-1].estop
+    events.publish(OperatorEvent(kind=OperatorEvent.ESTOP))
+    assert spin_until(lambda: bench.status[-1].estop)
+    bench.state(1)
+    assert answers(real_time, 1).flags & GateCommand.HELD_ESTOP

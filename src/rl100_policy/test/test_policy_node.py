@@ -17,8 +17,8 @@ from sensor_msgs.msg import JointState, PointCloud2, PointField
 from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import load_version, write_version

@@ -13,9 +13,9 @@ from sensor_msgs.msg import Image, JointState
 
 from rl100_msgs.msg import ActionChunk, GateStatus, PolicyStatus
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.image import fit_image
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize

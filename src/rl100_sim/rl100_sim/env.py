@@ -10,9 +10,10 @@ import gymnasium
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_policy.core.command import CommandGate, GateResult
+from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError, ObservationError
+from rl100_policy.core.gate_result import GateResult
 from rl100_policy.core.observation import proprioception
 from rl100_policy.core.shares import resolve_uri
 from rl100_policy.core.sight import observation_size

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from rl100_policy.bags.reading import BagMessage
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import ActionConfig, CameraConfig
 from rl100_policy.core.errors import BagError, ObservationError
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.point_cloud import Intrinsics
 
 

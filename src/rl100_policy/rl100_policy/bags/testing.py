@@ -18,8 +18,8 @@ from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.writer import EpisodeWriter
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
 from rl100_policy.core.point_cloud import Intrinsics, deproject
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from enum import IntEnum, IntFlag
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig, check_action
 from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.gate_result import GateFlag, GateResult
+from rl100_policy.core.homing import Homing
 from rl100_policy.core.kinematics import ArmKinematics
 
 Floats = NDArray[np.float64]
@@ -41,67 +42,6 @@ _SHARES = (1.0, 0.5, 0.25, 0.0)
 _LIMIT_OVERSHOOT = 0.1
 """How far beyond its position limit a joint may be measured [rad, m]; farther is a broken
 sensor."""
-_SPEED_FACTOR = 2.0
-_JUMP = 0.05
-"""A measured joint may move by this many times its velocity limit, plus this [rad, m], between
-two measurements; more is a broken sensor."""
-
-
-class CommandSource(IntEnum):
-    """Who commands the arm; values are those of rl100_msgs/GateCommand."""
-
-    HOLD = 0
-    TELEOP = 1
-    POLICY = 2
-
-
-class GateFlag(IntFlag):
-    """What the gate did to a request; values are those of rl100_msgs/GateCommand."""
-
-    NONE = 0
-    CLIPPED_ACTION = 1
-    CLIPPED_WORKSPACE = 2
-    CLIPPED_POSITION = 4
-    CLIPPED_VELOCITY = 8
-    CLIPPED_ACCELERATION = 16
-    HELD_NON_FINITE = 32
-    HELD_STALE = 64
-    HELD_MALFORMED = 128
-    HELD_ESTOP = 256
-    HELD_IK = 512
-    HELD_STATE = 1024
-
-
-HELD = (
-    GateFlag.HELD_NON_FINITE
-    | GateFlag.HELD_STALE
-    | GateFlag.HELD_MALFORMED
-    | GateFlag.HELD_ESTOP
-    | GateFlag.HELD_IK
-    | GateFlag.HELD_STATE
-)
-CLIPPED = (
-    GateFlag.CLIPPED_ACTION
-    | GateFlag.CLIPPED_WORKSPACE
-    | GateFlag.CLIPPED_POSITION
-    | GateFlag.CLIPPED_VELOCITY
-    | GateFlag.CLIPPED_ACCELERATION
-)
-
-
-@dataclass(frozen=True)
-class GateResult:
-    """One answered control period."""
-
-    joint_command: Floats
-    """Joint positions to reach at the end of the period, [n], rad."""
-    executed: Floats
-    """Action that the joint command realises, [d_a], SI units of the action space."""
-    flags: GateFlag
-    requested: Floats | None = None
-    """Action that was asked for, in the same units; None where there was none. Of a person where
-    actions are joint velocities: what the inverse kinematics makes of the twist within its bounds
-    and the workspace box; None also where it was refused or has no solution."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +74,8 @@ class CommandGate:
 
     Holds a target pose of the tool, which every action moves; components of a tool velocity that
     are not commanded stay where they were. A person's tool velocity is followed in every action
-    space, and what is executed is told in that of the task.
+    space, and what is executed is told in that of the task. Whoever takes command goes on from the
+    command of who had it, so no handover is more of a jump than any other period.
     """
 
     def __init__(
@@ -174,6 +115,7 @@ class CommandGate:
             np.array(task.tool_workspace.low),
             np.array(task.tool_workspace.high),
         )
+        self._homing = Homing(robot, task.tool_workspace, self.kinematics)
         self._target = np.eye(4)
         self._command = np.array(robot.home)
         self._velocity = np.zeros(len(robot.joints))
@@ -204,9 +146,21 @@ class CommandGate:
         self._target = self.kinematics.tool_pose(self._command)
         self._room_cosine = min(self._least_cosine, float(self._axis @ self._target[:3, 2]))
         self._moved = self._steered
+        self._homing.restart()
         # A tool that starts outside the box, or tilted too far, may only move back.
         self._room_low = np.minimum(self._box_low, self._target[:3, 3])
         self._room_high = np.maximum(self._box_high, self._target[:3, 3])
+
+    def hand_over(self) -> None:
+        """Let another source go on from the present command and its velocity.
+
+        What follows is bounded as every step is: the limits of velocity and acceleration do not
+        know who asks. The tool's target is where the command has it, so that components which the
+        new source does not move stay there.
+        """
+        self._target = self.kinematics.tool_pose(self._command)
+        self._moved = self._steered
+        self._homing.restart()
 
     def tracks(self, q_measured: Floats) -> bool:
         """Whether the measured arm, [n] rad, is about where it was told to be.
@@ -271,6 +225,53 @@ class CommandGate:
             return self.hold(refused)
         self._moved = self._steered
         return self._follow(asked)
+
+    def jog(self, velocities: Floats | None, q_measured: Floats) -> GateResult:
+        """Answer one control period of a person who moves single joints.
+
+        Args:
+            velocities: Of every joint, [n], rad/s; None when there is no request for this period.
+            q_measured: Measured joint positions, [n], rad.
+
+        Returns:
+            As of :meth:`step`; flagged ``BEYOND_ACTION`` where actions are of the tool, since
+            joints may turn in ways that no such action has.
+        """
+        refused = self._refusal(velocities, self._velocity.shape, q_measured)
+        if velocities is None or refused:
+            return self.hold(refused)
+        clipped = _bounded(velocities, self._velocity_low, self._velocity_high)
+        flags = GateFlag.CLIPPED_ACTION if (clipped != velocities).any() else GateFlag.NONE
+        self._moved = _EVERYTHING
+        return self._go(
+            lambda share: _Way(self._command + share * clipped * self._period),
+            flags | self._unsaid,
+        )
+
+    def go_home(self, q_measured: Floats) -> GateResult:
+        """Answer one control period on the way to the home position.
+
+        Args:
+            q_measured: Measured joint positions, [n], rad.
+
+        Returns:
+            As of :meth:`step`; flagged as that of :meth:`jog`.
+        """
+        refused = self._refusal(self._velocity, self._velocity.shape, q_measured)
+        if refused:
+            return self.hold(refused)
+        self._moved = _EVERYTHING
+        way = self._homing.way(self._command, self.kinematics.tool_pose(self._command))
+        return self._go(lambda share: _Way(way(share)), self._unsaid)
+
+    def at_home(self, q_measured: Floats) -> bool:
+        """Whether the measured arm, [n] rad, is at its home position."""
+        return self._homing.at_home(q_measured)
+
+    @property
+    def _unsaid(self) -> GateFlag:
+        """Of a motion of all joints: whether an action of the task can say it."""
+        return GateFlag.NONE if self._by_joint else GateFlag.BEYOND_ACTION
 
     def _follow(self, asked: Floats) -> GateResult:
         """Move the tool by the components of a twist that a person moves, [c]."""
@@ -420,36 +421,6 @@ class CommandGate:
         if moved.turns:
             twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
         return GateResult(command.copy(), twist[self._components], flags)
-
-
-class MeasurementCheck:
-    """Refuses joint positions that no arm can have reached since the last measurement."""
-
-    def __init__(self, kinematics: ArmKinematics) -> None:
-        """Begin without a measurement."""
-        self._speed = _SPEED_FACTOR * kinematics.velocity_limits
-        self._last: tuple[int, Floats] | None = None
-
-    def check(self, stamp_ns: int, q: Floats) -> None:
-        """Compare with the last measurement, and remember this one, [n] rad, at stamp_ns.
-
-        A jump that stays is refused once; from then on it is where the arm is, and the command
-        gate holds because the arm is not where it was told to be.
-
-        Raises:
-            ObservationError: Names the joint that jumped and by how much.
-        """
-        last, self._last = self._last, (stamp_ns, q)
-        if last is None or stamp_ns <= last[0]:
-            return
-        elapsed = (stamp_ns - last[0]) * 1e-9
-        excess = np.abs(q - last[1]) - (self._speed * elapsed + _JUMP)
-        worst = int(np.argmax(excess))
-        if excess[worst] > 0.0:
-            raise ObservationError(
-                f"joint {worst} jumped from {last[1][worst]:.3f} to {q[worst]:.3f} "
-                f"within {elapsed:.3f} s"
-            )
 
 
 def _bounded(values: Floats, low: Floats, high: Floats) -> Floats:

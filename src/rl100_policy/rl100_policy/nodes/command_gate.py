@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command gate node: the only node that commands the arm.
 
-In: ``joint_states`` JointState (SENSOR), ``teleop/delta_twist_cmds`` TwistStamped and
-``policy/action_chunk`` ActionChunk (COMMAND). Out: the robot's command topic, JointTrajectory
-(COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status`` GateStatus (LATCHED, on change and
-at 2 Hz). Services: ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and
-``gate/release`` Trigger. One callback group, single-threaded; no callback blocks.
+In: ``joint_states`` JointState (SENSOR); of a person ``teleop/delta_twist_cmds`` TwistStamped or,
+joint by joint, ``teleop/joint_cmds`` JointState with velocities and, where control_msgs is
+installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); ``policy/action_chunk`` ActionChunk
+(COMMAND); ``operator/event`` OperatorEvent (EVENT), of which the emergency stop. Out: the robot's
+command topic, JointTrajectory (COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status``
+GateStatus (LATCHED, on change and at 2 Hz). Services: ``gate/set_command_source``
+SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One callback group, single-threaded;
+no callback blocks.
 
 Every control period is begun by a joint state; of a faster stream the nearest one is taken. In
 real time it is answered at once with the action due at that time, or by a hold. In lockstep the
@@ -13,14 +16,16 @@ answer waits for the action that carries the joint state's stamp; the simulated 
 wait. Whatever is malformed, stale, from the future or not finite is refused, counted, and holds
 the arm. Without a believable joint state nothing is commanded, and the controller holds its last
 position. An arm that is not where it was told to be holds while a source is in command, and is
-left alone while none is; whoever takes command takes it where the arm is measured.
+left alone while none is. Whoever takes command from another source goes on from the last command
+and its velocity, so a takeover is no jump; after a pause, a release or a push it begins where the
+arm is measured. What the policy proposes is recorded whoever is in command.
 """
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,34 +37,34 @@ from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.cadence import Cadence
-from rl100_policy.core.chunking import ChunkSchedule
-from rl100_policy.core.command import (
-    CLIPPED,
-    HELD,
-    CommandGate,
-    CommandSource,
-    GateFlag,
-    GateResult,
-    MeasurementCheck,
-)
+from rl100_policy.core.chunking import Chunk, ChunkSchedule
+from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
+from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
+from rl100_policy.core.measurement import MeasurementCheck
 from rl100_policy.ros.conversions import (
     chunk_from_message,
     header,
     trajectory_message,
     twist_components,
 )
+from rl100_policy.ros.joint_jogs import subscribe_joint_jogs
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
 
 Floats = NDArray[np.float64]
+
+Steering = Callable[[Floats | None, Floats], GateResult]
+"""How the gate follows a person: request and measured joints to the answer."""
+Wish = tuple[Floats, Steering] | None
+Proposal = tuple[Floats, Chunk] | None
 
 _SILENCE = 10
 """Control periods without a joint state after which the arm may be anywhere."""
@@ -73,10 +78,10 @@ class GateParameters:
     task_config: str = parameter("", "path of the task description (YAML)")
     lockstep: bool = parameter(False, "wait for the action that carries the joint state's stamp")
     teleop_timeout: float = parameter(
-        0.25,
-        "a teleop command older than this, or this far in the future, is not used [s], "
-        "real time only",
-        low=0.01,
+        0.0,
+        "a teleop command older than this, or this far in the future, is not used [s], real time "
+        "only; 0: the control period, so that a device that falls silent stops the arm within two",
+        low=0.0,
         high=2.0,
     )
     longest_chunk: float = parameter(
@@ -103,9 +108,14 @@ class CommandGateNode(Node):
         self._measured = MeasurementCheck(self._gate.kinematics)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._longest_chunk_ns = round(self._settings.longest_chunk * 1e9)
+        self._teleop_ns = round(self._settings.teleop_timeout * 1e9) or self._period_ns
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
+        self._changed = False
+        """Somebody else is in command than in the last period that was answered."""
+        self._answered_ns, self._at_home = -1, False
         self._schedule = ChunkSchedule()
-        self._twist: tuple[int, Floats] | None = None
+        self._wish: tuple[int, Floats, Steering] | None = None
+        """Newest request of a person: its stamp, what is asked, and how it is followed."""
         self._waiting: tuple[int, Floats, float] | None = None
         self._cadence, self._newest_ns = Cadence(self._period_ns), -1
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
@@ -116,6 +126,8 @@ class CommandGateNode(Node):
         inputs = sensor_input(lockstep=self._settings.lockstep)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
         self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
+        subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
+        self.create_subscription(OperatorEvent, "operator/event", self._on_event, EVENT)
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop)
@@ -140,8 +152,9 @@ class CommandGateNode(Node):
         elif stamp <= self._newest_ns:
             return  # out of order, or told twice
         unseen_ns = stamp - self._newest_ns
-        if self._source is CommandSource.HOLD and unseen_ns > _SILENCE * self._period_ns:
-            self._fresh = True  # nobody is in command, and the arm may have been moved
+        idle = self._source is CommandSource.HOLD or self._changed
+        if idle and unseen_ns > _SILENCE * self._period_ns:
+            self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
         self._newest_ns = stamp
         try:
             self._measured.check(stamp, q)
@@ -160,8 +173,17 @@ class CommandGateNode(Node):
                 f"expected {self._robot.base_frame!r}"
             )
             return
-        self._twist = (messages.stamp_ns(message.header.stamp), twist)
+        self._wish = (messages.stamp_ns(message.header.stamp), twist, self._gate.steer)
         self._answer()
+
+    def _on_jog(self, stamp_ns: int, velocities: Floats) -> None:
+        self._wish = (stamp_ns, velocities, self._gate.jog)
+        self._answer()
+
+    def _on_event(self, event: OperatorEvent) -> None:
+        """Whichever node is alive or dead besides, a pressed emergency stop stops the arm."""
+        if event.kind == OperatorEvent.ESTOP:
+            self._stop()
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
@@ -190,46 +212,64 @@ class CommandGateNode(Node):
         if self._waiting is None:
             return
         stamp, q, received = self._waiting
-        request, version = self._due(stamp)
+        proposal = self._schedule.due(stamp)
+        wish = self._due_wish(stamp)
         in_command = self._source is not CommandSource.HOLD and not self._estop
-        if request is None and in_command and self._settings.lockstep:
+        awaited = {CommandSource.POLICY: proposal, CommandSource.TELEOP: wish}
+        is_awaited = self._source in awaited and awaited[self._source] is None
+        if is_awaited and in_command and self._settings.lockstep:
             return
         self._waiting = None
-        if self._fresh:
+        if not self._take_over_at(q):
+            return
+        if not in_command and not self._gate.tracks(q):
+            self._reason = "nobody is in command and the arm was moved: it is left alone"
+            return
+        at_home = self._gate.at_home(q)
+        self._publish(stamp, received, proposal, self._result(q, wish, proposal))
+        self._answered_ns = stamp
+        if at_home != self._at_home:
+            self._at_home = at_home
+            self._publish_status()
+
+    def _take_over_at(self, q: Floats) -> bool:
+        """Let the source in command begin where it should; False if no arm can be there."""
+        if self._changed and not self._fresh and self._gate.tracks(q):
+            self._gate.hand_over()
+        elif self._changed or self._fresh:
             try:
                 self._gate.reset(q)
             except ObservationError as error:
                 self._refuse(str(error))
-                return
-            self._fresh = False
-        if not in_command and not self._gate.tracks(q):
-            self._reason = "nobody is in command and the arm was moved: it is left alone"
-            return
+                return False
+        self._changed = self._fresh = False
+        return True
+
+    def _result(self, q: Floats, wish: Wish, proposal: Proposal) -> GateResult:
+        """What the arm is told in this period."""
         if self._estop:
-            result = self._gate.hold(GateFlag.HELD_ESTOP)
-        elif not in_command:
-            result = self._gate.hold()
-        elif self._source is CommandSource.TELEOP:
-            result = self._gate.steer(request, q)
-        else:
-            result = self._gate.step(request, q)
-        self._publish(stamp, received, version, result)
+            return self._gate.hold(GateFlag.HELD_ESTOP)
+        match self._source:
+            case CommandSource.HOLD:
+                return self._gate.hold()
+            case CommandSource.HOME:
+                return self._gate.go_home(q)
+            case CommandSource.POLICY:
+                return self._gate.step(proposal[0] if proposal else None, q)
+            case CommandSource.TELEOP:
+                return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
-    def _due(self, stamp: int) -> tuple[Floats | None, str]:
-        """What the source in command asks for in a period, and the version it is from.
+    def _due_wish(self, stamp: int) -> Wish:
+        """What the person asks for in a period; None if nothing, or too long ago."""
+        if self._wish is None:
+            return None
+        asked_ns, asked, how = self._wish
+        limit = 0 if self._settings.lockstep else self._teleop_ns
+        return (asked, how) if abs(stamp - asked_ns) <= limit else None
 
-        A person asks for a tool velocity, a policy for an action.
-        """
-        if self._source is CommandSource.POLICY:
-            due = self._schedule.due(stamp)
-            return (due[0], due[1].policy_version) if due else (None, "")
-        if self._source is CommandSource.TELEOP and self._twist is not None:
-            apart_ns = abs(stamp - self._twist[0])
-            limit = 0 if self._settings.lockstep else round(self._settings.teleop_timeout * 1e9)
-            return (self._twist[1], "") if apart_ns <= limit else (None, "")
-        return None, ""
-
-    def _publish(self, stamp: int, received: float, version: str, result: GateResult) -> None:
+    def _publish(
+        self, stamp: int, received: float, proposal: Proposal, result: GateResult
+    ) -> None:
         command = trajectory_message(
             self._robot.joints, result.joint_command, stamp, self._robot.control_period
         )
@@ -237,8 +277,14 @@ class CommandGateNode(Node):
         record = GateCommand(
             header=header(stamp, self._robot.base_frame),
             source=int(self._source),
-            policy_version=version,
         )
+        if proposal is not None:
+            record.proposed, record.proposed_version = (
+                proposal[0].tolist(),
+                proposal[1].policy_version,
+            )
+        if self._source is CommandSource.POLICY:
+            record.policy_version = record.proposed_version
         record.action_space, record.names = self._task.action.space, list(self._task.action.names)
         record.requested = [] if result.requested is None else result.requested.tolist()
         record.executed = result.executed.tolist()
@@ -261,7 +307,7 @@ class CommandGateNode(Node):
             f"joint state clock jumped back to {stamp} ns; actions are forgotten"
         )
         self._cadence.restart()
-        self._twist = None
+        self._wish = None
         self._schedule.clear()
         self._fresh = True
 
@@ -280,7 +326,7 @@ class CommandGateNode(Node):
         except ValueError:
             response.success, response.message = (
                 False,
-                f"no command source {request.source}; 0 hold, 1 teleop, 2 policy",
+                f"no command source {request.source}; 0 hold, 1 teleop, 2 policy, 3 home",
             )
             return response
         problem = self._other_commanders()
@@ -289,7 +335,9 @@ class CommandGateNode(Node):
         if source is not CommandSource.HOLD and problem:
             response.success, response.message = False, problem
             return response
-        self._source, self._fresh, self._twist = source, True, None
+        # Only who was in command a moment ago has a command to go on from.
+        self._fresh |= self._newest_ns - self._answered_ns > self._period_ns
+        self._source, self._changed, self._wish = source, True, None
         self._schedule.clear()
         self._publish_status()
         response.success, response.message = True, f"{source.name.lower()} is in command"
@@ -310,21 +358,24 @@ class CommandGateNode(Node):
         """Twice a second: give up the command if somebody else commands the arm too."""
         problem = self._other_commanders()
         if problem and self._source is not CommandSource.HOLD:
-            self._source, self._twist = CommandSource.HOLD, None
+            self._source, self._wish = CommandSource.HOLD, None
             self._schedule.clear()
             self._reason = f"command given up: {problem}"
             self.get_logger().error(self._reason)
         self._publish_status()
 
     def _on_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._estop = True
-        self._publish_status()
-        self._answer()
+        self._stop()
         response.success, response.message = (
             True,
             "emergency stop latched: call gate/release to go on",
         )
         return response
+
+    def _stop(self) -> None:
+        self._estop = True
+        self._publish_status()
+        self._answer()
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._estop, self._source, self._fresh = False, CommandSource.HOLD, True
@@ -336,6 +387,7 @@ class CommandGateNode(Node):
         status = GateStatus(
             source=int(self._source),
             estop=self._estop,
+            at_home=self._at_home,
             command_readers=readers_of(self, self._records),
             last_reason=self._reason,
             **self._counts,

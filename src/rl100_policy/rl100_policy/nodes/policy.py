@@ -35,9 +35,9 @@ from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError, Rl100Error
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.runner import Decided, PolicyRunner

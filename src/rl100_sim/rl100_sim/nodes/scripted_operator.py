@@ -46,9 +46,9 @@ from std_srvs.srv import SetBool
 from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core import messages
-from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError, Rl100Error
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import executor_of, keep_on_this_machine
