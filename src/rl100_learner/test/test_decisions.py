@@ -35,6 +35,7 @@ def episode(
     kind=JudgementKind.SUCCESS,
     likelihood=True,
     sampler="ddim",
+    judgements=(),
     **changes,
 ) -> SyntheticEpisode:
     """Ten periods; the cloud of step t lies 1 mm lower than that of step t - 1."""
@@ -42,7 +43,7 @@ def episode(
     depth = np.broadcast_to(460 + steps[:, None, None], (T + 1, CAMERA.height, CAMERA.width))
     plain = SyntheticEpisode(
         TASK, ROBOT, depth.astype(np.uint16), np.tile(ROBOT.home, (T + 1, 1)),
-        np.zeros((T, 2), np.float32), judgements=judged(kind),
+        np.zeros((T, 2), np.float32), judgements=judgements or judged(kind),
         policy=dict.fromkeys(range(T), version),
     )  # fmt: skip
     log_probs = np.arange(5, dtype=np.float32) if likelihood else np.zeros(0, np.float32)
@@ -227,3 +228,31 @@ def test_an_executed_action_that_no_gate_lets_through_is_missing(tmp_path):
     found = read(tmp_path, episode(actions=actions)).episode
     assert len(found) == 7
     assert found.actions.max() == pytest.approx(2.5 * bounds)
+
+
+def seen_at(step: float, kind=JudgementKind.SUCCESS, delay_s=0.0):
+    """A press about what was seen some control periods after the start."""
+    plain = episode()
+    at = plain.stamp_ns(0) + round((plain.stamp_ns(1) - plain.stamp_ns(0)) * step)
+    return (Judgement(stamp_ns=at + round(delay_s * 1e9), kind=kind, reaction_delay_s=delay_s),)
+
+
+def test_the_decision_in_command_when_the_success_was_seen_earns_it(tmp_path):
+    """Decisions at periods 0, 4 and 8; seen in the sixth period, pressed .3 s later."""
+    recorded = read(tmp_path, episode(judgements=seen_at(5.5, delay_s=0.3)))
+    assert (recorded.rows.tolist(), recorded.until.tolist()) == ([0, 4], [4, 6])
+    assert recorded.terminated
+    batch = decision_batch([recorded], "v1", 2, GAMMA)
+    np.testing.assert_allclose(batch.rewards, [0.0, GAMMA], rtol=1e-6)
+
+
+def test_a_success_seen_at_an_observation_was_earned_by_the_period_before_it(tmp_path):
+    recorded = read(tmp_path, episode(judgements=seen_at(4)))
+    assert (recorded.rows.tolist(), recorded.until.tolist()) == ([0], [4])
+
+
+def test_nothing_that_came_after_a_failure_was_seen_is_learned_from(tmp_path):
+    recorded = read(tmp_path, episode(judgements=seen_at(2.5, JudgementKind.FAILURE)))
+    assert len(recorded.episode) == 3
+    assert recorded.episode.outcome == "failure"
+    assert recorded.terminated

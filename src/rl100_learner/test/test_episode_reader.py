@@ -487,7 +487,7 @@ def test_the_action_learned_is_the_executed_one_not_the_one_asked_for():
     commands = {
         7: SimpleNamespace(
             action_space=TASK.action.space, names=list(TASK.action.names), source=1,
-            requested=asked, executed=executed,
+            requested=asked, executed=executed, flags=0,
         )
     }  # fmt: skip
     np.testing.assert_allclose(executed_actions(commands, TASK.action).actions, [executed])
@@ -581,3 +581,16 @@ def test_an_image_of_another_camera_or_size_counts_as_missing(tmp_path, frame_id
 def test_without_a_colour_camera_images_cannot_be_read():
     with pytest.raises(ConfigError, match="of kind color"):
         EpisodeReader(SEEN_TASK, ROBOT)
+
+
+def test_a_motion_that_is_more_than_its_action_says_is_not_learned_from():
+    commands = {
+        stamp: SimpleNamespace(
+            action_space=TASK.action.space, names=list(TASK.action.names), source=source,
+            executed=np.zeros(2), flags=flags, policy_version="",
+        )
+        for stamp, source, flags in [(1, 3, 2048), (2, 1, 0), (3, 1, 2048), (4, 1, 0), (5, 3, 0)]
+    }  # fmt: skip
+    read = executed_actions(commands, TASK.action)
+    assert read.stamps_ns.tolist() == [2, 4]
+    assert read.skipped == 1

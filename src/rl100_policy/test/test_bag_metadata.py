@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rl100_policy.bags.identity import new_episode_id
-from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome, outcome_of
+from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.metadata import (
     EpisodeMetadata,
     TopicLoss,
@@ -16,6 +16,7 @@ from rl100_policy.bags.metadata import (
     metadata_from_table,
 )
 from rl100_policy.bags.qos import OfferedQos, qos_from_yaml, qos_to_yaml
+from rl100_policy.bags.reward import verdict
 from rl100_policy.core.errors import BagError
 
 S, F, U = JudgementKind.SUCCESS, JudgementKind.FAILURE, JudgementKind.UNDO
@@ -40,18 +41,18 @@ def judged(*kinds: JudgementKind) -> list[Judgement]:
     ],
 )
 def test_the_outcome_is_the_newest_judgement_still_standing(kinds, outcome):
-    assert outcome_of(judged(*kinds)) is outcome
+    assert verdict(judged(*kinds)).outcome is outcome
 
 
 def test_judgements_count_in_the_order_of_their_stamps():
     early_undo = Judgement(stamp_ns=1, kind=U)
     late_success = Judgement(stamp_ns=2, kind=S)
-    assert outcome_of([late_success, early_undo]) is Outcome.SUCCESS
+    assert verdict([late_success, early_undo]).outcome is Outcome.SUCCESS
 
 
 @given(st.lists(st.sampled_from([S, F])))
 def test_as_many_undos_as_judgements_leave_nothing(kinds):
-    assert outcome_of(judged(*kinds, *[U] * len(kinds))) is Outcome.UNLABELLED
+    assert verdict(judged(*kinds, *[U] * len(kinds))).outcome is Outcome.UNLABELLED
 
 
 def test_outcome_codes_are_those_of_the_message_definition():

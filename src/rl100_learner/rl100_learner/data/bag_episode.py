@@ -4,8 +4,9 @@
 Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a camera
 frame that cannot be used counts as missing; any other message that a live node would refuse is
 skipped, and counted in the notes; periods at the beginning and end in which nobody was
-in command are not part of the episode; if the stretch does not reach the end of the episode, its
-outcome is unlabelled, because the outcome was given to an end that is not in it.
+in command are not part of the episode. It ends where the person saw its outcome
+(:mod:`rl100_policy.bags.reward`); if the stretch does not reach that, its outcome is unlabelled,
+because the outcome was given to an end that is not in it.
 """
 
 from __future__ import annotations
@@ -163,7 +164,10 @@ class EpisodeReader:
         ]
 
     def _streams(self, folder: Path, metadata: EpisodeMetadata) -> _Streams:
-        camera, end_ns = self._camera, metadata.end_ns
+        camera, moment_ns = self._camera, metadata.verdict.moment_ns
+        # The last action is the one that the moment lies in, its result comes a period later.
+        end_ns = moment_ns + self._period_ns if moment_ns else metadata.end_ns
+        last_ns = moment_ns - 1 if moment_ns else metadata.end_ns
         skipped: Counter[str] = Counter()
         seen = [camera.topic] if camera else []
         bag = read_messages(
@@ -174,7 +178,7 @@ class EpisodeReader:
         view = self._view(bag, skipped)
         positions, bad = arm_positions(bag[JOINTS], self._robot.joints, end_ns)
         skipped[JOINTS] += bad
-        commands = executed_actions(by_stamp(bag[EXECUTED_TOPIC], end_ns), self._task.action)
+        commands = executed_actions(by_stamp(bag[EXECUTED_TOPIC], last_ns), self._task.action)
         skipped[EXECUTED_TOPIC] += commands.skipped
         notes = [f"{topic}: {count} bad messages skipped" for topic, count in (+skipped).items()]
         notes += view.notes

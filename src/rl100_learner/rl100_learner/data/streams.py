@@ -18,8 +18,11 @@ from rl100_policy.bags.reading import BagMessage
 from rl100_policy.core import messages
 from rl100_policy.core.config import ActionConfig, CameraConfig
 from rl100_policy.core.errors import BagError, ObservationError
-from rl100_policy.core.gate_result import CommandSource
+from rl100_policy.core.gate_result import CommandSource, GateFlag
 from rl100_policy.core.point_cloud import Intrinsics
+
+_ACTING = (CommandSource.TELEOP, CommandSource.POLICY)
+"""Sources whose actions are part of an episode."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,9 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     """Executed actions from the first to the last period in which somebody was in command.
 
     A command whose action is not finite, has another length, or is further outside of the task's
-    bounds than these are apart (no gate lets such through) counts as missing, and is counted.
+    bounds than these are apart (no gate lets such through) counts as missing, and is counted. So
+    does one whose motion was more than its action says: joints that a person turned one by one, or
+    the way home, where an action is of the tool.
 
     Args:
         commands: rl100_msgs/GateCommand by stamp, in its order.
@@ -115,7 +120,7 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
                 f"its actions are {command.action_space} {list(command.names)}, the task has "
                 f"{action.space} {list(action.names)}; give the task it was recorded for"
             )
-    active = [stamp for stamp, command in commands.items() if command.source != CommandSource.HOLD]
+    active = [stamp for stamp, command in commands.items() if command.source in _ACTING]
     if not active:
         raise BagError(f"nobody was in command in any of its {len(commands)} control periods")
     given = {
@@ -124,7 +129,9 @@ def executed_actions(commands: dict[int, Any], action: ActionConfig) -> Executed
     usable = {
         stamp: command
         for stamp, command in given.items()
-        if len(command.executed) == action.dim and _plausible(np.asarray(command.executed), action)
+        if len(command.executed) == action.dim
+        and not command.flags & GateFlag.BEYOND_ACTION
+        and _plausible(np.asarray(command.executed), action)
     }
     executed = [command.executed for command in usable.values()]
     actions = np.array(executed, dtype=np.float32).reshape(-1, action.dim)

@@ -1,12 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What people said about an episode, and the outcome that follows from it."""
+"""What people said about an episode."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from enum import IntEnum, StrEnum
+from typing import Annotated
+
+from pydantic import Field
 
 from rl100_policy.core.config import FrozenModel
+
+LONGEST_REACTION_S = 5.0
+"""Who takes longer to press has seen something else."""
 
 
 class Outcome(StrEnum):
@@ -34,31 +39,16 @@ class Judgement(FrozenModel):
     """One key press, button or call of the person at the robot."""
 
     stamp_ns: int
-    """When it was given, ROS time."""
+    """When the key was pressed, ROS time."""
     kind: JudgementKind
     reward: float = 0.0
     """Reward given [task units]."""
+    reaction_delay_s: Annotated[float, Field(ge=0.0, le=LONGEST_REACTION_S)] = 0.0
+    """How long before the press the person saw what they judge [s]."""
     source: str = ""
     """Who or what judged."""
 
-
-_OUTCOME_OF_KIND = {
-    JudgementKind.SUCCESS: Outcome.SUCCESS,
-    JudgementKind.FAILURE: Outcome.FAILURE,
-}
-
-
-def outcome_of(judgements: Iterable[Judgement]) -> Outcome:
-    """Outcome that a list of judgements amounts to: the newest one that was not taken back.
-
-    Judgements count in the order of their stamps, equal stamps in the order given. An undo takes
-    back the newest judgement still standing, so two undos take back two; an undo with nothing
-    before it changes nothing.
-    """
-    standing: list[Outcome] = []
-    for judgement in sorted(judgements, key=lambda each: each.stamp_ns):
-        if judgement.kind is JudgementKind.UNDO:
-            del standing[-1:]
-        else:
-            standing.append(_OUTCOME_OF_KIND[judgement.kind])
-    return standing[-1] if standing else Outcome.UNLABELLED
+    @property
+    def seen_ns(self) -> int:
+        """When the person saw what they judge, ROS time."""
+        return self.stamp_ns - round(self.reaction_delay_s * 1e9)

@@ -16,7 +16,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
-from rl100_policy.bags.judgement import Judgement, Outcome, outcome_of
+from rl100_policy.bags.judgement import Judgement, Outcome
+from rl100_policy.bags.reward import Verdict, verdict
 from rl100_policy.core.config import FrozenModel
 from rl100_policy.core.errors import BagError
 
@@ -79,9 +80,14 @@ class EpisodeMetadata(FrozenModel):
     tags: dict[str, str] = Field(default_factory=dict)
 
     @property
+    def verdict(self) -> Verdict:
+        """What the judgements amount to."""
+        return verdict(self.judgements, self.start_ns, self.end_ns)
+
+    @property
     def outcome(self) -> Outcome:
         """Outcome by the judgements."""
-        return outcome_of(self.judgements)
+        return self.verdict.outcome
 
     @property
     def degraded(self) -> bool:

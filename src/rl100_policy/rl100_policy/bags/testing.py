@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rosbags.interfaces import Nodetype
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rl100_policy.bags.definitions import MessageDefinitions
@@ -48,11 +49,25 @@ class MessageFactory:
         return RecordedTopic(name, self.definitions.find(type_name))
 
     def make(self, type_name: str, **fields: Any) -> Any:
-        """Message object of a type; every field must be given."""
+        """Message of a type; fields that are left out are zero or empty, as ROS has them."""
         if type_name not in self._types.types:
             found = get_types_from_msg(self.definitions.find(type_name).text, type_name)
             self._types.register({k: v for k, v in found.items() if k not in self._types.types})
-        return self._types.types[type_name](**fields)
+        _, described = self._types.fielddefs[type_name]
+        zeros = {name: self._zero(kind) for name, kind in described if name not in fields}
+        return self._types.types[type_name](**zeros, **fields)
+
+    def _zero(self, kind: Any) -> Any:
+        """Value of a field that nobody set."""
+        node, told = kind
+        match node:
+            case Nodetype.NAME:
+                return self.make(told)
+            case Nodetype.BASE:
+                return "" if told[0] == "string" else False if told[0] == "bool" else 0
+            case Nodetype.SEQUENCE if told[0][0] is Nodetype.BASE and told[0][1][0] != "string":
+                return np.zeros(0, dtype=told[0][1][0])
+        return []
 
     def serialise(self, type_name: str, **fields: Any) -> bytes:
         """CDR of a message."""
@@ -267,6 +282,7 @@ class SyntheticEpisode:
                 "robot": self.robot.name,
                 "setup": self.robot.setup,
                 "judgements": self.judgements,
+                "start_ns": self.start_ns,
             }
             | dict(self.metadata)
         )

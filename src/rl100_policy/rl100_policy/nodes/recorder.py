@@ -211,6 +211,7 @@ class RecorderNode(Node):
                 stamp_ns=messages.stamp_ns(message.header.stamp),
                 kind=JudgementKind(message.kind),
                 reward=message.reward,
+                reaction_delay_s=message.reaction_delay,
                 source=message.source,
             )
             self._recorder.judge(message.episode_id, judgement)
