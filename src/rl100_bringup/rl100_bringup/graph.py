@@ -188,7 +188,8 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         )
     )
     if arguments.record:
-        nodes.append(("rl100_policy", "recorder", {**clocked, "bags": _absolute(arguments.bags)}))
+        told = {"bags": _absolute(arguments.bags), "require_data": not arguments.sim}
+        nodes.append(("rl100_policy", "recorder", {**clocked, **told}))
     if arguments.learner:
         nodes.append(("rl100_learner", "learner", clocked))
     params = (params_file,) if params_file else ()

@@ -79,6 +79,10 @@ def test_losses_are_told_apart_by_who_lost_them():
         ("/a p/msg/T latched", Stream("/a", "p/msg/T", latched=True)),
         ("a p/msg/T sensor", Stream("a", "p/msg/T", period_ns=PERIOD_NS)),
         ("a p/msg/T latched sensor=0.25", Stream("a", "p/msg/T", True, 250_000_000)),
+        (
+            "a p/msg/T required frame=base_link",
+            Stream("a", "p/msg/T", required=True, frame="base_link"),
+        ),
     ],
 )
 def test_a_topic_entry_says_what_to_expect(text, stream):
@@ -86,8 +90,41 @@ def test_a_topic_entry_says_what_to_expect(text, stream):
 
 
 @pytest.mark.parametrize(
-    "text", ["a", "a p/T", "a p/msg/T lached", "a p/msg/T sensor=0", "a p/msg/T sensor=x", ""]
+    "text",
+    [
+        "a",
+        "a p/T",
+        "a p/msg/T lached",
+        "a p/msg/T sensor=0",
+        "a p/msg/T sensor=x",
+        "a p/msg/T frame=",
+        "",
+    ],
 )
 def test_a_malformed_topic_entry_is_refused_and_shown(text):
     with pytest.raises(ConfigError, match="topics"):
         parse_stream(text, PERIOD_NS)
+
+
+def test_stamps_that_go_back_by_more_than_a_period_degrade_the_episode():
+    session = observed(1, 2, 3, 2.5, 4, 1, 2)
+    assert session.tally("joint_states").backward == 1
+    assert "joint_states: stamps went back 1 times" in session.degraded_reasons
+
+
+def test_a_sensor_that_died_is_noticed_though_nobody_said_when_the_end_is():
+    session = observed(*range(1, 21))
+    for step in range(1, 11):
+        session.observe("depth", step * PERIOD_NS, 10, written=True)
+    assert session.losses["depth"].gaps == 10
+    assert "joint_states" not in session.losses
+
+
+def test_a_sensor_that_is_a_little_behind_at_the_end_is_not_missed():
+    session = observed(*range(1, 21))
+    session.observe("depth", 18 * PERIOD_NS, 10, written=True)
+    assert not session.lost
+
+
+def test_the_longest_gap_between_two_stamps_is_known():
+    assert observed(1, 2, 2.4, 4.4, 5).tally("joint_states").worst_gap_ns == 2 * PERIOD_NS

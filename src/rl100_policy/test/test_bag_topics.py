@@ -85,7 +85,8 @@ def test_of_a_camera_that_delivers_points_these_are_recorded():
     robot = load_robot(PANDA)
     camera = robot.camera().model_copy(update={"kind": "points", "topic": "camera/points"})
     entries = all_topics([DEFAULT_TOPICS], robot.model_copy(update={"cameras": (camera,)}))
-    assert "camera/points sensor_msgs/msg/PointCloud2 sensor" in entries
+    expected = f"camera/points sensor_msgs/msg/PointCloud2 sensor frame={camera.optical_frame}"
+    assert expected in entries
     assert not any("CameraInfo" in entry for entry in entries)
 
 

@@ -7,15 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import rclpy
 import yaml
-from geometry_msgs.msg import TransformStamped
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from geometry_msgs.msg import TransformStamped, Twist
 from rclpy.node import Node
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState
 
 from rl100_msgs.msg import EpisodeState, GateStatus, HumanFeedback, PolicyStatus
-from rl100_msgs.srv import StartEpisode, StopEpisode
+from rl100_msgs.srv import CheckRecording, DiscardEpisode, StartEpisode, StopEpisode
 from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages, read_metadata
@@ -99,7 +101,7 @@ class Session:
 
 @pytest.fixture
 def session(tmp_path: Path) -> Iterator[Session]:
-    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             yield Session(robot, spin_until).ready()
@@ -142,7 +144,8 @@ def test_what_was_sent_before_the_start_and_is_taken_after_it_is_not_recorded(se
 def test_an_episode_begins_when_the_caller_says_though_the_simulated_clock_is_late(tmp_path):
     """Regression: it began at the end of the one before, a hundred seconds too early."""
     late, start, first = 2804, 2900, 2900 * 10**9 // PERIOD_NS
-    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False, use_sim_time=True):
+    given = {"bags": tmp_path, "topics": TOPICS, "require_data": False, "sync": False}
+    with isolated_ros(**given, use_sim_time=True):
         robot, recorder = Robot(), RecorderNode()
         clock = robot.create_publisher(Clock, "/clock", 10)
         with spinning(recorder, robot, coroutines=True) as spin_until:
@@ -290,7 +293,7 @@ def test_the_state_tells_what_the_recorder_does(session):
 
 
 def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
-    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         recorder = RecorderNode()  # subscribes reliably: nobody publishes yet
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         robot = Robot(best_effort)
@@ -305,7 +308,7 @@ def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
 
 
 def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
-    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
         robot.destroy_publisher(robot.joints)
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
@@ -335,7 +338,7 @@ def described_robot(folder: Path, **camera: object) -> Path:
 def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
     """Regression: the topics of the shipped robot's camera were asked for, whatever was given."""
     path = described_robot(tmp_path, topic="front/depth/image")
-    with isolated_ros(bags=tmp_path / "bags", robot_config=path, sync=False):
+    with isolated_ros(bags=tmp_path / "bags", robot_config=path, require_data=False, sync=False):
         robot = Robot()
         image = robot.create_publisher(Image, "front/depth/image", SENSOR)
         info = robot.create_publisher(CameraInfo, "front/depth/camera_info", SENSOR)
@@ -369,7 +372,7 @@ def test_an_episode_waits_until_what_it_is_about_reaches_the_recorder(
     tmp_path, topic, told_by, status, of_policies_only
 ):
     """Regression: first episodes after a start lacked their first decisions, or all commands."""
-    with isolated_ros(bags=tmp_path, topics=[*TOPICS, topic], sync=False):
+    with isolated_ros(bags=tmp_path, topics=[*TOPICS, topic], require_data=False, sync=False):
         robot = Robot()
         tells = robot.create_publisher(type(status([])), told_by, LATCHED)
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
@@ -401,7 +404,7 @@ def test_an_episode_waits_until_what_it_is_about_reaches_the_recorder(
 
 
 def test_a_stopped_node_closes_its_episode(tmp_path):
-    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
         with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
             session = Session(robot, spin_until).ready()
@@ -410,3 +413,112 @@ def test_a_stopped_node_closes_its_episode(tmp_path):
             assert session.state_is(lambda state: state.messages == 1)
     assert steps(tmp_path / episode_id) == [3]
     assert "stopped" in read_metadata(tmp_path / episode_id).end_reason
+
+
+def test_a_check_lists_everything_that_is_missing_and_starts_nothing(tmp_path):
+    topics = [
+        *TOPICS,
+        "camera/image sensor_msgs/msg/Image sensor",
+        "camera/camera_info sensor_msgs/msg/CameraInfo latched required",
+        "wrench geometry_msgs/msg/WrenchStamped",
+    ]
+    with isolated_ros(bags=tmp_path, topics=topics, sync=False):
+        robot = Robot()
+        elsewhere = rclpy.Context()
+        rclpy.init(context=elsewhere, domain_id=robot.context.get_domain_id())
+        other = Node("other", context=elsewhere)  # in one process DDS has one type for a name
+        other.create_publisher(Twist, "wrench", 10)
+        check = robot.create_client(CheckRecording, "episode/check")
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
+            session = Session(robot, spin_until).ready()
+            assert spin_until(lambda: check.service_is_ready())
+            spin_until(lambda: False, 1.0)
+            answer = session.call(check, CheckRecording.Request(policy_version="v1"))
+            assert not answer.success
+            told = "\n".join(answer.problems)
+            assert "joint_states has a publisher, but no message of it has come" in told
+            assert "nobody publishes camera/image (sensor_msgs/msg/Image)" in told
+            assert "nobody publishes camera/camera_info" in told
+            assert "wrench is published as geometry_msgs/msg/Twist" in told
+            refused = session.call(robot.start, StartEpisode.Request(task="push_t"))
+            assert not refused.success
+            assert all(each in refused.message for each in answer.problems)
+        other.destroy_node()
+        rclpy.shutdown(context=elsewhere)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_episode_begins_once_its_sensors_come_at_their_rate(tmp_path):
+    with isolated_ros(bags=tmp_path, topics=TOPICS, sync=False):
+        robot = Robot()
+        check = robot.create_client(CheckRecording, "episode/check")
+        robot.create_timer(0.1, lambda: robot.move(time.time_ns() // PERIOD_NS))
+        with spinning(RecorderNode(), robot, coroutines=True) as spin_until:
+            session = Session(robot, spin_until).ready()
+            assert spin_until(lambda: check.service_is_ready())
+            spin_until(lambda: False, 0.5)
+            answer = session.call(check, CheckRecording.Request())
+            assert "joint_states comes at" in answer.message
+            spin_until(lambda: False, 4.0)
+            answer = session.call(check, CheckRecording.Request())
+            assert answer.success, answer.message
+            session.begin()
+            assert session.state_is(lambda state: state.topics[0].messages > 2)
+            health = session.robot.states[-1].topics[0]
+            assert (health.topic, health.trouble) == ("joint_states", "")
+            assert health.rate_hz == pytest.approx(10.0, abs=2.0)
+            session.end()
+
+
+def test_trouble_is_told_while_the_episode_can_still_be_redone(session):
+    diagnostics: list[DiagnosticArray] = []
+    session.robot.create_subscription(DiagnosticArray, "/diagnostics", diagnostics.append, 10)
+    session.begin()
+    for step in (10, 11, 14):
+        session.robot.move(step)
+    assert session.state_is(lambda state: state.topics[0].lost_gaps == 2)
+    health = session.robot.states[-1].topics[0]
+    assert health.worst_gap_s == pytest.approx(0.3)
+    assert "2 missing by their stamps" in session.robot.states[-1].troubles[0]
+    assert session.state_is(lambda state: "silent" in state.troubles[0])
+
+    def warned():
+        return any(
+            status.name == "rl100: recorder: joint_states"
+            and status.level == DiagnosticStatus.WARN
+            for array in diagnostics
+            for status in array.status
+        )
+
+    assert session.spin_until(warned)
+    assert session.end().degraded
+
+
+def test_a_closed_episode_goes_to_the_trash_and_back_with_its_label(session, tmp_path):
+    discard = session.robot.create_client(DiscardEpisode, "episode/discard")
+    assert session.spin_until(discard.service_is_ready)
+    name = session.begin()
+    session.robot.move(10)
+    session.robot.judge(HumanFeedback.SUCCESS)
+    assert session.state_is(lambda state: state.outcome == EpisodeState.SUCCESS)
+    session.end()
+    gone = session.call(discard, DiscardEpisode.Request())
+    assert (gone.success, gone.episode_id) == (True, name)
+    assert Path(gone.path) == tmp_path / "trash" / name
+    assert not (tmp_path / name).exists()
+    again = session.call(discard, DiscardEpisode.Request(episode_id=name))
+    assert not again.success
+    assert "already" in again.message
+    back = session.call(discard, DiscardEpisode.Request(episode_id=name, restore=True))
+    assert (back.success, Path(back.path)) == (True, tmp_path / name)
+    assert read_metadata(tmp_path / name).outcome is Outcome.SUCCESS
+    assert check_episode(tmp_path / name) == []
+
+
+def test_an_episode_that_this_recorder_did_not_close_is_not_moved(session, tmp_path):
+    discard = session.robot.create_client(DiscardEpisode, "episode/discard")
+    assert session.spin_until(discard.service_is_ready)
+    (tmp_path / "other").mkdir()
+    refused = session.call(discard, DiscardEpisode.Request(episode_id="other"))
+    assert not refused.success
+    assert (tmp_path / "other").is_dir()

@@ -113,11 +113,16 @@ class BagJournal:
     def write(self, message: RawMessage) -> bool:
         """Queue a message; False if too much is waiting and it was refused. Never blocks."""
         # Two counters, each changed by one thread only, so that none needs a lock.
-        if self._taken_bytes - self._written_bytes + len(message.data) > self._capacity_bytes:
+        if self.waiting_bytes + len(message.data) > self._capacity_bytes:
             return False
         self._taken_bytes += len(message.data)
         self._commands.put(message)
         return True
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Messages waiting for the disk [B]."""
+        return self._taken_bytes - self._written_bytes
 
     def annotate(self, metadata: EpisodeMetadata) -> None:
         """Queue metadata that a crash must not lose."""

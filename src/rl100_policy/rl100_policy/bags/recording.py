@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
+from rl100_policy.bags.identity import TRASH
 from rl100_policy.bags.journal import BagJournal, Closed, Event, Failed, RawMessage
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.relabel import NotRelabelled, Relabelled, Relabeller
+from rl100_policy.bags.relabel import LateEvent, Moved, NotRelabelled, Relabelled, Relabeller
 from rl100_policy.bags.session import EpisodeSession, Stream
 from rl100_policy.bags.writer import Compression, EpisodeWriter
 from rl100_policy.core.errors import BagError
@@ -58,6 +59,7 @@ class EpisodeRecorder:
         self._session = EpisodeSession(streams)
         self._folders: dict[str, Path] = {}
         """Of the episodes closed last, by id, oldest first."""
+        self._told: list[tuple[str, str]] = []
         self._late: list[Judgement] = []
         """Judgements that came while the bag was being closed."""
         self._deadline_s = float("inf")
@@ -146,6 +148,47 @@ class EpisodeRecorder:
         name = judgement.kind.name.lower()
         self.reason = f"judged {name} by {judgement.source or 'unknown'}"
 
+    def discard(self, episode_id: str, *, restore: bool = False) -> str:
+        """Move a closed episode to the trash folder, or back; ``poll`` tells when it is done.
+
+        Args:
+            episode_id: The episode; empty: the one that was closed last.
+            restore: Back from the trash.
+
+        Returns:
+            Its id.
+
+        Raises:
+            BagError: If it is not among the last ``REMEMBERED`` that this recorder closed, or is
+                where it should go already.
+        """
+        about = episode_id or next(reversed(self._folders), "")
+        folder = self._folders.get(about)
+        if folder is None:
+            raise BagError(
+                f"episode {about or '(none)'} was not closed by this recorder; "
+                "`./rl100 bags` moves others"
+            )
+        if (folder.parent.name == TRASH) != restore:
+            raise BagError(f"episode {about} is in {folder.parent} already")
+        parent = self._bags if restore else self._bags / TRASH
+        self._relabeller.move(folder, parent / about)
+        return about
+
+    def moved(self) -> list[tuple[str, str]]:
+        """Episodes that were moved since the last call, and why not; empty: they were."""
+        told, self._told = self._told, []
+        return told
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Messages waiting for the disk [B]."""
+        return self._journal.waiting_bytes
+
+    def folder_of(self, episode_id: str) -> Path | None:
+        """Where a closed episode is; None if this recorder does not know it any more."""
+        return self._folders.get(episode_id)
+
     def request_end(self, end_ns: int, deadline_s: float, *, discard: bool) -> None:
         """End the episode once its sensors have come to the end, or at the deadline.
 
@@ -184,7 +227,7 @@ class EpisodeRecorder:
         self._handed_over = True
         self._journal.close(self.metadata, discard=self._discard)
 
-    def _take(self, event: Event | Relabelled | NotRelabelled) -> Ended | None:
+    def _take(self, event: Event | LateEvent) -> Ended | None:
         match event:
             case Closed(path):
                 return self._closed(path)
@@ -196,6 +239,9 @@ class EpisodeRecorder:
                     self.metadata = metadata
                 self.reason = f"{metadata.episode_id} is now {metadata.outcome.value}"
                 return self._end_closed(folder)
+            case Moved(source, target, problem):
+                self._moved(source, target, problem)
+                return None
             case NotRelabelled(folder, reason):
                 self.reason = f"judgement not kept: {reason}"
                 return self._end_closed(folder, f"; {self.reason}")
@@ -210,6 +256,19 @@ class EpisodeRecorder:
             return self._end_closed(folder)
         self._relabeller.relabel(folder, self._late)
         return None
+
+    def _moved(self, source: Path, target: Path, problem: str) -> None:
+        about = next((key for key, folder in self._folders.items() if folder == source), None)
+        if about is None:
+            return
+        self._told.append((about, problem))
+        if problem:
+            self.reason = problem
+            return
+        self._folders[about] = target
+        discarded = target.parent.name == TRASH
+        self.saved += -1 if discarded else 1
+        self.reason = f"{about} is now {'in the trash' if discarded else 'back'}: {target}"
 
     def _is_current(self, folder: Path) -> bool:
         """Whether a closed folder is that of the newest episode."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Further judgements on a closed episode: the success was none, or the key came late."""
+"""What changes of a closed episode: a judgement that came late, or its way to the trash."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rl100_policy.bags.copying import BagCopy
-from rl100_policy.bags.identity import bag_file
+from rl100_policy.bags.identity import bag_file, free_name
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_metadata
@@ -86,25 +86,48 @@ class NotRelabelled:
     reason: str
 
 
-class Relabeller:
-    """Adds judgements to closed episodes on a thread of its own, one bag at a time.
+@dataclass(frozen=True)
+class Moved:
+    """A closed episode is in another place now, or still where it was."""
 
-    A whole bag is copied for it, which the writer of a running episode must not wait for.
+    source: Path
+    target: Path
+    problem: str = ""
+    """Why it was not moved; empty: it was."""
+
+
+@dataclass(frozen=True)
+class _Judged:
+    folder: Path
+    judgements: tuple[Judgement, ...]
+
+
+_Job = _Judged | Moved
+LateEvent = Relabelled | NotRelabelled | Moved
+
+
+class Relabeller:
+    """Changes closed episodes on a thread of its own, one bag at a time, in the order asked.
+
+    For a judgement a whole bag is copied, which the writer of a running episode must not wait for.
     """
 
     def __init__(self) -> None:
         """Start the thread."""
-        self._wanted: queue.SimpleQueue[tuple[Path, tuple[Judgement, ...]] | None]
-        self._wanted = queue.SimpleQueue()
-        self._events: queue.SimpleQueue[Relabelled | NotRelabelled] = queue.SimpleQueue()
+        self._wanted: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._events: queue.SimpleQueue[LateEvent] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="bag relabeller", daemon=True)
         self._thread.start()
 
     def relabel(self, folder: Path, judgements: Sequence[Judgement]) -> None:
         """Queue judgements on a closed episode; one event follows. Never blocks."""
-        self._wanted.put((folder, tuple(judgements)))
+        self._wanted.put(_Judged(folder, tuple(judgements)))
 
-    def poll(self) -> list[Relabelled | NotRelabelled]:
+    def move(self, source: Path, target: Path) -> None:
+        """Queue the moving of a closed episode; ``Moved`` follows. Never blocks."""
+        self._wanted.put(Moved(source, target))
+
+    def poll(self) -> list[LateEvent]:
         """What happened since the last call, in order. Never blocks."""
         events = []
         while not self._events.empty():
@@ -118,7 +141,24 @@ class Relabeller:
 
     def _work(self) -> None:
         while (wanted := self._wanted.get()) is not None:
-            self._events.put(_relabelled(*wanted))
+            match wanted:
+                case _Judged(folder, judgements):
+                    self._events.put(_relabelled(folder, judgements))
+                case Moved():
+                    self._events.put(_moved(wanted))
+
+
+def _moved(wanted: Moved) -> Moved:
+    """Rename a folder, to a free name beside the one wanted if that is taken."""
+    try:
+        wanted.target.parent.mkdir(exist_ok=True)
+        target = free_name(wanted.target)
+        wanted.source.rename(target)
+        sync_folder(wanted.target.parent)
+        sync_folder(wanted.source.parent)
+    except OSError as error:
+        return Moved(wanted.source, wanted.target, f"cannot move {wanted.source}: {error}")
+    return Moved(wanted.source, target)
 
 
 def _relabelled(folder: Path, judgements: tuple[Judgement, ...]) -> Relabelled | NotRelabelled:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata, TopicLoss
 from rl100_policy.core.errors import ConfigError
+
+STREAM_FORM = (
+    "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]] [required] [frame=<frame>]'"
+)
 
 
 @dataclass(frozen=True)
@@ -25,42 +30,63 @@ class Stream:
     """The newest message is kept between episodes and begins every bag."""
     period_ns: int = 0
     """Expected time between header stamps; 0: not a periodic sensor."""
+    required: bool = False
+    """No episode begins without a publisher of it, though it is no sensor."""
+    frame: str = ""
+    """Frame that its header must name; empty: any."""
 
     @property
     def is_sensor(self) -> bool:
         """Its stamps are expected at a fixed period, and an episode waits for its end on it."""
         return self.period_ns > 0
 
+    @property
+    def is_required(self) -> bool:
+        """No episode begins without it."""
+        return self.is_sensor or self.required
+
+    @property
+    def expected_hz(self) -> float:
+        """Messages per second of a sensor; 0 of others."""
+        return 1e9 / self.period_ns if self.period_ns else 0.0
+
 
 def parse_stream(text: str, default_period_ns: int) -> Stream:
     """Stream from one entry of the recorder's ``topics`` parameter.
 
     Entries are ``<topic> <package/msg/Name>``, optionally followed by ``latched``, ``sensor`` (a
-    periodic sensor at the control period) or ``sensor=<period in s>``.
+    periodic sensor at the control period) or ``sensor=<period in s>``, ``required`` (no episode
+    begins without it, as without a sensor) and ``frame=<frame of its header>``.
 
     Raises:
         ConfigError: If the entry is malformed; shows it and the form expected.
     """
     words = text.split()
-    expected = "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]'"
+    expected = STREAM_FORM
     if len(words) < 2 or words[1].count("/") != 2:
         raise ConfigError(f"topics: expected {expected}, got {text!r}")
-    latched, period_ns = False, 0
+    told: dict[str, Any] = {}
     for word in words[2:]:
         name, _, value = word.partition("=")
-        if word == "latched":
-            latched = True
+        if word in ("latched", "required"):
+            told[word] = True
         elif word == "sensor":
-            period_ns = default_period_ns
+            told["period_ns"] = default_period_ns
         elif name == "sensor" and value.replace(".", "", 1).isdigit() and float(value) > 0:
-            period_ns = round(float(value) * 1e9)
+            told["period_ns"] = round(float(value) * 1e9)
+        elif name == "frame" and value:
+            told["frame"] = value
         else:
             raise ConfigError(f"topics: expected {expected}, got {word!r} in {text!r}")
-    return Stream(words[0], words[1], latched, period_ns)
+    return Stream(words[0], words[1], **told)
+
+
+_ON_ITS_WAY = 3
+"""Messages by which one sensor may be behind another when nothing is wrong."""
 
 
 @dataclass
-class _Tally:
+class TopicTally:
     """What came on one topic."""
 
     messages: int = 0
@@ -69,6 +95,10 @@ class _Tally:
     middleware: int = 0
     gaps: int = 0
     recorder: int = 0
+    backward: int = 0
+    """Header stamps that went back by more than a period."""
+    worst_gap_ns: int = 0
+    """Longest time between two header stamps."""
 
 
 @dataclass
@@ -83,11 +113,11 @@ class EpisodeSession:
     """Their size [B]."""
     end_ns: int = 0
     """ROS time of the last wanted observation, 0 until the episode is stopped with one."""
-    _tallies: dict[str, _Tally] = field(default_factory=dict)
+    _tallies: dict[str, TopicTally] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """One tally per topic."""
-        self._tallies = {stream.topic: _Tally() for stream in self.streams}
+        self._tallies = {stream.topic: TopicTally() for stream in self.streams}
         self._periods = {stream.topic: stream.period_ns for stream in self.streams}
 
     def observe(self, topic: str, stamp_ns: int | None, size: int, *, written: bool) -> None:
@@ -107,7 +137,12 @@ class EpisodeSession:
         self.messages += 1
         self.bytes += size
         if stamp_ns is not None:
-            tally.gaps += missing_between(tally.newest_ns, stamp_ns, self._periods[topic])
+            period_ns = self._periods[topic]
+            tally.gaps += missing_between(tally.newest_ns, stamp_ns, period_ns)
+            if tally.newest_ns is not None:
+                since_ns = stamp_ns - tally.newest_ns
+                tally.backward += bool(period_ns) and since_ns < -period_ns
+                tally.worst_gap_ns = max(tally.worst_gap_ns, since_ns)
             tally.newest_ns = stamp_ns
 
     def lose(self, topic: str, count: int) -> None:
@@ -121,6 +156,10 @@ class EpisodeSession:
             tally.newest_ns is None or tally.newest_ns >= self.end_ns
             for tally in self._sensor_tallies().values()
         )
+
+    def tally(self, topic: str) -> TopicTally:
+        """What came on one topic so far, and what is known to be missing of it."""
+        return self._tallies[topic]
 
     @property
     def losses(self) -> dict[str, TopicLoss]:
@@ -149,8 +188,12 @@ class EpisodeSession:
             f"stamp gaps {loss.gaps}, recorder {loss.recorder})"
             for topic, loss in self.losses.items()
         ]
-        silent = [topic for topic, tally in self._sensor_tallies().items() if not tally.messages]
-        return (*reasons, *(f"{topic}: no message during the episode" for topic in silent))
+        for topic, tally in self._sensor_tallies().items():
+            if not tally.messages:
+                reasons.append(f"{topic}: no message during the episode")
+            if tally.backward:
+                reasons.append(f"{topic}: stamps went back {tally.backward} times")
+        return tuple(reasons)
 
     def complete(self, metadata: EpisodeMetadata, end_reason: str) -> EpisodeMetadata:
         """Metadata with everything this session found out."""
@@ -162,19 +205,28 @@ class EpisodeSession:
             degraded_reasons=self.degraded_reasons,
         )
 
-    def _sensor_tallies(self) -> dict[str, _Tally]:
+    def _sensor_tallies(self) -> dict[str, TopicTally]:
         return {
             stream.topic: self._tallies[stream.topic]
             for stream in self.streams
             if stream.is_sensor
         }
 
-    def _missing_at_end(self, topic: str, tally: _Tally) -> int:
-        """Messages of a sensor that should have come between its newest one and the end."""
+    def _missing_at_end(self, topic: str, tally: TopicTally) -> int:
+        """Messages of a sensor that should have come between its newest one and the end.
+
+        The end of an episode that nobody gave a time to is where its other sensors have come to;
+        what may still be on its way is not missed then.
+        """
         period_ns = self._periods[topic]
-        if not period_ns or not self.end_ns or tally.newest_ns is None:
+        if not period_ns or tally.newest_ns is None:
             return 0
-        return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+        if self.end_ns:
+            return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+        sensors = self._sensor_tallies().values()
+        newest = max(each.newest_ns for each in sensors if each.newest_ns is not None)
+        missed = round((newest - tally.newest_ns) / period_ns)
+        return missed if missed > _ON_ITS_WAY else 0
 
 
 def missing_between(before_ns: int | None, stamp_ns: int, period_ns: int) -> int:

@@ -17,6 +17,8 @@ DEFAULT_TOPICS = "default"
 
 _SUITE_TOPICS = (
     "teleop/delta_twist_cmds geometry_msgs/msg/TwistStamped",
+    "teleop/joint_cmds sensor_msgs/msg/JointState",
+    "operator/event rl100_msgs/msg/OperatorEvent",
     "policy/action_chunk rl100_msgs/msg/ActionChunk",
     f"{DECISION_TOPIC} rl100_msgs/msg/DecisionRecord",
     f"{EXECUTED_TOPIC} rl100_msgs/msg/GateCommand",
@@ -57,12 +59,13 @@ def _described_topics(robot: RobotConfig | None, task: TaskConfig | None) -> lis
     awaited = _awaited_camera(robot, task)
     for camera in robot.cameras:
         # An episode waits for the camera that a learner reads; others are recorded if they come.
-        expected = " sensor" if camera == awaited else ""
+        expected = f" sensor frame={camera.optical_frame}" if camera == awaited else ""
         if camera.kind == "points":
             found.append(f"{camera.topic} sensor_msgs/msg/PointCloud2{expected}")
             continue
         found.append(f"{camera.topic} sensor_msgs/msg/Image{expected}")
-        found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched")
+        needed = " required" if camera == awaited and camera.kind == "depth" else ""
+        found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched{needed}")
     return [*found, "camera/extrinsics geometry_msgs/msg/TransformStamped latched", *_SUITE_TOPICS]
 
 

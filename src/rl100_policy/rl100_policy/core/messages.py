@@ -51,6 +51,15 @@ def peek_stamp_ns(data: bytes) -> int | None:
     return int(sec) * 1_000_000_000 + int(nanosec)
 
 
+def peek_frame_id(data: bytes) -> str | None:
+    """Frame of the header of a serialised message, as :func:`peek_stamp_ns`; None without one."""
+    if len(data) < 16 or data[0] != 0 or data[1] > 1:
+        return None
+    (length,) = struct.unpack_from("<I" if data[1] else ">I", data, 12)
+    text = data[16 : 16 + length]
+    return text.rstrip(b"\0").decode(errors="replace") if len(text) == length else None
+
+
 def depth_image(message: Any) -> NDArray[np.float32]:
     """Depth along the optical axis, [H, W], m, from a sensor_msgs/Image.
 

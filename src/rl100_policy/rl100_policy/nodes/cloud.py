@@ -24,7 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
@@ -38,6 +38,11 @@ from rl100_policy.core.geometry import pose_from_xyz_rpy
 from rl100_policy.core.observation import Visual
 from rl100_policy.core.point_cloud import Intrinsics
 from rl100_policy.core.sight import sight_maker
+from rl100_policy.ros.diagnostics import (
+    DIAGNOSTICS_TOPIC,
+    diagnostic_array,
+    diagnostic_status,
+)
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
@@ -85,7 +90,7 @@ class CloudNode(Node):
         self._work_s = 0.0
         self._sight = SIGHT_TOPICS[task.observation.kind]
         self._frames = self.create_publisher(self._sight.type, self._sight.topic, SENSOR)
-        self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
         kind = PointCloud2 if self._camera.kind == "points" else Image
         self.create_subscription(kind, self._camera.topic, self._on_frame, qos)
@@ -165,23 +170,18 @@ class CloudNode(Node):
 
     def _report(self) -> None:
         dropped = sum(self._dropped.values())
-        status = DiagnosticStatus(name="rl100: cloud", hardware_id=self._camera.name)
         happens = dropped > self._reported_drops
-        status.level = DiagnosticStatus.WARN if happens else DiagnosticStatus.OK
         self._reported_drops = dropped
-        status.message = f"{self._published} published, {dropped} frames dropped"
         mean_ms = 1e3 * self._work_s / max(1, self._published + dropped)
-        status.values = [
-            KeyValue(key="published", value=str(self._published)),
-            KeyValue(key="mean_ms", value=f"{mean_ms:.2f}"),
-        ]
-        status.values += [
-            KeyValue(key=f"dropped: {key}", value=str(count))
-            for key, count in self._dropped.items()
-        ]
-        array = DiagnosticArray(status=[status])
-        array.header.stamp = self.get_clock().now().to_msg()
-        self._diagnostics.publish(array)
+        status = diagnostic_status(
+            "rl100: cloud",
+            self._camera.name,
+            f"{self._published} published, {dropped} frames dropped",
+            {"published": self._published, "mean_ms": f"{mean_ms:.2f}"}
+            | {f"dropped: {key}": count for key, count in self._dropped.items()},
+            level=DiagnosticStatus.WARN if happens else DiagnosticStatus.OK,
+        )
+        self._diagnostics.publish(diagnostic_array(self, [status]))
 
 
 def main(args: Sequence[str] | None = None) -> int:

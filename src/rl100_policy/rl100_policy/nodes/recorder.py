@@ -7,22 +7,28 @@ HumanFeedback is also read for the outcome, ``gate/status`` GateStatus and ``pol
 PolicyStatus (LATCHED) for whether executed commands and decisions reach this node: no episode
 begins before the commands do, none of a policy before its decisions do. Subscriptions are
 made once, reliable unless a publisher is best-effort, 200 deep; messages outside an episode are
-dropped, but the newest of each latched topic is kept and begins every bag. Out: ``episode/state``
-EpisodeState (LATCHED, on change and at 2 Hz). Services: ``episode/start`` StartEpisode,
-``episode/stop`` StopEpisode.
+counted and dropped, but the newest of each latched topic is kept and begins every bag. Out:
+``episode/state`` EpisodeState (LATCHED, on change and at 2 Hz), ``/diagnostics`` DiagnosticArray
+at 1 Hz. Services: ``episode/check`` CheckRecording, ``episode/start`` StartEpisode,
+``episode/stop`` StopEpisode, ``episode/discard`` DiscardEpisode.
 
 Threads: one executor thread, one that writes the running episode, and one that adds judgements to
 closed ones.
 
 | callback group | entities | may wait |
 |---|---|---|
-| default, mutually exclusive | subscriptions, start service, 20 Hz timer | start: for the disk |
-| stop, mutually exclusive | stop service, a coroutine awaiting the closed bag | without a thread |
+| default, mutually exclusive | subscriptions, check and start, 20 Hz timer | start: for the disk |
+| stop, mutually exclusive | stop and discard, coroutines awaiting the bag | without a thread |
 | (writer thread) | messages, flushes, end of the running episode | for the disk |
 | (relabeller thread) | copies of closed bags with further judgements | for the disk |
 
 The start service looks at the free space and makes folder and head of the bag; a second thread for
 that would buy nothing, since no episode is running. The timer's clock is steady.
+
+An episode begins only if nothing is missing, and the answer lists all that is: a sensor or
+camera's info without publisher, of another type, in another frame, silent or too slow
+(``require_data``), commands and decisions that do not reach this node, space for an episode as
+long as is expected at the present rates.
 
 Messages are stamped in the bag with the ROS time of their reception (``/clock`` in simulation), as
 rosbag2 does; their header stamps are untouched. An episode ends when every sensor seen in it has
@@ -40,26 +46,29 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
-from rl100_msgs.msg import EpisodeState, GateStatus, HumanFeedback, PolicyStatus
-from rl100_msgs.srv import StartEpisode, StopEpisode
-from rl100_policy.bags.definitions import MessageDefinitions
+from rl100_msgs.msg import EpisodeState, GateStatus, HumanFeedback, PolicyStatus, TopicHealth
+from rl100_msgs.srv import CheckRecording, DiscardEpisode, StartEpisode, StopEpisode
+from rl100_policy.bags.health import (
+    disk_problem,
+    missing,
+    predicted_bytes,
+)
 from rl100_policy.bags.identity import new_episode_id
 from rl100_policy.bags.journal import BagJournal, RawMessage, free_bytes
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_version
 from rl100_policy.bags.recording import Ended, EpisodeRecorder, Phase
-from rl100_policy.bags.session import Stream, parse_stream
-from rl100_policy.bags.storage import RecordedTopic
+from rl100_policy.bags.session import STREAM_FORM, Stream, parse_stream
 from rl100_policy.bags.topics import (
     DECISION_TOPIC,
     DEFAULT_TOPICS,
@@ -71,10 +80,16 @@ from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError
+from rl100_policy.ros.diagnostics import (
+    DIAGNOSTICS_TOPIC,
+    diagnostic_array,
+    diagnostic_status,
+)
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
-from rl100_policy.ros.raw_subscription import RawSubscription, has_header, message_class
+from rl100_policy.ros.recorded_topics import RecordedTopics
+from rl100_policy.ros.topic_health import topic_health, topic_status
 
 _TICK_S = 0.05
 _STATE_PERIOD_S = 0.5
@@ -84,8 +99,8 @@ _PERIOD_S = 0.1
 _APART_NS = 10_000_000_000
 """An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a
 start stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
-_DEPTH = 200
-"""Messages a subscription holds: bursts of lockstep simulation, and pauses of this process."""
+_EPISODE_S = 60.0
+"""Length of an episode where nothing says how long it may be [s]."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +112,8 @@ class RecorderParameters:
     task_config: str = parameter("", "path of the task description (YAML); empty: none")
     topics: Sequence[str] = parameter(
         [DEFAULT_TOPICS],
-        "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]]' each; 'default' stands "
-        "for joint states, cameras of the robot description, and topics of this suite",
+        f"{STREAM_FORM} each; 'default' stands for joint states, cameras of the robot "
+        "description, and topics of this suite",
     )
     expected_period: float = parameter(
         0.0,
@@ -113,6 +128,18 @@ class RecorderParameters:
         True,
         "refuse to start while a sensor topic has no publisher, or while executed commands or a "
         "policy's decisions would not reach this node",
+    )
+    require_data: bool = parameter(
+        True,
+        "refuse to start while a sensor is silent or comes at less than half its rate; false "
+        "where the world stands still between episodes",
+    )
+    expected_episode: float = parameter(
+        0.0,
+        "longest episode that is expected, for the disk space it takes [s]; 0: the time limit of "
+        "the task, or a minute",
+        low=0.0,
+        high=86400.0,
     )
     min_free_mb: int = parameter(
         200, "no episode begins or goes on with less free disk [MB]", low=0, high=2**30
@@ -136,72 +163,54 @@ class RecorderNode(Node):
         self._provenance = _provenance(robot, task)
         period_s = p.expected_period or (robot.control_period if robot else _PERIOD_S)
         topics = all_topics(p.topics, robot, task)
-        self._streams = [parse_stream(text, round(period_s * 1e9)) for text in topics]
-        self._definitions = MessageDefinitions()
-        self._latched: dict[str, tuple[bytes, int]] = {}
-        self._topics: dict[str, RecordedTopic] = {}
+        streams = [parse_stream(text, round(period_s * 1e9)) for text in topics]
+        self._expected_s = p.expected_episode or (task.time_limit if task else _EPISODE_S)
         self._closed: Future = Future()
+        self._moving: dict[str, Future] = {}
+        """Episodes on their way to the trash or back."""
         self._begun_ns, self._start_ns = 0, 0
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
-        self._recorder = _recorder(p, self._streams)
+        self._recorder = _recorder(p, streams)
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
-        self._inputs = {stream.topic: self._subscribe(stream) for stream in self._streams}
+        self._inputs = RecordedTopics(self, streams, self._on_message, self._recorder.lose)
         self._readers: dict[str, Sequence[str]] = {}
         """Nodes that a topic of this suite reaches, as its publisher knows them."""
         self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
+        self.create_service(CheckRecording, "episode/check", self._on_check)
         self.create_service(StartEpisode, "episode/start", self._on_start)
         waits = MutuallyExclusiveCallbackGroup()
         self.create_service(StopEpisode, "episode/stop", self._on_stop, callback_group=waits)
-        self.create_timer(_TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        self._publish_state()
-
-    def _subscribe(self, stream: Stream) -> RawSubscription:
-        kind = message_class(stream.type_name)
-        self._definitions.find(stream.type_name)  # refuse a type without definition now, not later
-        return RawSubscription(
-            self,
-            stream.topic,
-            kind,
-            latched=stream.latched,
-            depth=_DEPTH,
-            on_message=partial(self._on_message, stream, has_header(kind)),
-            on_lost=partial(self._on_lost, stream),
+        self.create_service(
+            DiscardEpisode, "episode/discard", self._on_discard, callback_group=waits
         )
+        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(1.0, self._report, clock=steady)
+        self.create_timer(_TICK_S, self._tick, clock=steady)
+        self._publish_state()
 
     # Messages
 
     def _on_message(
-        self, stream: Stream, stamped: bool, data: bytes, sequence: int, received_ns: int
+        self, stream: Stream, data: bytes, sequence: int, stamp_ns: int | None, received_ns: int
     ) -> None:
-        if stream.latched:
-            self._latched[stream.topic] = (data, sequence)
         # What waited for this node when the episode was started was sent before it.
         is_of_before = 0 < received_ns < self._begun_ns
         if self._recorder.takes_messages and not is_of_before:
-            self._record(stream, data, sequence, messages.peek_stamp_ns(data) if stamped else None)
+            self._record(stream, data, sequence, stamp_ns)
         if stream.topic == FEEDBACK_TOPIC:
             self._on_feedback(data)
 
     def _record(self, stream: Stream, data: bytes, sequence: int, stamp_ns: int | None) -> None:
-        topic = self._topics.get(stream.topic)
-        if topic is None:  # first message of the episode: what its publishers offer is known now
-            source, definition = (
-                self._inputs[stream.topic],
-                self._definitions.find(stream.type_name),
-            )
-            topic = RecordedTopic(source.name, definition, source.offered())
-            self._topics[stream.topic] = topic
+        topic = self._inputs.described(stream.topic)
         raw = RawMessage(topic, data, self._episode_now_ns(), sequence % 2**32)
         self._recorder.record(stream, raw, stamp_ns)
 
     def _episode_now_ns(self) -> int:
         """ROS time, not before the episode began: a simulated clock may not have said so yet."""
         return max(self._start_ns, self.get_clock().now().nanoseconds)
-
-    def _on_lost(self, stream: Stream, count: int) -> None:
-        self._recorder.lose(stream, count)
 
     def _on_feedback(self, data: bytes) -> None:
         """Add a judgement to the running episode, or to the one it names."""
@@ -237,15 +246,36 @@ class RecorderNode(Node):
             response.message = str(error)
             self.get_logger().error(f"episode not started: {error}")
             return response
-        self._topics, self._closed = {}, Future()
+        self._closed = Future()
+        self._inputs.begin_episode()
         self._begun_ns, self._start_ns = time.time_ns(), metadata.start_ns
-        for stream in self._streams:
-            if stream.topic in self._latched:
-                self._record(stream, *self._latched[stream.topic], None)
+        for stream, data, sequence in self._inputs.latched():
+            self._record(stream, data, sequence, None)
         response.success, response.episode_id = True, metadata.episode_id
         response.message = self._recorder.reason
         self._publish_state()
         return response
+
+    def _on_check(
+        self, request: CheckRecording.Request, response: CheckRecording.Response
+    ) -> CheckRecording.Response:
+        response.problems = self._missing(request.policy_version)
+        response.success = not response.problems
+        response.message = "; ".join(response.problems) or "nothing is missing"
+        return response
+
+    def _missing(self, policy_version: str) -> list[str]:
+        """Everything that keeps an episode from beginning, one line each."""
+        p, now_s = self._settings, time.monotonic()
+        free, floor = free_bytes(Path(p.bags)), p.min_free_mb * 10**6
+        predicted = predicted_bytes(self._inputs.watches, now_s, self._expected_s)
+        found = [disk_problem(p.bags, free, floor, predicted)]
+        if p.require_publishers:
+            found += missing(self._inputs.facts(), now_s, needs_data=p.require_data)
+            found.append(self._unreached(EXECUTED_TOPIC, "gate/status", "command gate"))
+            if policy_version:
+                found.append(self._unreached(DECISION_TOPIC, "policy/status", "policy node"))
+        return [each for each in found if each]
 
     def _check_start(self, request: StartEpisode.Request) -> None:
         """Refuse what would make a bad episode; raises BagError."""
@@ -260,32 +290,20 @@ class RecorderNode(Node):
                 f"the start stamp is {apart_s:+.1f} s from this node's clock; synchronise the "
                 "clocks of the machines, or leave the stamp zero, which is now"
             )
-        bags, needed = self._settings.bags, self._settings.min_free_mb
-        free = free_bytes(Path(bags)) // 10**6
-        if free < needed:
-            raise BagError(f"{free} MB are free in {bags}, {needed} MB are needed; free space")
-        if not self._settings.require_publishers:
-            return
-        silent = [
-            stream.topic
-            for stream in self._streams
-            if stream.is_sensor and not self._inputs[stream.topic].has_publisher()
-        ]
-        if silent:
-            raise BagError(f"nobody publishes {', '.join(silent)}; start the driver")
-        self._check_reached(EXECUTED_TOPIC, "gate/status", "command gate")
-        if request.policy_version:
-            self._check_reached(DECISION_TOPIC, "policy/status", "policy node")
+        problems = self._missing(request.policy_version)
+        if problems:
+            raise BagError("; ".join(problems))
 
-    def _check_reached(self, topic: str, told_by: str, publisher: str) -> None:
-        """Refuse to miss the first messages of a publisher that has not found this node yet."""
+    def _unreached(self, topic: str, told_by: str, publisher: str) -> str:
+        """Why the first messages of a publisher would be missed; empty if they would not."""
         me, readers = self.get_fully_qualified_name(), self._readers.get(topic, ())
-        if topic in self._inputs and me not in readers:
-            raise BagError(
-                f"{topic} does not reach {me} yet ({told_by} names "
-                f"{', '.join(readers) or 'nobody'}); start the {publisher}, try again in a "
-                "second, or record other topics"
-            )
+        if topic not in self._inputs or me in readers:
+            return ""
+        return (
+            f"{topic} does not reach {me} yet ({told_by} names "
+            f"{', '.join(readers) or 'nobody'}); start the {publisher}, try again in a "
+            "second, or record other topics"
+        )
 
     def _start_ns_of(self, request: StartEpisode.Request) -> int:
         return messages.stamp_ns(request.start_stamp) or self.get_clock().now().nanoseconds
@@ -326,6 +344,21 @@ class RecorderNode(Node):
         response.degraded = ended.metadata.degraded
         return response
 
+    async def _on_discard(
+        self, request: DiscardEpisode.Request, response: DiscardEpisode.Response
+    ) -> DiscardEpisode.Response:
+        try:
+            about = self._recorder.discard(request.episode_id, restore=request.restore)
+        except BagError as error:
+            response.message = str(error)
+            return response
+        self._moving[about] = moved = Future()
+        problem: str = await moved
+        response.success, response.episode_id = not problem, about
+        response.path = str(self._recorder.folder_of(about) or "")
+        response.message = problem or self._recorder.reason
+        return response
+
     # The clock of the node
 
     def _tick(self) -> None:
@@ -336,8 +369,10 @@ class RecorderNode(Node):
             log = self.get_logger()
             (log.info if ended.folder else log.error)(ended.message)
             self._closed.set_result(ended)
-        for source in self._inputs.values():
-            source.adapt()
+        for about, problem in self._recorder.moved():
+            if waiting := self._moving.pop(about, None):
+                waiting.set_result(problem)
+        self._inputs.adapt()
         if now_s >= self._next_state_s or self._recorder.reason != self._published_reason:
             self._publish_state()
 
@@ -352,6 +387,9 @@ class RecorderNode(Node):
             lost=session.lost,
             reason=recorder.reason,
         )
+        state.topics = self._health()
+        state.free_bytes = free_bytes(Path(self._settings.bags))
+        state.troubles = [f"{each.topic}: {each.trouble}" for each in state.topics if each.trouble]
         if recorder.metadata is not None:
             state.episode_id = recorder.metadata.episode_id
             state.outcome = recorder.metadata.outcome.code
@@ -359,6 +397,43 @@ class RecorderNode(Node):
             self._changed, self._published_reason = self.get_clock().now(), recorder.reason
         state.header.stamp = self._changed.to_msg()
         self._state.publish(state)
+
+    def _health(self) -> list[TopicHealth]:
+        session, now_s = self._recorder.session, time.monotonic()
+        recording = self._recorder.phase is Phase.RECORDING
+        return [
+            topic_health(each, session, now_s, recording=recording)
+            for each in self._inputs.facts()
+        ]
+
+    def _report(self) -> None:
+        """Tell ``/diagnostics`` how the recorder and its topics are doing."""
+        recorder, free_mb = self._recorder, free_bytes(Path(self._settings.bags)) // 10**6
+        health = self._health()
+        troubled = any(each.trouble for each in health)
+        short = free_mb < self._settings.min_free_mb
+        status = diagnostic_status(
+            "rl100: recorder",
+            self._settings.bags,
+            "the disk is nearly full" if short else recorder.reason,
+            {
+                "phase": recorder.phase.name.lower(),
+                "episodes saved": recorder.saved,
+                "messages": recorder.session.messages,
+                "lost": recorder.session.lost,
+                "waiting for the disk [B]": recorder.waiting_bytes,
+                "free [MB]": free_mb,
+            },
+            level=(
+                DiagnosticStatus.ERROR
+                if short
+                else DiagnosticStatus.WARN
+                if troubled
+                else DiagnosticStatus.OK
+            ),
+        )
+        topics = [topic_status(each) for each in health]
+        self._diagnostics.publish(diagnostic_array(self, [status, *topics]))
 
     def destroy_node(self) -> None:
         """Close a running episode, end the writer thread, then the node."""

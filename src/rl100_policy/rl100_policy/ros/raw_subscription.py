@@ -78,6 +78,8 @@ class RawSubscription:
     ) -> None:
         """Subscribe with what the publishers known now offer."""
         self._node, self._kind = node, kind
+        package, _, _ = kind.__module__.partition(".")
+        self._type_name = f"{package}/msg/{kind.__name__}"
         self._latched, self._depth = latched, depth
         self._on_message, self._on_lost = on_message, on_lost
         self._incompatible = False
@@ -89,9 +91,19 @@ class RawSubscription:
         profiles = self._publisher_profiles() or [self._subscription.qos_profile]
         return tuple(_described(profile) for profile in profiles)
 
-    def has_publisher(self) -> bool:
-        """Whether anybody publishes the topic."""
-        return self._node.count_publishers(self.name) > 0
+    def publishers(self) -> tuple[bool, tuple[str, ...]]:
+        """Whether anybody publishes the topic with the expected type, and which others there are.
+
+        Messages of another type under the same name cannot be received.
+        """
+        known = self._node.get_publishers_info_by_topic(self.name)
+        types = {info.topic_type for info in known}
+        return self._type_name in types, tuple(sorted(types - {self._type_name}))
+
+    @property
+    def is_incompatible(self) -> bool:
+        """A publisher was found whose offer does not match; :meth:`adapt` is to follow."""
+        return self._incompatible
 
     def adapt(self) -> None:
         """Subscribe anew if a publisher appeared that does not match.
