@@ -24,6 +24,9 @@ setup(
         "console_scripts": [
             "cloud = rl100_policy.nodes.cloud:main",
             "command_gate = rl100_policy.nodes.command_gate:main",
+            "episode_flow = rl100_policy.nodes.episode_flow:main",
+            "joystick = rl100_policy.nodes.joystick:main",
+            "keyboard = rl100_policy.nodes.keyboard:main",
             "policy = rl100_policy.nodes.policy:main",
             "recorder = rl100_policy.nodes.recorder:main",
         ],

@@ -72,6 +72,19 @@ class GraphArguments:
     bags: str = _argument("bags", "folder of the episode bags")
     policy: str = _argument("", "folder of the policy version to load at start; empty: none yet")
     sampler: str = _argument("one_step", "how the policy decides", ("one_step", "ddim"))
+    driver: str = _argument(
+        "none",
+        "who acts in the episodes that a person at the robot walks through (the episode flow): "
+        "the person, or the policy from which the person takes over; none: no such episodes",
+        ("none", "person", "policy"),
+    )
+    operator: str = _argument("", "name of the person, for the metadata of the episodes")
+    episodes: int = _argument(0, "episodes that the person is to collect; 0: no end")
+    joystick: str = _argument(
+        "none",
+        "start the node for a joystick whose driver publishes on joy",
+        ("none", "gamepad", "spacemouse"),
+    )
     learner: bool = _argument(False, "start the learner node", _SWITCH)
     rviz: bool = _argument(False, "start RViz (where rviz2 is installed)", _SWITCH)
     params_file: str = _argument("", "YAML file with parameters that override those of any node")
@@ -80,6 +93,11 @@ class GraphArguments:
     def follows_clock(self) -> bool:
         """Whether nodes follow /clock."""
         return self.sim if self.use_sim_time is None else self.use_sim_time
+
+    @property
+    def has_person(self) -> bool:
+        """Whether a person walks through episodes."""
+        return self.driver != "none"
 
     @classmethod
     def from_strings(cls, values: Mapping[str, str]) -> GraphArguments:
@@ -100,6 +118,10 @@ def _parse(item: Any, value: str) -> Any:
     text = value.lower() if choices == _SWITCH else value
     if choices and text not in choices:
         raise ConfigError(f"argument {item.name!r} must be one of {list(choices)}, got {value!r}")
+    if isinstance(item.default, int) and choices != _SWITCH:
+        if not value.isdigit():
+            raise ConfigError(f"argument {item.name!r} must be a number, got {value!r}")
+        return int(value)
     return text == "true" if choices == _SWITCH else value
 
 
@@ -149,15 +171,7 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
             each other.
         PolicyVersionError: If ``policy`` is given and is no version for this robot and task.
     """
-    if arguments.lockstep and not arguments.sim:
-        raise ConfigError(
-            "lockstep needs the simulated robot: a real arm does not wait "
-            "(set sim:=true or lockstep:=false)"
-        )
-    if arguments.sim and not arguments.follows_clock:
-        raise ConfigError(
-            "the simulated robot is the clock: leave out use_sim_time:=false, or set sim:=false"
-        )
+    _check(arguments)
     robot_path, task_path = (
         config_path("robots", arguments.robot),
         config_path("tasks", arguments.task),
@@ -174,35 +188,76 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
     common = {"robot_config": str(robot_path), "task_config": str(task_path)}
     clocked = {**common, "use_sim_time": arguments.follows_clock}
     stepped = {**clocked, "lockstep": arguments.lockstep}
-    nodes = []
+    of_policy = {
+        "policy": policy,
+        "sampler": arguments.sampler,
+        "shadow": arguments.driver == "policy",
+    }
+    nodes: list[tuple[str, str, dict[str, Any]]] = []
     if arguments.sim:
-        nodes.append(("rl100_sim", "sim_robot", {**common, "lockstep": arguments.lockstep}))
+        time = {"lockstep": arguments.lockstep, "free_running": arguments.has_person}
+        nodes.append(("rl100_sim", "sim_robot", {**common, **time}))
     if camera is not None:
         nodes.append(("rl100_policy", "cloud", stepped))
     nodes.append(("rl100_policy", "command_gate", stepped))
-    nodes.append(
-        (
-            "rl100_policy",
-            "policy",
-            {**stepped, "policy": policy, "sampler": arguments.sampler},
-        )
-    )
+    nodes.append(("rl100_policy", "policy", {**stepped, **of_policy}))
     if arguments.record:
-        told = {"bags": _absolute(arguments.bags), "require_data": not arguments.sim}
-        nodes.append(("rl100_policy", "recorder", {**clocked, **told}))
+        stands_still = arguments.sim and not arguments.has_person
+        bags = {"bags": _absolute(arguments.bags), "require_data": not stands_still}
+        nodes.append(("rl100_policy", "recorder", {**clocked, **bags}))
+    nodes += _for_a_person(arguments, clocked)
     if arguments.learner:
         nodes.append(("rl100_learner", "learner", clocked))
     params = (params_file,) if params_file else ()
     described = [
         NodeDescription(package, name, name, values, params) for package, name, values in nodes
     ]
-    if arguments.rviz:
-        layout = Path(get_package_share_directory("rl100_bringup")) / "rviz" / "rl100.rviz"
-        time = {"use_sim_time": arguments.follows_clock}
-        described.append(
-            NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))
+    return [*described, *_viewers(arguments)]
+
+
+def _check(arguments: GraphArguments) -> None:
+    """Refuse arguments that contradict each other; raises ConfigError."""
+    if arguments.lockstep and not arguments.sim:
+        raise ConfigError(
+            "lockstep needs the simulated robot: a real arm does not wait "
+            "(set sim:=true or lockstep:=false)"
         )
-    return described
+    if arguments.sim and not arguments.follows_clock:
+        raise ConfigError(
+            "the simulated robot is the clock: leave out use_sim_time:=false, or set sim:=false"
+        )
+    if arguments.has_person and (arguments.lockstep or not arguments.record):
+        raise ConfigError(
+            f"driver:={arguments.driver} is for episodes in real time that are recorded: leave "
+            "out lockstep:=true and record:=false"
+        )
+
+
+def _for_a_person(
+    arguments: GraphArguments, clocked: dict[str, Any]
+) -> list[tuple[str, str, dict[str, Any]]]:
+    """Nodes with which a person walks through episodes, but for the terminal."""
+    nodes: list[tuple[str, str, dict[str, Any]]] = []
+    if arguments.has_person:
+        told: dict[str, Any] = {
+            "driver": arguments.driver,
+            "operator": arguments.operator,
+            "episodes": arguments.episodes,
+        }
+        if arguments.sim:  # nobody has to arrange a simulated scene, or to look whether it is
+            told |= {"scene_service": "sim/reset", "confirm": False, "go_on": True}
+        nodes.append(("rl100_policy", "episode_flow", {**clocked, **told}))
+    if arguments.joystick != "none":
+        nodes.append(("rl100_policy", "joystick", {**clocked, "profile": arguments.joystick}))
+    return nodes
+
+
+def _viewers(arguments: GraphArguments) -> list[NodeDescription]:
+    if not arguments.rviz:
+        return []
+    layout = Path(get_package_share_directory("rl100_bringup")) / "rviz" / "rl100.rviz"
+    time = {"use_sim_time": arguments.follows_clock}
+    return [NodeDescription("rviz2", "rviz2", "rviz2", time, arguments=("-d", str(layout)))]
 
 
 def _usable_camera(robot: RobotConfig, task: TaskConfig, *, sim: bool) -> CameraConfig | None:
@@ -213,6 +268,16 @@ def _usable_camera(robot: RobotConfig, task: TaskConfig, *, sim: bool) -> Camera
         ArmKinematics(robot)
     check_action(task, robot)
     return sight_camera(task, robot)
+
+
+def keyboard_description(arguments: GraphArguments) -> NodeDescription:
+    """The person's terminal for a graph; it needs one, so it is not part of the graph."""
+    paths = {
+        "robot_config": str(config_path("robots", arguments.robot)),
+        "task_config": str(config_path("tasks", arguments.task)),
+        "use_sim_time": arguments.follows_clock,
+    }
+    return NodeDescription("rl100_policy", "keyboard", "keyboard", paths)
 
 
 def operator_description(arguments: GraphArguments, **parameters: Any) -> NodeDescription:

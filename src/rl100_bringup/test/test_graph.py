@@ -10,7 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from rl100_bringup.graph import GraphArguments, config_path, describe, operator_description
+from rl100_bringup.graph import (
+    GraphArguments,
+    config_path,
+    describe,
+    keyboard_description,
+    operator_description,
+)
 from rl100_bringup.processes import node_command
 from rl100_policy.core.errors import ConfigError, Rl100Error
 
@@ -21,13 +27,19 @@ PARAMETERS = {
     "command_gate": ("rl100_policy.nodes.command_gate", "GateParameters"),
     "policy": ("rl100_policy.nodes.policy", "PolicyParameters"),
     "recorder": ("rl100_policy.nodes.recorder", "RecorderParameters"),
+    "episode_flow": ("rl100_policy.nodes.episode_flow", "FlowParameters"),
+    "joystick": ("rl100_policy.nodes.joystick", "JoystickParameters"),
+    "keyboard": ("rl100_policy.nodes.keyboard", "KeyboardParameters"),
     "learner": ("rl100_learner.node", "LearnerParameters"),
 }
 
 
 def all_nodes():
     arguments = GraphArguments(learner=True, lockstep=True)
-    return [*describe(arguments), operator_description(arguments, mode="demonstrate", episodes=3)]
+    collecting = GraphArguments(driver="person", joystick="gamepad", episodes=5)
+    by_hand = [node for node in describe(collecting) if node.name in ("episode_flow", "joystick")]
+    operator = operator_description(arguments, mode="demonstrate", episodes=3)
+    return [*describe(arguments), *by_hand, keyboard_description(collecting), operator]
 
 
 def test_the_default_graph_is_the_simulated_robot_with_recorder():
@@ -47,6 +59,8 @@ def test_the_default_graph_is_the_simulated_robot_with_recorder():
         ({"record": "false"}, "recorder", None),
         ({"learner": "true"}, None, "learner"),
         ({"rviz": "True"}, None, "rviz2"),
+        ({"driver": "person"}, None, "episode_flow"),
+        ({"joystick": "spacemouse"}, None, "joystick"),
     ],
 )
 def test_switches_add_and_remove_nodes(given, missing, added):
@@ -77,6 +91,9 @@ def test_every_node_is_installed_and_gets_its_parameters_in_a_file(node, tmp_pat
     [
         ({"robt": "panda"}, "robt"),
         ({"lockstep": "maybe"}, "lockstep.*maybe"),
+        ({"driver": "person", "lockstep": "true"}, "driver:=person is for episodes in real time"),
+        ({"driver": "policy", "record": "false"}, "that are recorded"),
+        ({"episodes": "many"}, "episodes.*number.*many"),
         ({"sampler": "magic"}, "one_step"),
         ({"robot": "r2d2"}, "panda"),
         ({"task": "nowhere.yaml"}, "nowhere.yaml"),

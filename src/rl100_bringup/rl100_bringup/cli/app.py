@@ -162,6 +162,37 @@ def up(
 
 
 @app.command()
+def collect(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="launch arguments as name:=value, for example bags:=my_bags episodes:=50"
+        ),
+    ] = None,
+    *,
+    show_args: Annotated[
+        bool, typer.Option("--show-args", "-s", help="list the launch arguments, start nothing")
+    ] = False,
+) -> None:
+    """Start the graph and record episodes from this terminal, until q.
+
+    A person steers the arm with the keys and judges every episode; with driver:=policy and
+    policy:=FOLDER the policy acts and the person takes over when it goes wrong.
+    """
+    from rl100_bringup.cli.graph import arguments_table
+    from rl100_bringup.collection import collect_episodes
+    from rl100_bringup.graph import GraphArguments
+
+    if show_args:
+        console.print(arguments_table())
+        return
+    given = {"driver": "person"} | dict(_name_value(item) for item in arguments or [])
+    collect_episodes(
+        GraphArguments.from_strings(given), Path("runs") / "collect" / _now(), console
+    )
+
+
+@app.command()
 def train(
     task: Annotated[str, typer.Argument(help="task description")] = "push_t",
     *,

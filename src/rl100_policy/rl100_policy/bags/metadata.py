@@ -26,7 +26,7 @@ MCAP_RECORD = "rl100_episode"
 
 _PREFIX = "rl100."
 _FORMAT = 1
-_JSON_FIELDS = ("judgements", "lost", "degraded_reasons", "setup", "tags")
+_JSON_FIELDS = ("judgements", "commanded", "lost", "degraded_reasons", "setup", "tags")
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -57,6 +57,12 @@ class EpisodeMetadata(FrozenModel):
     policy_version: str = ""
     """Version in command, empty for a pure demonstration."""
     judgements: tuple[Judgement, ...] = ()
+    commanded: dict[str, Count] = Field(default_factory=dict)
+    """Control periods by who was in command: hold, teleop, policy, home; empty: not known."""
+    interventions: Count = 0
+    """How often a person took over from the policy."""
+    intervened: Count = 0
+    """Control periods in which a person had taken over."""
     start_ns: int = 0
     """ROS time when recording started."""
     end_ns: int = 0

@@ -13,6 +13,7 @@ from typing import Any
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata, TopicLoss
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.interventions import Interventions
 
 STREAM_FORM = (
     "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]] [required] [frame=<frame>]'"
@@ -111,6 +112,8 @@ class EpisodeSession:
     """Messages handed to the writer."""
     bytes: int = 0
     """Their size [B]."""
+    commanders: Interventions = field(default_factory=Interventions)
+    """Who commanded."""
     end_ns: int = 0
     """ROS time of the last wanted observation, 0 until the episode is stopped with one."""
     _tallies: dict[str, TopicTally] = field(default_factory=dict)
@@ -199,6 +202,11 @@ class EpisodeSession:
         """Metadata with everything this session found out."""
         return metadata.with_changes(
             judgements=tuple(self.judgements),
+            commanded={
+                source.name.lower(): count for source, count in self.commanders.periods.items()
+            },
+            interventions=self.commanders.count,
+            intervened=self.commanders.intervened,
             end_ns=self.end_ns,
             end_reason=end_reason,
             lost=self.losses,

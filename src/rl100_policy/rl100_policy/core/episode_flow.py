@@ -23,6 +23,7 @@ from rl100_policy.core.flow_events import (
     GiveCommand,
     Judged,
     Moved,
+    NotInCommand,
     NotStarted,
     Pressed,
     Refused,
@@ -69,6 +70,8 @@ def _reaction(flow: Flow, event: Event, now_s: float, settings: FlowSettings) ->
             return _recorded(flow, event, settings)
         case Stopped(latched):
             return stopped(flow) if latched else _released(flow)
+        case NotInCommand(reason):
+            return _without_command(flow, reason)
         case Judged() | Moved() | Refused():
             return _told(flow, event), ()
 
@@ -78,6 +81,14 @@ def _released(flow: Flow) -> Step:
         return flow, ()
     state = State.REVIEW if flow.episode_id in flow.episodes else State.IDLE
     return replace(flow, state=state, message="released; r takes the arm home"), ()
+
+
+def _without_command(flow: Flow, reason: str) -> Step:
+    if flow.state is State.RECORDING:
+        return end(flow, 0, f"closing the episode: {reason}")
+    state = State.IDLE if flow.state is State.RESETTING else flow.state
+    held = replace(flow, state=state, driving=CommandSource.HOLD, message=f"arm holds: {reason}")
+    return held, (HOLD,)
 
 
 def _prepared(flow: Flow, event: AtHome | SceneSet | Checked, settings: FlowSettings) -> Step:
@@ -136,7 +147,7 @@ def _is_stopped(flow: Flow) -> bool:
 
 def _closed(flow: Flow, ended: Ended, settings: FlowSettings) -> Step:
     """The bag is closed, as was asked or because the recorder could not go on."""
-    episode = replace(flow.last, degraded=ended.degraded)
+    episode = replace(flow.last, closed=ended.kept, degraded=ended.degraded)
     closed = replace(flow, episodes={**flow.episodes, flow.episode_id: episode}, then=None)
     requests: tuple[Request, ...] = ()
     if flow.then is Press.DISCARD:

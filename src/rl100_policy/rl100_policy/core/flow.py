@@ -62,6 +62,8 @@ class Kept:
 
     outcome: int = 0
     """Constants of rl100_msgs/EpisodeState."""
+    closed: bool = False
+    """There is a whole bag of it."""
     discarded: bool = False
     degraded: bool = False
 
@@ -97,7 +99,8 @@ class Flow:
     def count(self, outcome: int) -> int:
         """Episodes that are kept, of one outcome."""
         return sum(
-            each.outcome == outcome and not each.discarded for each in self.episodes.values()
+            each.outcome == outcome and each.closed and not each.discarded
+            for each in self.episodes.values()
         )
 
     @property
@@ -108,7 +111,7 @@ class Flow:
     @property
     def collected(self) -> int:
         """Episodes that are kept."""
-        return len(self.episodes) - self.trashed
+        return sum(each.closed and not each.discarded for each in self.episodes.values())
 
     def seconds_left(self, settings: FlowSettings, now_s: float) -> float:
         """Until something happens by itself [s]; NaN if nothing will."""

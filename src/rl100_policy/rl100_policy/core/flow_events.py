@@ -90,6 +90,13 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class NotInCommand:
+    """Nobody could be put in command, or who was lost it."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
 class Stopped:
     """The command gate latched its emergency stop, or released it."""
 
@@ -112,6 +119,7 @@ Event = (
     | Judged
     | Moved
     | Refused
+    | NotInCommand
     | Stopped
     | Tick
 )

@@ -60,6 +60,19 @@ def peek_frame_id(data: bytes) -> str | None:
     return text.rstrip(b"\0").decode(errors="replace") if len(text) == length else None
 
 
+def peek_source(data: bytes) -> int | None:
+    """Who was in command, of a serialised rl100_msgs/GateCommand; None if it cannot be one.
+
+    The field follows the header, whose frame is a string of any length.
+    """
+    frame = peek_frame_id(data)
+    if frame is None:
+        return None
+    (length,) = struct.unpack_from("<I" if data[1] else ">I", data, 12)
+    place = 16 + int(length)
+    return data[place] if place < len(data) else None
+
+
 def depth_image(message: Any) -> NDArray[np.float32]:
     """Depth along the optical axis, [H, W], m, from a sensor_msgs/Image.
 

@@ -296,7 +296,8 @@ class CommandGateNode(Node):
         self._records.publish(record)
         self._counts["periods"] += 1
         self._counts["clipped"] += bool(result.flags & CLIPPED)
-        if result.flags & HELD:
+        still_hand = self._source is CommandSource.TELEOP and result.flags == GateFlag.HELD_STALE
+        if result.flags & HELD and not still_hand:
             self._counts["held"] += self._source is not CommandSource.HOLD
             self._reason = f"held: {result.flags.name}"
             self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)

@@ -80,6 +80,7 @@ from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.ros.diagnostics import (
     DIAGNOSTICS_TOPIC,
     diagnostic_array,
@@ -99,6 +100,7 @@ _PERIOD_S = 0.1
 _APART_NS = 10_000_000_000
 """An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a
 start stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
+_SOURCES = set(CommandSource)
 _EPISODE_S = 60.0
 """Length of an episode where nothing says how long it may be [s]."""
 
@@ -207,6 +209,10 @@ class RecorderNode(Node):
         topic = self._inputs.described(stream.topic)
         raw = RawMessage(topic, data, self._episode_now_ns(), sequence % 2**32)
         self._recorder.record(stream, raw, stamp_ns)
+        if stream.topic == EXECUTED_TOPIC:
+            source = messages.peek_source(data)
+            if source in _SOURCES:  # otherwise malformed, and recorded as it is
+                self._recorder.session.commanders.observe(CommandSource(source))
 
     def _episode_now_ns(self) -> int:
         """ROS time, not before the episode began: a simulated clock may not have said so yet."""

@@ -20,6 +20,10 @@ it is refused before the first reset. A pause loses nothing: every observation i
 and in lockstep a command for it that came during the pause is carried out when time goes on. When
 the task ends the episode (success or time limit) the last observation is published and the world
 pauses by itself.
+
+``free_running``, in real time only: time never stops, as on a real robot. The world starts by
+itself; a reset lays out the scene and puts the arm home while time goes on; nothing ends but what
+the person ends.
 """
 
 from __future__ import annotations
@@ -71,6 +75,7 @@ class SimParameters:
     lockstep: bool = parameter(
         False, "time passes when the command for the last observation arrives"
     )
+    free_running: bool = parameter(False, "time never stops, as on a real robot; not in lockstep")
     lockstep_timeout: float = parameter(
         5.0, "longest wait for that command, wall time [s]", low=0.05, high=600.0
     )
@@ -95,6 +100,8 @@ class SimRobotNode(Node):
                 f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, "
                 f"got {self._task.time_limit}"
             )
+        if self._settings.free_running and self._settings.lockstep:
+            raise ConfigError("free_running is of real time: in lockstep time waits for commands")
         self._period_ns = round(self._robot.control_period * 1e9)
         self._episode = SimulatedEpisode(self._robot, self._task)
         self._now_ns, self._seed, self._missed = 0, 0, 0
@@ -127,6 +134,9 @@ class SimRobotNode(Node):
         else:
             period = self._robot.control_period / self._settings.real_time_factor
             self.create_timer(period, self._tick, clock=self._wall)
+        if self._settings.free_running:
+            self._lay_out(0)
+            self._running = True
 
     # Commands
 
@@ -169,7 +179,7 @@ class SimRobotNode(Node):
         self._episode.advance(self._command)
         self._now_ns += self._period_ns
         self._publish()
-        if self._is_over():
+        if self._is_over() and not self._settings.free_running:
             self._running = False
 
     def _is_over(self) -> bool:
@@ -207,16 +217,12 @@ class SimRobotNode(Node):
     def _on_reset(
         self, request: ResetSim.Request, response: ResetSim.Response
     ) -> ResetSim.Response:
-        self._running, self._has_episode = False, False
+        self._running, self._has_episode = self._settings.free_running, False
         try:
-            self._episode.reset(np.random.default_rng(request.seed))
+            self._lay_out(request.seed)
         except ConfigError as error:
             response.success, response.message = False, str(error)
             return response
-        self._seed, self._has_episode = request.seed, True
-        self._command = np.array(self._robot.home)
-        epoch_ns = EPOCH_S * 1_000_000_000
-        self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
         self._clock_topic.publish(ClockMessage(clock=time_message(self._now_ns)))
         response.success, response.stamp = True, time_message(self._now_ns)
         response.message = (
@@ -224,7 +230,19 @@ class SimRobotNode(Node):
         )
         return response
 
+    def _lay_out(self, seed: int) -> None:
+        """Put everything at its start; raises ConfigError if no start pose fits the task."""
+        self._episode.reset(np.random.default_rng(seed))
+        self._seed, self._has_episode = seed, True
+        self._command = np.array(self._robot.home)
+        epoch_ns = EPOCH_S * 1_000_000_000
+        if not self._running:
+            self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
+
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        if self._settings.free_running:
+            response.success, response.message = request.data, "time never stops (free_running)"
+            return response
         if request.data and (not self._has_episode or self._is_over()):
             what = "the episode is over" if self._has_episode else "there is no episode yet"
             response.success, response.message = False, f"{what}: call sim/reset first"

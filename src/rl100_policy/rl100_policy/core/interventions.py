@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How much of an episode a person had to do for the policy."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field
+
+from rl100_policy.core.gate_result import CommandSource
+
+
+@dataclass
+class Interventions:
+    """Counts who commanded, one control period after the other.
+
+    An intervention begins in the period in which a person has command and the policy had it
+    before, and lasts until somebody else has it. A demonstration has none.
+    """
+
+    periods: Counter[CommandSource] = field(default_factory=Counter)
+    """By who was in command."""
+    count: int = 0
+    """How often a person took over from the policy."""
+    intervened: int = 0
+    """Control periods in interventions."""
+    _before: CommandSource = CommandSource.HOLD
+    """Who was in command last, a pause of nobody not counted."""
+
+    def observe(self, source: CommandSource) -> None:
+        """Note who was in command in the next period."""
+        self.periods[source] += 1
+        if source is CommandSource.TELEOP and self._before is CommandSource.POLICY:
+            self.count += 1
+        if source is not CommandSource.HOLD:
+            self._before = source
+        self.intervened += source is CommandSource.TELEOP and self.count > 0
+
+    @property
+    def share(self) -> float:
+        """Of the periods in which somebody was in command, those in interventions; 0 of none."""
+        acting = self.periods[CommandSource.TELEOP] + self.periods[CommandSource.POLICY]
+        return self.intervened / acting if acting else 0.0
+
+    def mean_s(self, period_s: float) -> float:
+        """Mean length of an intervention [s]; NaN if there was none."""
+        return self.intervened * period_s / self.count if self.count else math.nan

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keyboard node: the terminal of the person at the robot.
+
+In: ``operator/state`` OperatorState, ``gate/status`` GateStatus, ``episode/state`` EpisodeState,
+``policy/status`` PolicyStatus (LATCHED), for the screen. Out: ``operator/event`` OperatorEvent
+(EVENT) for every press; ``teleop/delta_twist_cmds`` TwistStamped or, in joint mode,
+``teleop/joint_cmds`` JointState with velocities (COMMAND) while the person is in command and a
+motion key is held, then zero for a moment; after that another device may steer.
+
+Keys are read from ``/dev/tty``: it works over SSH and without a window system; start the node in a
+terminal, not from a launch file. A key that is let go of stops the arm: at once where the terminal
+tells releases, otherwise ``lease`` after its last repeat.
+
+Threads: one reads the keys, stamps them and publishes presses at once, the executor's does the
+rest. The screen is drawn four times a second.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from geometry_msgs.msg import TwistStamped
+from rclpy.clock import Clock, ClockType
+from rclpy.node import Node
+from rich.console import Console
+from rich.live import Live
+from sensor_msgs.msg import JointState
+
+from rl100_msgs.msg import EpisodeState, GateStatus, OperatorEvent, OperatorState, PolicyStatus
+from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.gate_result import CommandSource
+from rl100_policy.core.key_bindings import PRESS_KEYS
+from rl100_policy.core.key_decoder import KeyEvent
+from rl100_policy.core.key_motion import KeyMotion
+from rl100_policy.core.key_repeat import KeyRepeat
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.operator_screen import Seen, screen
+from rl100_policy.core.presses import Press
+from rl100_policy.core.terminal import TTY, Terminal
+from rl100_policy.ros.conversions import header, twist_message
+from rl100_policy.ros.joint_jogs import JOINT_TOPIC
+from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.process import run_node
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
+from rl100_policy.ros.teleop import SETTLE_S, fastest_twist
+
+_DRAW_S = 0.25
+_READ_S = 0.05
+_JOINT_SHARE = 0.3
+"""Largest joint velocity by key, as a share of the joint's limit."""
+
+
+@dataclass(frozen=True)
+class KeyboardParameters:
+    """Parameters of the keyboard node."""
+
+    robot_config: str = parameter("", "path of the robot description (YAML)")
+    task_config: str = parameter("", "path of the task description (YAML)")
+    terminal: str = parameter(TTY, "terminal whose keys are read")
+    lease: float = parameter(
+        0.0,
+        "a key moves the arm for this long after its press or last repeat, where the terminal "
+        "does not tell releases [s]; 0: the control period. Must be longer than the terminal's "
+        "repeat",
+        low=0.0,
+        high=1.0,
+    )
+    draw: bool = parameter(True, "draw the screen")
+
+
+class KeyboardNode(Node):
+    """Keys to messages, messages to the screen."""
+
+    def __init__(self) -> None:
+        """Read parameters, open the terminal, subscribe, begin to read.
+
+        Raises:
+            ConfigError: If there is no terminal.
+        """
+        super().__init__("keyboard")
+        self._p = read_parameters(self, KeyboardParameters)
+        robot, task = load_robot(self._p.robot_config), load_task(self._p.task_config)
+        arm = ArmKinematics(robot)
+        self._joints, self._base = list(robot.joints), robot.base_frame
+        self._fastest_joints = _JOINT_SHARE * arm.velocity_limits
+        self._fastest = fastest_twist(task)
+        self._motion = KeyMotion(robot.joints, lease_s=self._p.lease or robot.control_period)
+        self._repeat, self._seen, self._last_key = KeyRepeat(), Seen(), ""
+        self._title = f"RL-100: {task.name} on {robot.name}"
+        self._lock = threading.Lock()
+        """Of the motion keys."""
+        self._terminal = Terminal(self._p.terminal).__enter__()
+        self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
+        self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self._jogs = self.create_publisher(JointState, JOINT_TOPIC, COMMAND)
+        for kind, topic, name in (
+            (EpisodeState, "episode/state", "episode"),
+            (PolicyStatus, "policy/status", "policy"),
+        ):
+            self.create_subscription(kind, topic, self._keeper(name), LATCHED)
+        self.create_subscription(OperatorState, "operator/state", self._on_operator, LATCHED)
+        self.create_subscription(GateStatus, "gate/status", self._on_gate, LATCHED)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(min(0.05, robot.control_period / 2), self._steer, clock=steady)
+        self._live: Live | None = None
+        if self._p.draw:
+            console = Console(file=self._terminal.screen, force_terminal=True)
+            self._live = Live(console=console, screen=True, auto_refresh=False)
+            self._live.start()
+            self.create_timer(_DRAW_S, self._draw, clock=steady)
+        self._moved_s = -SETTLE_S
+        """When a motion key was last held, monotonic."""
+        self._stopping = False
+        self._reader = threading.Thread(target=self._read, name="keys", daemon=True)
+        self._reader.start()
+
+    def _on_operator(self, state: OperatorState) -> None:
+        self._seen.operator = state
+        if state.state == OperatorState.OVER:
+            self.context.try_shutdown()  # ends the process
+
+    def _keeper(self, name: str) -> Callable[[object], None]:
+        return lambda message: setattr(self._seen, name, message)
+
+    def _on_gate(self, status: GateStatus) -> None:
+        before, self._seen.gate = self._seen.gate, status
+        if before is None or before.source != status.source:
+            with self._lock:
+                self._motion.release()
+
+    # The reading thread
+
+    def _read(self) -> None:
+        while not self._stopping:
+            try:
+                events = self._terminal.read(_READ_S)
+            except (EOFError, OSError, ValueError):
+                if not self._stopping:
+                    self.get_logger().error("the terminal is gone: no key is read any more")
+                return
+            for event in events:
+                self._take(event, time.monotonic())
+
+    def _take(self, event: KeyEvent, now_s: float) -> None:
+        press = PRESS_KEYS.get(event.key)
+        if press is None:
+            with self._lock:
+                self._motion.tells_releases = self._terminal.tells_releases
+                known = self._motion.take(event, now_s)
+            self._last_key = event.key if known else f"{event.key}: no such key"
+            return
+        is_press = self._repeat.is_press(event, now_s)
+        told = self._seen.operator
+        # Of all doubtful ones only those count that stop the arm or give it to the person.
+        takes = press is Press.TAKE_OVER and told is not None and not told.taken_over
+        if is_press or press is Press.ESTOP or takes:
+            self._last_key = event.key
+            self._press(press)
+
+    def _press(self, press: Press) -> None:
+        stamp_ns = self.get_clock().now().nanoseconds
+        self._events.publish(
+            OperatorEvent(header=header(stamp_ns), kind=int(press), source="keyboard")
+        )
+
+    # The executor's thread
+
+    def _steer(self) -> None:
+        """Say what the held keys ask for, and that nothing is when they are let go of."""
+        gate = self._seen.gate
+        if gate is None or gate.source != CommandSource.TELEOP or gate.estop:
+            return
+        now_s, stamp_ns = time.monotonic(), self.get_clock().now().nanoseconds
+        with self._lock:
+            if self._motion.is_moving(now_s):
+                self._moved_s = now_s
+            if now_s - self._moved_s > SETTLE_S:
+                return
+            twist = self._motion.tool_velocity(now_s, self._fastest)
+            velocities = self._motion.joint_velocity(now_s, self._fastest_joints)
+            by_joint = self._motion.by_joint
+        if by_joint:
+            message = JointState(header=header(stamp_ns), name=self._joints)
+            message.velocity = velocities.tolist()
+            self._jogs.publish(message)
+        else:
+            self._twists.publish(twist_message(twist, stamp_ns, self._base))
+
+    def _draw(self) -> None:
+        if self._live is not None:
+            with self._lock:
+                drawn = screen(self._title, self._seen, self._motion, self._last_key)
+            self._live.update(drawn, refresh=True)
+
+    def destroy_node(self) -> None:
+        """Stop reading and leave the terminal as it was, then the node."""
+        self._stopping = True
+        self._reader.join(timeout=2.0)
+        if self._live is not None:
+            self._live.stop()
+        self._terminal.__exit__(None, None, None)
+        super().destroy_node()
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the node."""
+    given = list(sys.argv if args is None else args)
+    # The screen is the only thing on the terminal; logs go to files and /rosout.
+    return run_node(KeyboardNode, [*given, "--ros-args", "--disable-stdout-logs"])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
