@@ -66,6 +66,8 @@ def _described_topics(robot: RobotConfig | None, task: TaskConfig | None) -> lis
         found.append(f"{camera.topic} sensor_msgs/msg/Image{expected}")
         needed = " required" if camera == awaited and camera.kind == "depth" else ""
         found.append(f"{camera.info_topic} sensor_msgs/msg/CameraInfo latched{needed}")
+    if robot.gripper is not None:
+        found.append("teleop/gripper_cmds std_msgs/msg/Float64")
     return [*found, "camera/extrinsics geometry_msgs/msg/TransformStamped latched", *_SUITE_TOPICS]
 
 

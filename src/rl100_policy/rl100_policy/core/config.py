@@ -39,6 +39,11 @@ class FrozenModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+def _unless_unset(told: dict[str, Any], key: str) -> dict[str, Any]:
+    """Without a key that is None: hashes of descriptions and versions stay what they were."""
+    return {each: value for each, value in told.items() if each != key or value is not None}
+
+
 class ToolConfig(FrozenModel):
     """A cylinder held by the arm; its tip is the tool frame, z pointing out of the tip."""
 
@@ -91,6 +96,30 @@ class CameraConfig(FrozenModel):
         return f"{namespace}{slash}camera_info"
 
 
+class GripperConfig(FrozenModel):
+    """A gripper that a person opens and closes; actions of a policy have no part in it yet."""
+
+    command_topic: str
+    """ros2_control command topic (std_msgs/Float64MultiArray), one value per finger joint."""
+    open: tuple[float, ...]
+    closed: tuple[float, ...]
+    """What is commanded at either end [m or rad]."""
+
+    @model_validator(mode="after")
+    def _ends_agree(self) -> Self:
+        if not self.open or len(self.open) != len(self.closed):
+            raise ValueError(
+                f"open and closed need one value per finger joint each, got {self.open}, "
+                f"{self.closed}"
+            )
+        return self
+
+    def at(self, opening: float) -> list[float]:
+        """What is commanded for an opening from 0, closed, to 1, open."""
+        ends = zip(self.closed, self.open, strict=True)
+        return [low + opening * (high - low) for low, high in ends]
+
+
 _SETUP = {"base_frame", "joints", "locked_joints", "tool", "control_period"}
 
 
@@ -121,6 +150,8 @@ class RobotConfig(FrozenModel):
     """Per joint [rad/s^2]; a URDF has none."""
     position_margin: Annotated[float, Field(ge=0.0)] = 0.02
     """Distance kept from the URDF joint position limits [rad]."""
+    gripper: GripperConfig | None = None
+    """null: none that is commanded."""
     cameras: tuple[CameraConfig, ...]
 
     @model_validator(mode="after")
@@ -133,6 +164,10 @@ class RobotConfig(FrozenModel):
                     f"but has {found}"
                 )
         return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_was_a_gripper(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return _unless_unset(handler(self), "gripper")
 
     @property
     def setup(self) -> dict[str, Any]:
@@ -172,11 +207,6 @@ class WorkspaceBox(FrozenModel):
         if any(low >= high for low, high in zip(self.low, self.high, strict=True)):
             raise ValueError(f"low {self.low} must be below high {self.high} on every axis")
         return self
-
-
-def _unless_unset(told: dict[str, Any], key: str) -> dict[str, Any]:
-    """Without a key that is None: hashes of descriptions and versions stay what they were."""
-    return {each: value for each, value in told.items() if each != key or value is not None}
 
 
 TWIST_COMPONENTS = ("linear.x", "linear.y", "linear.z", "angular.x", "angular.y", "angular.z")

@@ -108,12 +108,14 @@ class JoystickMap:
     def presses(self, before: Sequence[int], after: Sequence[int]) -> list[Press]:
         """What was pressed between two messages; a button that is held is pressed once."""
         return [
-            press
-            for number, press in self.buttons.items()
-            if number < len(after)
-            and after[number]
-            and not (number < len(before) and before[number])
+            press for number, press in self.buttons.items() if newly_pressed(number, before, after)
         ]
+
+
+def newly_pressed(number: int, before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether a button is pressed that was not before."""
+    was = number < len(before) and bool(before[number])
+    return number < len(after) and bool(after[number]) and not was
 
 
 def _entry(entry: str, what: str, names: Sequence[str]) -> tuple[str, str]:

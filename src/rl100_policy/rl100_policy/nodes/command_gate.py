@@ -3,9 +3,11 @@
 
 In: ``joint_states`` JointState (SENSOR); of a person ``teleop/delta_twist_cmds`` TwistStamped or,
 joint by joint, ``teleop/joint_cmds`` JointState with velocities and, where control_msgs is
-installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); ``policy/action_chunk`` ActionChunk
-(COMMAND); ``operator/event`` OperatorEvent (EVENT), of which the emergency stop. Out: the robot's
-command topic, JointTrajectory (COMMAND); ``gate/command`` GateCommand (EVENT); ``gate/status``
+installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); where the arm has a gripper
+``teleop/gripper_cmds`` Float64 from 0, closed, to 1, open (COMMAND), passed on while the person is
+in command; ``policy/action_chunk`` ActionChunk (COMMAND); ``operator/event`` OperatorEvent
+(EVENT), of which the emergency stop. Out: the robot's command topic, JointTrajectory (COMMAND),
+and the gripper's, Float64MultiArray; ``gate/command`` GateCommand (EVENT); ``gate/status``
 GateStatus (LATCHED, on change and at 2 Hz). Services: ``gate/set_command_source``
 SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One callback group, single-threaded;
 no callback blocks.
@@ -34,6 +36,7 @@ from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64, Float64MultiArray
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -58,6 +61,7 @@ from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
+from rl100_policy.ros.teleop import GRIPPER_TOPIC
 
 Floats = NDArray[np.float64]
 
@@ -128,6 +132,11 @@ class CommandGateNode(Node):
         self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
         subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
         self.create_subscription(OperatorEvent, "operator/event", self._on_event, EVENT)
+        if self._robot.gripper is not None:
+            self._gripper = self.create_publisher(
+                Float64MultiArray, self._robot.gripper.command_topic, COMMAND
+            )
+            self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop)
@@ -179,6 +188,16 @@ class CommandGateNode(Node):
     def _on_jog(self, stamp_ns: int, velocities: Floats) -> None:
         self._wish = (stamp_ns, velocities, self._gate.jog)
         self._answer()
+
+    def _on_gripper(self, message: Float64) -> None:
+        assert self._robot.gripper is not None, "only subscribed to if there is one"
+        if not 0.0 <= message.data <= 1.0:
+            self._refuse(f"gripper opening {message.data}, expected 0 (closed) to 1 (open)")
+        elif self._source is not CommandSource.TELEOP or self._estop:
+            self._refuse("gripper command while the person is not in command")
+        else:
+            fingers = self._robot.gripper.at(message.data)
+            self._gripper.publish(Float64MultiArray(data=fingers))
 
     def _on_event(self, event: OperatorEvent) -> None:
         """Whichever node is alive or dead besides, a pressed emergency stop stops the arm."""

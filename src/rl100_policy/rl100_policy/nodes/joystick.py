@@ -4,8 +4,9 @@
 In: ``joy`` Joy (EVENT) as joy_node and spacenav publish it; ``gate/status`` GateStatus (LATCHED).
 Out: ``operator/event`` OperatorEvent (EVENT) for buttons, stamped as the Joy is;
 ``teleop/delta_twist_cmds`` TwistStamped (COMMAND) while the person is in command and an axis is
-deflected, then zero for a moment; after that another device may steer. One callback group,
-single-threaded. A device that has not been heard of for ``timeout`` asks for nothing.
+deflected, then zero for a moment; after that another device may steer; ``teleop/gripper_cmds``
+Float64 (COMMAND). One callback group, single-threaded. A device that has not been heard of for
+``timeout`` asks for nothing.
 """
 
 from __future__ import annotations
@@ -20,18 +21,19 @@ from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from sensor_msgs.msg import Joy
+from std_msgs.msg import Float64
 
 from rl100_msgs.msg import GateStatus, OperatorEvent
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.gate_result import CommandSource
-from rl100_policy.core.joystick import PROFILES, JoystickMap
+from rl100_policy.core.joystick import PROFILES, JoystickMap, newly_pressed
 from rl100_policy.ros.conversions import header, twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
-from rl100_policy.ros.teleop import SETTLE_S, fastest_twist
+from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,9 @@ class JoystickParameters:
     )
     enable_button: int = parameter(
         -1, "button that must be held to move the arm; -1: none", low=-1, high=63
+    )
+    gripper_button: int = parameter(
+        -1, "button that opens and closes the gripper; -1: none", low=-1, high=63
     )
     dead_zone: float = parameter(0.1, "deflection that counts as none", low=0.0, high=0.9)
     speed: float = parameter(
@@ -79,9 +84,10 @@ class JoystickNode(Node):
         self._base = robot.base_frame
         self._fastest = p.speed * fastest_twist(task)
         self._joy, self._heard_s, self._moved_s = Joy(), 0.0, -SETTLE_S
-        self._in_command = False
+        self._in_command, self._opening = False, 1.0
         self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self._grippers = self.create_publisher(Float64, GRIPPER_TOPIC, COMMAND)
         self.create_subscription(Joy, "joy", self._on_joy, EVENT)
         self.create_subscription(GateStatus, "gate/status", self._on_gate, LATCHED)
         period = min(0.05, robot.control_period / 2)
@@ -97,6 +103,10 @@ class JoystickNode(Node):
             self._events.publish(
                 OperatorEvent(header=header(stamp_ns), kind=int(press), source="joystick")
             )
+        button = self._p.gripper_button
+        if button >= 0 and newly_pressed(button, before.buttons, joy.buttons):
+            self._opening = 1.0 - self._opening
+            self._grippers.publish(Float64(data=self._opening))
         self._steer()
 
     def _steer(self) -> None:

@@ -6,6 +6,7 @@ In: ``operator/state`` OperatorState, ``gate/status`` GateStatus, ``episode/stat
 (EVENT) for every press; ``teleop/delta_twist_cmds`` TwistStamped or, in joint mode,
 ``teleop/joint_cmds`` JointState with velocities (COMMAND) while the person is in command and a
 motion key is held, then zero for a moment; after that another device may steer.
+``teleop/gripper_cmds`` Float64 (COMMAND).
 
 Keys are read from ``/dev/tty``: it works over SSH and without a window system; start the node in a
 terminal, not from a launch file. A key that is let go of stops the arm: at once where the terminal
@@ -29,11 +30,12 @@ from rclpy.node import Node
 from rich.console import Console
 from rich.live import Live
 from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
 
 from rl100_msgs.msg import EpisodeState, GateStatus, OperatorEvent, OperatorState, PolicyStatus
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.gate_result import CommandSource
-from rl100_policy.core.key_bindings import PRESS_KEYS
+from rl100_policy.core.key_bindings import GRIPPER_KEY, PRESS_KEYS
 from rl100_policy.core.key_decoder import KeyEvent
 from rl100_policy.core.key_motion import KeyMotion
 from rl100_policy.core.key_repeat import KeyRepeat
@@ -46,7 +48,7 @@ from rl100_policy.ros.joint_jogs import JOINT_TOPIC
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
-from rl100_policy.ros.teleop import SETTLE_S, fastest_twist
+from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
 
 _DRAW_S = 0.25
 _READ_S = 0.05
@@ -86,6 +88,7 @@ class KeyboardNode(Node):
         robot, task = load_robot(self._p.robot_config), load_task(self._p.task_config)
         arm = ArmKinematics(robot)
         self._joints, self._base = list(robot.joints), robot.base_frame
+        self._has_gripper, self._opening = robot.gripper is not None, 1.0
         self._fastest_joints = _JOINT_SHARE * arm.velocity_limits
         self._fastest = fastest_twist(task)
         self._motion = KeyMotion(robot.joints, lease_s=self._p.lease or robot.control_period)
@@ -96,6 +99,7 @@ class KeyboardNode(Node):
         self._terminal = Terminal(self._p.terminal).__enter__()
         self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
+        self._grippers = self.create_publisher(Float64, GRIPPER_TOPIC, COMMAND)
         self._jogs = self.create_publisher(JointState, JOINT_TOPIC, COMMAND)
         for kind, topic, name in (
             (EpisodeState, "episode/state", "episode"),
@@ -147,6 +151,9 @@ class KeyboardNode(Node):
 
     def _take(self, event: KeyEvent, now_s: float) -> None:
         press = PRESS_KEYS.get(event.key)
+        if event.key == GRIPPER_KEY:
+            self._move_gripper(event, now_s)
+            return
         if press is None:
             with self._lock:
                 self._motion.tells_releases = self._terminal.tells_releases
@@ -166,6 +173,14 @@ class KeyboardNode(Node):
         self._events.publish(
             OperatorEvent(header=header(stamp_ns), kind=int(press), source="keyboard")
         )
+
+    def _move_gripper(self, event: KeyEvent, now_s: float) -> None:
+        """Open a closed gripper, close an open one."""
+        if not self._has_gripper:
+            self._last_key = f"{event.key}: the robot description has no gripper"
+        elif self._repeat.is_press(event, now_s):
+            self._last_key, self._opening = event.key, 1.0 - self._opening
+            self._grippers.publish(Float64(data=self._opening))
 
     # The executor's thread
 

@@ -8,6 +8,8 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.config import TWIST_COMPONENTS, TaskConfig
 
+GRIPPER_TOPIC = "teleop/gripper_cmds"
+
 SETTLE_S = 0.3
 """A device that is let go of says so for this long and is silent then, so that two of them do not
 contradict each other [s]."""
