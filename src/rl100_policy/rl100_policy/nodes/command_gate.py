@@ -70,6 +70,8 @@ Steering = Callable[[Floats | None, Floats], GateResult]
 Wish = tuple[Floats, Steering] | None
 Proposal = tuple[Floats, Chunk] | None
 
+_LATE = 1.2
+"""Control periods that a teleop command may be old."""
 _SILENCE = 10
 """Control periods without a joint state after which the arm may be anywhere."""
 
@@ -84,7 +86,8 @@ class GateParameters:
     teleop_timeout: float = parameter(
         0.0,
         "a teleop command older than this, or this far in the future, is not used [s], real time "
-        "only; 0: the control period, so that a device that falls silent stops the arm within two",
+        "only; 0: 1.2 control periods, so that a device as slow as the arm may be a little late, "
+        "and one that falls silent stops it in about two",
         low=0.0,
         high=2.0,
     )
@@ -112,7 +115,9 @@ class CommandGateNode(Node):
         self._measured = MeasurementCheck(self._gate.kinematics)
         self._period_ns = round(self._robot.control_period * 1e9)
         self._longest_chunk_ns = round(self._settings.longest_chunk * 1e9)
-        self._teleop_ns = round(self._settings.teleop_timeout * 1e9) or self._period_ns
+        self._teleop_ns = round(self._settings.teleop_timeout * 1e9) or round(
+            _LATE * self._period_ns
+        )
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
