@@ -69,12 +69,18 @@ class Robot(Node):
         self.create_subscription(OperatorState, "operator/state", self.states.append, LATCHED)
         self.create_subscription(JointTrajectory, ROBOT.command_topic, self.obey, COMMAND)
         self.create_timer(ROBOT.control_period, self.tick)
+        self.create_timer(0.03, self.steer)
         self.status_told = PolicyStatus(
             policy_version="v1@0", state=PolicyStatus.READY, decision_readers=["/recorder"]
         )
 
     def obey(self, command: JointTrajectory) -> None:
         self.q = np.array(command.points[0].positions)
+
+    def steer(self) -> None:
+        if self.steers is not None:
+            now = self.get_clock().now().nanoseconds
+            self.twists.publish(twist_message(np.array(self.steers), now, ROBOT.base_frame))
 
     def tick(self) -> None:
         now = self.get_clock().now().nanoseconds
@@ -83,8 +89,6 @@ class Robot(Node):
             space, names = TASK.action.space, TASK.action.names
             chunk = Chunk(now, PERIOD_NS, space, names, actions, "v1@0")
             self.chunks.publish(chunk_message(chunk, ROBOT.base_frame))
-        if self.steers is not None:
-            self.twists.publish(twist_message(np.array(self.steers), now, ROBOT.base_frame))
         self.status.publish(self.status_told)
         depth = np.full((CAMERA.height, CAMERA.width), 600, np.uint16)
         self.info.publish(camera_info_message(CAMERA, now))
