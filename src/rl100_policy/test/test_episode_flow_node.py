@@ -185,7 +185,7 @@ def test_a_takeover_is_recorded_step_by_step_and_counted_live(policy, tmp_path):
     policy.last(1.0)
     policy.press(OperatorEvent.TAKE_OVER)
     assert policy.spin_until(lambda: policy.told.taken_over)
-    policy.robot.steers = [-0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
+    policy.robot.steers = [0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
     policy.last(1.0)
     policy.press(OperatorEvent.TAKE_OVER)
     assert policy.spin_until(lambda: not policy.told.taken_over)
@@ -203,7 +203,7 @@ def test_a_takeover_is_recorded_step_by_step_and_counted_live(policy, tmp_path):
     kept = [each for each in by_person if len(each.proposed)]
     assert len(kept) >= len(by_person) - 2
     np.testing.assert_allclose(kept[-1].proposed, [0.0, 0.1], atol=1e-6)
-    assert np.median([each.executed[0] for each in kept]) < -0.05
+    assert np.median([each.executed[0] for each in kept]) > 0.05
     path = np.array([each.joint_command for each in commands if each.source])
     change = np.abs(np.diff(path, n=2, axis=0))
     bound = np.array(ROBOT.acceleration_limits) * ROBOT.control_period**2
