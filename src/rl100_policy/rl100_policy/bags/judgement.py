@@ -49,16 +49,22 @@ _OUTCOME_OF_KIND = {
 
 
 def outcome_of(judgements: Iterable[Judgement]) -> Outcome:
-    """Outcome that a list of judgements amounts to: the newest one that was not taken back.
+    """Outcome that a list of judgements amounts to: the newest one that was not taken back."""
+    standing = standing_judgements(judgements)
+    return _OUTCOME_OF_KIND[standing[-1].kind] if standing else Outcome.UNLABELLED
+
+
+def standing_judgements(judgements: Iterable[Judgement]) -> tuple[Judgement, ...]:
+    """Those that were not taken back, in the order of their stamps; the last one decides.
 
     Judgements count in the order of their stamps, equal stamps in the order given. An undo takes
     back the newest judgement still standing, so two undos take back two; an undo with nothing
     before it changes nothing.
     """
-    standing: list[Outcome] = []
+    standing: list[Judgement] = []
     for judgement in sorted(judgements, key=lambda each: each.stamp_ns):
         if judgement.kind is JudgementKind.UNDO:
             del standing[-1:]
         else:
-            standing.append(_OUTCOME_OF_KIND[judgement.kind])
-    return standing[-1] if standing else Outcome.UNLABELLED
+            standing.append(judgement)
+    return tuple(standing)

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.reader import make_reader
-from mcap.records import Message
+from mcap.records import Message, Statistics
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -68,17 +68,31 @@ def read_statistics(path: Path) -> tuple[float, int]:
     Raises:
         BagError: If the file is not closed.
     """
+    statistics = _statistics(path)
+    return (
+        statistics.message_end_time - statistics.message_start_time
+    ) * 1e-9, statistics.message_count
+
+
+def read_extent(path: Path) -> tuple[int, int]:
+    """ROS times at which the first and the last message of a closed MCAP file were received [ns].
+
+    Raises:
+        BagError: If the file is not closed.
+    """
+    statistics = _statistics(path)
+    return statistics.message_start_time, statistics.message_end_time
+
+
+def _statistics(path: Path) -> Statistics:
     try:
         with path.open("rb") as stream:
             summary = make_reader(stream).get_summary()
     except (OSError, *DAMAGE) as error:
         raise BagError(f"{path} is not a closed MCAP file: {error!r}") from error
     if summary is None or summary.statistics is None:
-        raise BagError(f"{path} has no summary; run `./rl100 bags FOLDER --check`")
-    statistics = summary.statistics
-    return (
-        statistics.message_end_time - statistics.message_start_time
-    ) * 1e-9, statistics.message_count
+        raise BagError(f"{path} has no summary; run `./rl100 bags check {path.parent}`")
+    return summary.statistics
 
 
 def _mcap_table(path: Path) -> dict[str, str]:
@@ -127,7 +141,7 @@ def read_messages(
                 continue
             if record.channel_id not in wanted_by_channel:
                 channel, schema = table.described(record.channel_id)
-                name = wanted_by_channel[record.channel_id] = _match(channel.topic, topics)
+                name = wanted_by_channel[record.channel_id] = match_topic(channel.topic, topics)
                 if name is not None:
                     types[name] = (schema.name, schema.data.decode())
             wanted = wanted_by_channel[record.channel_id]
@@ -147,7 +161,8 @@ def read_messages(
     }
 
 
-def _match(topic: str, wanted: Collection[str]) -> str | None:
+def match_topic(topic: str, wanted: Collection[str]) -> str | None:
+    """The name that a topic is meant by, which is its own or the end of it; None if by none."""
     for name in wanted:
         if topic == name or topic.endswith("/" + name.lstrip("/")):
             return name

@@ -65,7 +65,7 @@ def _copied(source: Path, target: Path) -> McapFile:
         copy.file.abort()
         raise BagError(
             f"{source} is damaged: {scan.problem or 'no end record'}; "
-            "`./rl100 bags FOLDER --check` says what is wrong with it"
+            "`./rl100 bags check FOLDER` says what is wrong with it"
         )
     return copy.file
 

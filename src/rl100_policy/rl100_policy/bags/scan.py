@@ -110,7 +110,7 @@ class TopicTable:
         if channel is None or schema is None:
             raise BagError(
                 f"channel {channel_id} is not described in the file; "
-                "run `./rl100 bags FOLDER --check`"
+                "run `./rl100 bags check FOLDER`"
             )
         return channel, schema
 

@@ -299,6 +299,11 @@ class RecorderNode(Node):
                 "operator": request.operator_name,
                 "policy_version": request.policy_version,
                 "start_ns": self._start_ns_of(request),
+                "expected_periods_s": {
+                    self._inputs[stream.topic].name: stream.period_ns * 1e-9
+                    for stream in self._streams
+                    if stream.is_sensor
+                },
                 "tags": dict(zip(request.tag_keys, request.tag_values, strict=True)),
             }
         )
