@@ -39,8 +39,11 @@ from rl100_policy.core.errors import BagError, ConfigError, Rl100Error
 from rl100_policy.ros.conversions import time_message
 from rl100_policy.ros.raw_subscription import has_header, message_class
 
-_DISCOVERY_S = 2.0
-"""Time to find out who is there, before anything is published and before it is believed."""
+_DISCOVERY_S = 1.5
+"""Time to find out who is there before it is believed that nobody is [s]."""
+_SETTLING_S, _MATCHING_S = 0.5, 5.0
+"""Time for readers to find the publishers, at least, and at most [s]."""
+_UNKNOWN = "_NODE_NAME_UNKNOWN_"
 _LOOK_PERIOD_S = 1.0
 _CLOCK_PERIOD_S = 0.01
 _ACKNOWLEDGED_S = 2.0
@@ -128,7 +131,8 @@ class EpisodeReplay:
             ReplayError: If somebody else appears whom this must not disturb.
             BagError: If the bag is damaged.
         """
-        time.sleep(_DISCOVERY_S)  # readers find the publishers
+        self._wait_for_readers()
+        self._look_around(time.monotonic())
         self._play()
         while self._settings.loop:
             self._play()
@@ -137,6 +141,16 @@ class EpisodeReplay:
         return self.done
 
     # Before
+
+    def _wait_for_readers(self) -> None:
+        """Wait until whoever is known to listen is reached; who comes later misses what was."""
+        time.sleep(_SETTLING_S)
+        deadline_s = time.monotonic() + _MATCHING_S
+        while time.monotonic() < deadline_s and any(
+            publisher.get_subscription_count() < self._node.count_subscribers(name)
+            for name, publisher in self._publishers.items()
+        ):
+            time.sleep(_CLOCK_PERIOD_S)
 
     def _is_unknown(self, topic: PlaybackTopic) -> bool:
         """Whether messages of this topic cannot be what nodes of this installation expect."""
@@ -169,7 +183,10 @@ class EpisodeReplay:
         """Nodes other than this one that publish a topic."""
         found = self._node.get_publishers_info_by_topic(topic)
         names = {(each.node_name, each.node_namespace) for each in found} - {self._me}
-        return sorted(f"{namespace.rstrip('/')}/{name}" for name, namespace in names)
+        return sorted(
+            "a node of unknown name" if name == _UNKNOWN else f"{namespace.rstrip('/')}/{name}"
+            for name, namespace in names
+        )
 
     def _refuse_others(self) -> None:
         """Raise ReplayError if this would disturb somebody, or could move an arm."""

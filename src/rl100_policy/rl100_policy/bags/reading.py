@@ -25,6 +25,7 @@ from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata, metadata_fr
 from rl100_policy.bags.scan import DAMAGE, McapScan, TopicTable
 from rl100_policy.bags.storage import read_metadata_file
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.messages import peek_stamp_ns
 
 Definition = tuple[str, str]
 """Message type and its text with all it refers to."""
@@ -108,7 +109,11 @@ def _mcap_table(path: Path) -> dict[str, str]:
 
 
 def read_messages(
-    folder: Path, topics: Collection[str], *, on_malformed: OnMalformed | None = None
+    folder: Path,
+    topics: Collection[str],
+    *,
+    on_malformed: OnMalformed | None = None,
+    stamps_ns: Collection[int] | None = None,
 ) -> dict[str, list[BagMessage]]:
     """Messages of some topics, by topic, each list in the order of reception.
 
@@ -121,6 +126,7 @@ def read_messages(
         topics: Names wanted.
         on_malformed: Told of every message that cannot be deserialised, which is then left out;
             None: such a message is an error. A recorder keeps malformed messages as they came.
+        stamps_ns: Only messages with these header stamps, which all of the topics have; None: all.
 
     Returns:
         By the name as given in ``topics``; an empty list for a topic that is not in the bag.
@@ -145,7 +151,9 @@ def read_messages(
                 if name is not None:
                     types[name] = (schema.name, schema.data.decode())
             wanted = wanted_by_channel[record.channel_id]
-            if wanted is not None:
+            if wanted is not None and (
+                stamps_ns is None or peek_stamp_ns(record.data) in stamps_ns
+            ):
                 raw[wanted].append(record)
     except OSError as error:
         raise BagError(f"cannot read {path}: {error}") from error

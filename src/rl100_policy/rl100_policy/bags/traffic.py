@@ -31,7 +31,8 @@ class TopicTraffic:
         bytes: Serialised size of all messages [B].
         stamps_ns: [M] in order; header stamps where the messages have one, else ROS times of
             reception. Those of latched messages may be of long before the episode.
-        begin_ns: Begin of the episode, ROS time; rate and gap count what is not older.
+        start_ns: Start of the episode, ROS time, 0 if not known; rate and gap count what is not
+            older.
         is_stamped: Whether these are header stamps.
         expected_period_s: Time between two messages, None if not known.
     """
@@ -40,7 +41,7 @@ class TopicTraffic:
     type_name: str
     bytes: int
     stamps_ns: NDArray[np.int64]
-    begin_ns: int
+    start_ns: int
     is_stamped: bool
     expected_period_s: float | None
 
@@ -65,7 +66,7 @@ class TopicTraffic:
     @property
     def during_ns(self) -> NDArray[np.int64]:
         """Stamps that are not of before the episode."""
-        return self.stamps_ns[self.stamps_ns >= self.begin_ns]
+        return self.stamps_ns[self.stamps_ns >= self.start_ns]
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,8 @@ def read_traffic(folder: Path, metadata: EpisodeMetadata) -> Traffic:
         )
     if first_ns is None:
         raise BagError(f"{path} holds no messages; there is nothing to show")
-    begin_ns = metadata.start_ns or first_ns
-    return Traffic(
-        tuple(_traffic(tallies[name], begin_ns, metadata) for name in sorted(tallies)), begin_ns
-    )
+    topics = tuple(_traffic(tallies[name], metadata) for name in sorted(tallies))
+    return Traffic(topics, metadata.start_ns or first_ns)
 
 
 def _count(tallies: dict[str, _Tally], table: TopicTable, message: Message) -> None:
@@ -141,13 +140,13 @@ def _begins_with_header(schema: Schema) -> bool:
     return False
 
 
-def _traffic(tally: _Tally, begin_ns: int, metadata: EpisodeMetadata) -> TopicTraffic:
+def _traffic(tally: _Tally, metadata: EpisodeMetadata) -> TopicTraffic:
     return TopicTraffic(
         name=tally.channel.topic,
         type_name=tally.schema.name,
         bytes=tally.bytes,
         stamps_ns=np.sort(np.array(tally.stamps_ns, dtype=np.int64)),
-        begin_ns=begin_ns,
+        start_ns=metadata.start_ns,
         is_stamped=tally.is_stamped,
         expected_period_s=_expected_period_s(tally.channel.topic, metadata),
     )

@@ -96,8 +96,9 @@ def restore(bags: Path, name: str) -> Path:
         BagError: If there is none of this name in the trash, or one of this name beside it.
     """
     source, target = bags / TRASH / name, bags / name
-    if "/" in name or not source.is_dir():
-        there = ", ".join(each.folder.name for each in read_trash(bags)) or "nothing"
+    names = [each.folder.name for each in read_trash(bags)]
+    if name not in names:
+        there = ", ".join(names) or "nothing"
         raise BagError(f"there is no {name!r} in {bags / TRASH}; there is {there}")
     if target.exists():
         raise BagError(f"{target} exists; restoring would write over it; rename it, or {source}")
