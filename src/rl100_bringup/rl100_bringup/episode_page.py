@@ -3,8 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +13,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from rl100_policy.bags.closed import closed_episode
-from rl100_policy.bags.command_record import CommandRecord, read_commands, source_name
+from rl100_bringup.page_contents import MOMENTS, EpisodePage
+from rl100_policy.bags.command_record import source_name
 from rl100_policy.bags.episode_filter import driver_of
 from rl100_policy.bags.judgement import JudgementKind
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.playback import Permission, permission_of
-from rl100_policy.bags.reading import BagMessage, read_messages, read_metadata
-from rl100_policy.bags.traffic import JOINT_TOPIC, TopicTraffic, Traffic, read_traffic
-from rl100_policy.core.errors import BagError, ObservationError
-from rl100_policy.core.messages import colour_image, depth_image, joint_positions, stamp_ns
+from rl100_policy.core.errors import BagError
 
 Floats = NDArray[np.float64]
 
 _DPI = 110
-_IMAGE = "sensor_msgs/msg/Image"
-_CAMERAS, _MOMENTS = 2, 6
-"""Most cameras shown, and images of each."""
 _SOURCE_COLOURS = {"teleop": "tab:orange", "policy": "tab:blue", "hold": "0.75"}
 _KIND_COLOURS = {
     JudgementKind.SUCCESS: "tab:green",
@@ -40,54 +33,6 @@ _KIND_COLOURS = {
 _LEGEND: Mapping[str, Any] = {
     "loc": "upper left", "bbox_to_anchor": (1.005, 1.05), "fontsize": 7, "frameon": False,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class EpisodePage:
-    """What the page shows.
-
-    Attributes:
-        metadata: Of the episode.
-        traffic: What came on its topics.
-        commands: What the gate did; None if it is not recorded.
-        joint_stamps_ns: [J].
-        positions: [J, n_joints] measured, rad.
-        joint_names: Of the positions.
-        images: By topic: stamp [ns] and the image, [H, W] m or [H, W, 3].
-    """
-
-    metadata: EpisodeMetadata
-    traffic: Traffic
-    commands: CommandRecord | None
-    joint_stamps_ns: NDArray[np.int64]
-    positions: Floats
-    joint_names: tuple[str, ...]
-    images: Mapping[str, Sequence[tuple[int, NDArray[Any]]]]
-
-    @classmethod
-    def read(cls, episode: Path) -> EpisodePage:
-        """Read a closed episode.
-
-        Raises:
-            BagError: If it is none, or is damaged.
-        """
-        folder = closed_episode(episode)
-        metadata = read_metadata(folder)
-        traffic, commands = read_traffic(folder, metadata), read_commands(folder)
-        names = _joint_names(metadata, commands)
-        joints = read_messages(folder, [JOINT_TOPIC], on_malformed=_left_out)[JOINT_TOPIC]
-        stamps, positions = _positions(joints, names)
-        images = {topic.name: _images(folder, topic) for topic in _cameras(traffic)}
-        return cls(metadata, traffic, commands, stamps, positions, names, images)
-
-    def seconds(self, stamps_ns: NDArray[np.int64]) -> Floats:
-        """Times in the episode [s]."""
-        return (stamps_ns - self.traffic.begin_ns) * 1e-9
-
-    @property
-    def end_s(self) -> float:
-        """When the last message came, whatever its topic [s]."""
-        return max(float(self.seconds(topic.stamps_ns[-1:])[0]) for topic in self.traffic.topics)
 
 
 def save_page(episode: Path, picture: Path) -> None:
@@ -135,71 +80,12 @@ def _title(meta: EpisodeMetadata) -> str:
     return "   ".join(parts) + reasons
 
 
-# Reading
-
-
-def _left_out(topic: str, error: BagError) -> None:
-    """A message that cannot be read leaves a gap in the picture, nothing else."""
-
-
-def _joint_names(metadata: EpisodeMetadata, commands: CommandRecord | None) -> tuple[str, ...]:
-    """The arm's joints as the bag names them."""
-    return tuple(metadata.setup.get("joints", ())) or (commands.joint_names if commands else ())
-
-
-def _positions(
-    joints: Sequence[BagMessage], names: tuple[str, ...]
-) -> tuple[NDArray[np.int64], Floats]:
-    stamps: list[int] = []
-    found: list[Floats] = []
-    for each in joints:
-        try:
-            positions = joint_positions(each.value, names or tuple(each.value.name))
-        except ObservationError:
-            continue
-        if positions is not None:
-            stamps.append(stamp_ns(each.value.header.stamp))
-            found.append(positions)
-    return np.array(stamps, dtype=np.int64), np.array(found).reshape(len(found), -1)
-
-
-def _cameras(traffic: Traffic) -> list[TopicTraffic]:
-    found = [topic for topic in traffic.topics if topic.type_name == _IMAGE]
-    return sorted(found, key=lambda topic: -topic.messages)[:_CAMERAS]
-
-
-def _images(folder: Path, topic: TopicTraffic) -> list[tuple[int, NDArray[Any]]]:
-    """Some images of a camera, evenly spread over the episode."""
-    chosen = np.unique(np.linspace(0, topic.messages - 1, _MOMENTS).round().astype(int))
-    wanted = set(topic.stamps_ns[chosen].tolist())
-    found: dict[int, NDArray[Any]] = {}
-    messages = read_messages(folder, [topic.name], on_malformed=_left_out, stamps_ns=wanted)
-    for each in messages[topic.name]:
-        try:
-            image = _image(each.value)
-        except ObservationError:
-            continue
-        found.setdefault(stamp_ns(each.value.header.stamp), image)
-    return sorted(found.items(), key=lambda item: item[0])
-
-
-def _image(message: Any) -> NDArray[Any]:
-    """Colour [H, W, 3] or depth [H, W], m, NaN where there is no reading."""
-    if message.encoding in ("rgb8", "bgr8"):
-        return colour_image(message)
-    depth = depth_image(message)
-    return np.where(depth > 0, depth, np.nan)
-
-
-# Drawing
-
-
 def _draw_images(part: Any, page: EpisodePage, topic: str) -> None:
     images = page.images[topic]
     part.suptitle(topic, fontsize=8)
     depths = [image for _, image in images if image.ndim == 2]
     low, high = np.nanpercentile(np.stack(depths), [1, 99]) if depths else (None, None)
-    for axes, (stamp, image) in zip(part.subplots(1, _MOMENTS), images, strict=False):
+    for axes, (stamp, image) in zip(part.subplots(1, MOMENTS), images, strict=False):
         shown = axes.imshow(image, cmap="viridis_r", vmin=low, vmax=high)
         second = float(page.seconds(np.array([stamp]))[0])
         axes.set_title(f"{second:.1f} s", fontsize=8)
@@ -236,20 +122,16 @@ def _draw_band(axes: Axes, page: EpisodePage) -> None:
 def _draw_joints(axes: Axes, page: EpisodePage) -> None:
     axes.set_ylabel("joint position [rad]", fontsize=8)
     axes.grid(visible=True, alpha=0.3)
-    times = page.seconds(page.joint_stamps_ns)
+    times, commands = page.seconds(page.joint_stamps_ns), page.commands
     for at, colour in _coloured(page.positions.shape[1]):
         name = page.joint_names[at] if at < len(page.joint_names) else str(at)
         axes.plot(times, page.positions[:, at], color=colour, lw=3, alpha=0.5, label=name)
-    commands = page.commands
+        if commands is not None and name in commands.joint_names:
+            due = page.seconds(commands.stamps_ns + commands.period_ns)
+            commanded = commands.joint_command[:, commands.joint_names.index(name)]
+            axes.plot(due, commanded, ls="--", color=colour, lw=1.0)
+    axes.plot([], [], "k-", lw=3, alpha=0.5, label="measured")
     if commands is not None:
-        due = page.seconds(commands.stamps_ns + commands.period_ns)
-        for name, colour in zip(
-            page.joint_names, (colour for _, colour in _coloured(99)), strict=False
-        ):
-            if name in commands.joint_names:
-                column = commands.joint_command[:, commands.joint_names.index(name)]
-                axes.plot(due, column, ls="--", color=colour, lw=1.0)
-        axes.plot([], [], "k-", lw=3, alpha=0.5, label="measured")
         axes.plot([], [], "k--", lw=1.0, label="commanded")
     _draw_legend(axes)
 

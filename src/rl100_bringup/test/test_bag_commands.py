@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rl100_bringup.cli.app import app
-from rl100_bringup.episode_page import EpisodePage, page_figure
+from rl100_bringup.episode_page import page_figure
 from rl100_bringup.graph import config_path
+from rl100_bringup.page_contents import EpisodePage
 from rl100_policy.bags.identity import TRASH, bag_file
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.judgement import Judgement, JudgementKind

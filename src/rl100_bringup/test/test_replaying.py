@@ -20,7 +20,6 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
-from rl100_bringup.replaying import profile_of
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.playback import playback_messages
 from rl100_policy.bags.qos import OfferedQos
@@ -29,6 +28,7 @@ from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.messages import peek_stamp_ns
 from rl100_policy.ros.qos import EVENT, LATCHED
+from rl100_policy.ros.republishing import profile_of
 from rl100_policy.ros.testing import isolated_ros, spinning
 
 pytestmark = pytest.mark.ros
@@ -194,13 +194,29 @@ def test_a_named_command_of_a_person_is_replayed_with_a_warning(episode):
 
 
 @pytest.mark.usefixtures("ros")
+def test_the_commands_of_a_person_alone_may_go_to_an_arm(episode):
+    """They are no recorded joint states, which a gate would take for those of the arm."""
+    gate, arm = Node("gate"), Node("arm")
+    gate.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", EVENT)
+    arm.create_subscription(
+        JointTrajectory, "arm_controller/joint_trajectory", lambda _: None, EVENT
+    )
+    with (
+        watching(gate, arm) as (watcher, spin_until),
+        replaying(episode, "--topics", TEACHING) as process,
+    ):
+        assert spin_until(lambda: len(watcher.seen[TEACHING]) == MESSAGES)
+        finished(process, spin_until)
+
+
+@pytest.mark.usefixtures("ros")
 def test_nothing_is_replayed_beside_a_driver(episode):
     driver = Node("driver")
     driver.create_publisher(JointState, JOINTS, EVENT)
     with watching(driver) as (watcher, spin_until), replaying(episode) as process:
         status, output = finished(process, spin_until)
     assert status == 1
-    assert "/driver publishes /joint_states" in output
+    assert "publishes /joint_states: a driver" in output
     assert not any(watcher.seen.values())
 
 
@@ -215,7 +231,7 @@ def test_a_driver_that_comes_later_ends_the_replay(episode):
         driver.create_publisher(JointState, JOINTS, EVENT)
         status, output = finished(process, spin_until)
     assert status == 1
-    assert "/driver publishes /joint_states" in output
+    assert "publishes /joint_states: a driver" in output
 
 
 @pytest.mark.usefixtures("ros")
