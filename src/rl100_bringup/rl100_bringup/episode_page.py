@@ -52,10 +52,10 @@ def save_page(episode: Path, picture: Path) -> None:
 def page_figure(page: EpisodePage) -> Figure:
     """The page."""
     cameras = [topic for topic, images in page.images.items() if images]
-    figure = Figure(figsize=(12, 8 + 1.9 * len(cameras)), layout="constrained")
+    figure = Figure(figsize=(12, 8 + 1.6 * len(cameras)), layout="constrained")
     figure.suptitle(_title(page.metadata), fontsize=11)
     rows = figure.add_gridspec(
-        len(cameras) + 4, 1, height_ratios=[*([1.5] * len(cameras)), 0.45, 2, 1.6, 1.1]
+        len(cameras) + 4, 1, height_ratios=[*([1.2] * len(cameras)), 0.45, 2, 1.6, 1.1]
     )
     for row, topic in enumerate(cameras):
         _draw_images(figure.add_subfigure(rows[row]), page, topic)
@@ -179,7 +179,8 @@ def _draw_judgements(axes: Axes, page: EpisodePage) -> None:
     for each in page.metadata.judgements:
         second = float(page.seconds(np.array([each.stamp_ns]))[0])
         told = f"{each.kind.name.lower()} at {second:.1f} s"
-        axes.axvline(second, color=_KIND_COLOURS[each.kind], lw=1.4, label=told)
+        style = ":" if each.kind is JudgementKind.UNDO else "-"  # shows what is below it
+        axes.axvline(second, color=_KIND_COLOURS[each.kind], ls=style, lw=1.4, label=told)
 
 
 def _draw_legend(axes: Axes, **options: Any) -> None:

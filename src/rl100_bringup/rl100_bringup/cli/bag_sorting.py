@@ -30,10 +30,14 @@ def merge_bags(
 
     Returns:
         Whether every episode is there now; what is refused or damaged stays where it is.
+
+    Raises:
+        BagError: If there is nothing to bring; nothing was changed then.
     """
+    found = {folder: _entries(folder, chosen, console) for folder in folders}
+    _require_some(folders, [entry for entries, _ in found.values() for entry in entries])
     right = True
-    for folder in folders:
-        entries, whole = _entries(folder, chosen, console)
+    for folder, (entries, whole) in found.items():
         right &= _transfer(folder, entries, into, mode, console) and whole
     return right
 
@@ -55,6 +59,7 @@ def split_bags(
         BagError: If they cannot be divided so; nothing was changed then.
     """
     entries, right = _entries(folder, chosen, console)
+    _require_some([folder], entries)
     for name, members in divide(entries).items():
         right &= _transfer(folder, members, into / name, mode, console)
     return right
@@ -69,9 +74,15 @@ def _entries(
         console.print(f"left out: {name}: {reason}", highlight=False, markup=False)
     for name in index.unfinished:
         console.print(f"left out: {name}: unfinished", highlight=False, markup=False)
-    if not index.entries:
-        raise BagError(f"no episode of {folder} meets the conditions; `bags list` shows them all")
     return index.entries, not index.damaged
+
+
+def _require_some(folders: Sequence[Path], entries: Sequence[IndexEntry]) -> None:
+    if not entries:
+        names = " and ".join(map(str, folders))
+        raise BagError(
+            f"no episode of {names} meets the conditions; `./rl100 bags list` shows them all"
+        )
 
 
 def _transfer(
@@ -83,7 +94,7 @@ def _transfer(
             console.print(_line(each), highlight=False, markup=False)
     counts = Counter(each.status for each in done)
     told = ", ".join(f"{counts[status]} {status}" for status in TransferStatus if counts[status])
-    console.print(f"{folder} -> {into}: {told}", highlight=False, markup=False)
+    console.print(f"{folder} -> {into}: {told or 'none'}", highlight=False, markup=False)
     return not counts[TransferStatus.REFUSED]
 
 
