@@ -16,7 +16,6 @@ import rclpy
 from geometry_msgs.msg import TransformStamped, TwistStamped
 from rclpy.node import Node
 from rclpy.parameter import Parameter
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import JointState
 from trajectory_msgs.msg import JointTrajectory
 
@@ -28,10 +27,9 @@ from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.messages import peek_stamp_ns
 from rl100_policy.ros.qos import EVENT, LATCHED
-from rl100_policy.ros.republishing import profile_of
 from rl100_policy.ros.testing import isolated_ros, spinning
 
-pytestmark = pytest.mark.ros
+pytestmark = [pytest.mark.ros, pytest.mark.slow]
 
 FACTORY = MessageFactory()
 SECOND = 10**9
@@ -184,17 +182,9 @@ def test_stamps_of_now_are_of_the_replay_and_keep_their_distances(episode):
 
 
 @pytest.mark.usefixtures("ros")
-def test_a_named_command_of_a_person_is_replayed_with_a_warning(episode):
-    with watching() as (watcher, spin_until), replaying(episode, "--topics", TEACHING) as process:
-        assert spin_until(lambda: len(watcher.seen[TEACHING]) == MESSAGES)
-        _, output = finished(process, spin_until)
-    assert "warning" in output
-    assert "whatever listens to it acts on it" in output
-    assert watcher.seen[JOINTS] == []
-
-
-@pytest.mark.usefixtures("ros")
-def test_the_commands_of_a_person_alone_may_go_to_an_arm(episode):
+def test_commands_of_a_person_are_replayed_if_named_with_a_warning_even_where_an_arm_listens(
+    episode,
+):
     """They are no recorded joint states, which a gate would take for those of the arm."""
     gate, arm = Node("gate"), Node("arm")
     gate.create_publisher(JointTrajectory, "arm_controller/joint_trajectory", EVENT)
@@ -206,7 +196,10 @@ def test_the_commands_of_a_person_alone_may_go_to_an_arm(episode):
         replaying(episode, "--topics", TEACHING) as process,
     ):
         assert spin_until(lambda: len(watcher.seen[TEACHING]) == MESSAGES)
-        finished(process, spin_until)
+        _, output = finished(process, spin_until)
+    assert "warning" in output
+    assert "whatever listens to it acts on it" in output
+    assert watcher.seen[JOINTS] == []
 
 
 @pytest.mark.usefixtures("ros")
@@ -259,19 +252,3 @@ def test_a_loop_goes_on_until_it_is_stopped(episode):
         status, output = finished(process, spin_until)
     assert status == 130
     assert "Traceback" not in output
-
-
-@pytest.mark.parametrize(
-    ("offered", "reliability", "durability"),
-    [
-        ([], "RELIABLE", "VOLATILE"),
-        ([OfferedQos(reliability="best_effort")], "BEST_EFFORT", "VOLATILE"),
-        ([OfferedQos(durability="transient_local")], "RELIABLE", "TRANSIENT_LOCAL"),
-        ([OfferedQos(), OfferedQos(reliability="best_effort")], "BEST_EFFORT", "VOLATILE"),
-        ([OfferedQos(durability="transient_local"), OfferedQos()], "RELIABLE", "VOLATILE"),
-    ],
-)
-def test_the_profile_is_what_all_recorded_publishers_offered(offered, reliability, durability):
-    profile: QoSProfile = profile_of(offered)
-    assert profile.reliability is ReliabilityPolicy[reliability]
-    assert profile.durability is DurabilityPolicy[durability]

@@ -14,31 +14,23 @@ from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.traffic import TopicTraffic, read_traffic
 from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.command import CommandSource, GateFlag
+from rl100_policy.core.config import load_task
 from rl100_policy.core.errors import BagError
 
 FACTORY = MessageFactory()
 SECOND = 10**9
+CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
+TASK = load_task(str(CONFIG / "tasks" / "push_t.yaml"))
 HOLD, TELEOP, POLICY = CommandSource.HOLD, CommandSource.TELEOP, CommandSource.POLICY
 JOINTS = FACTORY.topic("/joint_states", "sensor_msgs/msg/JointState")
 COMMANDS = FACTORY.topic("/gate/command", "rl100_msgs/msg/GateCommand")
 TEXT = FACTORY.topic("/note", "std_msgs/msg/String")
 
 
-def command(stamp_ns: int, source: int, flags: int = 0, executed: tuple[float, ...] = (0.1,)):
-    return FACTORY.serialise(
-        "rl100_msgs/msg/GateCommand",
-        header=FACTORY.header(stamp_ns),
-        source=int(source),
-        policy_version="a@1" if source == POLICY else "",
-        action_space="ee_twist",
-        names=["linear.x"],
-        requested=np.array([0.2]) if executed else np.zeros(0),
-        executed=np.array(executed),
-        joint_names=["a"],
-        joint_command=np.array([0.5]),
-        flags=flags,
-        latency_s=0.0,
-    )
+def command(stamp_ns: int, source: int, flags: int = 0, executed: tuple[float, ...] = (0.1, 0.0)):
+    version = "a@1" if source == POLICY else ""
+    requested = (0.2, 0.0) if executed else ()
+    return FACTORY.command(stamp_ns, TASK, executed, source, version, requested, flags)
 
 
 def record(bags: Path, messages, **fields) -> tuple[Path, EpisodeMetadata]:
@@ -172,7 +164,8 @@ def test_sources_and_flags_of_a_later_version_are_counted_too(tmp_path):
 def test_a_period_without_an_action_has_no_number(tmp_path):
     messages = [(COMMANDS, command(1, POLICY), 1), (COMMANDS, command(2, HOLD, executed=()), 2)]
     commands = read_commands(record(tmp_path, messages)[0])
-    assert commands.executed[0].tolist() == [0.1]
+    assert commands.executed[0].tolist() == [0.1, 0.0]
+    assert commands.requested[0].tolist() == [0.2, 0.0]
     assert np.isnan(commands.executed[1]).all()
     assert np.isnan(commands.requested[1]).all()
 

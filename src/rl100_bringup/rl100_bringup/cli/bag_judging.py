@@ -43,11 +43,9 @@ def discard_episodes(episodes: Sequence[Path], why: str, console: Console) -> bo
     note = TrashNote(when=datetime.now(UTC).replace(microsecond=0), who=_person(), why=why)
 
     def throw_away(episode: Path) -> str:
-        trashed = discard(episode, note)
-        bags = trashed.folder.parent.parent
-        return (
-            f"{episode}: in the trash (./rl100 bags restore {trashed.folder.name} --folder {bags})"
-        )
+        name = discard(episode, note).folder.name
+        how = f"./rl100 bags restore {name} --folder {episode.parent}"
+        return f"{episode}: in the trash ({how})"
 
     return _each(episodes, throw_away, console)
 
