@@ -90,7 +90,7 @@ def _topic_row(topic: TopicTraffic, begin_ns: int) -> list[str]:
     expected = topic.expected_period_s
     first, last = ((int(topic.stamps_ns[at]) - begin_ns) / 1e9 for at in (0, -1))
     return [
-        f"{escape(topic.name)}\n  {topic.type_name.replace('/msg/', '/')}",
+        f"{escape(topic.name)}\n {topic.type_name.replace('/msg/', '/')}",
         str(topic.messages),
         f"{topic.bytes / 1e6:.2f}",
         _number(topic.rate_hz, ".1f"),
