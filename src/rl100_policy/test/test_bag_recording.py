@@ -262,7 +262,7 @@ def test_a_disk_that_refuses_ends_the_episode_recoverably_and_the_next_one_works
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert failed.folder is None
-    assert f"./rl100 bags {tmp_path} --recover" in failed.message
+    assert f"./rl100 bags recover {tmp_path}" in failed.message
     assert bench.recorder.phase is Phase.IDLE
     bench.recorder.begin(META.with_changes(episode_id="next"))
     bench.record(5)

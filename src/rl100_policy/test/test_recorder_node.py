@@ -112,6 +112,13 @@ def steps(folder: Path) -> list[int]:
     return [stamp_ns(message.value.header.stamp) // PERIOD_NS for message in read]
 
 
+def test_a_bag_says_how_often_its_sensors_were_expected(session):
+    session.begin()
+    session.robot.move(1)
+    stopped = session.end(end_step=1)
+    assert read_metadata(Path(stopped.path)).expected_periods_s == {"/joint_states": 0.1}
+
+
 def test_an_episode_holds_exactly_what_came_between_start_and_its_end_stamp(session, tmp_path):
     session.robot.move(1)  # before the episode: not part of it
     session.begin(operator_name="ann", tag_keys=["seed"], tag_values=["7"])

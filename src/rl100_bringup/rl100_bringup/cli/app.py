@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rl100_bringup.cli.bags import bags, relabel
 from rl100_policy.core.errors import Rl100Error
 
 if TYPE_CHECKING:
@@ -394,23 +395,8 @@ def reproduce(
     )  # fmt: skip
 
 
-@app.command()
-def bags(
-    folder: Annotated[Path, _folder("folder of episode bags")],
-    *,
-    recover: Annotated[bool, typer.Option("--recover", help="repair what a crash left")] = False,
-    check: Annotated[
-        bool, typer.Option("--check", help="read every message and name what is wrong")
-    ] = False,
-) -> None:
-    """List recorded episodes; check them; repair what a crash left."""
-    from rl100_bringup.cli.bags import check_bags, list_bags, recover_bags
-
-    if recover:
-        recover_bags(folder, console)
-    list_bags(folder, console)
-    if check and not check_bags(folder, console):
-        raise typer.Exit(1)
+app.add_typer(bags, name="bags")
+app.command()(relabel)
 
 
 @app.command()
@@ -426,7 +412,7 @@ def doctor(
     ] = None,
 ) -> None:
     """Check this machine and this checkout; say what to do about each finding."""
-    from rl100_bringup.cli.bags import recover_bags
+    from rl100_bringup.cli.bag_listing import recover_bags
     from rl100_bringup.doctor import Machine, Status, as_table, examine, worst
 
     if folder is not None:

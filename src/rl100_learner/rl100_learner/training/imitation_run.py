@@ -312,7 +312,7 @@ def _refuse_divergence(stage: str, step: int, loss: float) -> None:
         raise LearningError(
             f"{stage} has diverged: the loss is {loss} at step {step}; choose another output "
             f"folder and lower rates ({stage}.optimizer in docs/settings.md), and look whether "
-            "the demonstrations hold implausible values (./rl100 bags --check)"
+            "the demonstrations hold implausible values (./rl100 bags check FOLDER)"
         )
 
 

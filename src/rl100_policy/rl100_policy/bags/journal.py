@@ -190,7 +190,7 @@ class BagJournal:
         if free_bytes(self._bags) < self._min_free_bytes:
             raise BagError(
                 f"less than {self._min_free_bytes} bytes are free in {self._bags}; free space, "
-                f"then run `./rl100 bags {self._bags} --recover`"
+                f"then run `./rl100 bags recover {self._bags}`"
             )
 
     def _fail(self, reason: str) -> None:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum, StrEnum
 from typing import Annotated
 
@@ -52,3 +53,19 @@ class Judgement(FrozenModel):
     def seen_ns(self) -> int:
         """When the person saw what they judge, ROS time."""
         return self.stamp_ns - round(self.reaction_delay_s * 1e9)
+
+
+def standing_judgements(judgements: Iterable[Judgement]) -> tuple[Judgement, ...]:
+    """Those that were not taken back, in the order of their stamps; the last one decides.
+
+    Judgements count in the order of their stamps, equal stamps in the order given. An undo takes
+    back the newest judgement still standing, so two undos take back two; an undo with nothing
+    before it changes nothing.
+    """
+    standing: list[Judgement] = []
+    for judgement in sorted(judgements, key=lambda each: each.stamp_ns):
+        if judgement.kind is JudgementKind.UNDO:
+            del standing[-1:]
+        else:
+            standing.append(judgement)
+    return tuple(standing)

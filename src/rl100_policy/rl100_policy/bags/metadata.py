@@ -26,7 +26,9 @@ MCAP_RECORD = "rl100_episode"
 
 _PREFIX = "rl100."
 _FORMAT = 1
-_JSON_FIELDS = ("judgements", "commanded", "lost", "degraded_reasons", "setup", "tags")
+_JSON_FIELDS = (
+    "judgements", "commanded", "lost", "degraded_reasons", "setup", "expected_periods_s", "tags",
+)  # fmt: skip
 
 Count = Annotated[int, Field(ge=0)]
 
@@ -83,6 +85,9 @@ class EpisodeMetadata(FrozenModel):
     Descriptions that differ only in what does not matter have different ones, so nothing is
     refused for it."""
     software_version: str = ""
+    expected_periods_s: dict[str, float] = Field(default_factory=dict)
+    """Expected time between the header stamps of each periodic sensor, by topic [s]; empty: not
+    known."""
     tags: dict[str, str] = Field(default_factory=dict)
 
     @property
@@ -148,7 +153,7 @@ def metadata_from_table(table: Mapping[str, str], where: str) -> EpisodeMetadata
     except (json.JSONDecodeError, ValidationError) as error:
         raise BagError(
             f"episode metadata in {where} is malformed: {error}; "
-            "`./rl100 bags FOLDER --check` says what else is wrong with it"
+            "`./rl100 bags check FOLDER` says what else is wrong with it"
         ) from error
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mcap.reader import make_reader
-from mcap.records import Message
+from mcap.records import Message, Statistics
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -25,6 +25,7 @@ from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata, metadata_fr
 from rl100_policy.bags.scan import DAMAGE, McapScan, TopicTable
 from rl100_policy.bags.storage import read_metadata_file
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.messages import peek_stamp_ns
 
 Definition = tuple[str, str]
 """Message type and its text with all it refers to."""
@@ -68,17 +69,31 @@ def read_statistics(path: Path) -> tuple[float, int]:
     Raises:
         BagError: If the file is not closed.
     """
+    statistics = _statistics(path)
+    return (
+        statistics.message_end_time - statistics.message_start_time
+    ) * 1e-9, statistics.message_count
+
+
+def read_extent(path: Path) -> tuple[int, int]:
+    """ROS times at which the first and the last message of a closed MCAP file were received [ns].
+
+    Raises:
+        BagError: If the file is not closed.
+    """
+    statistics = _statistics(path)
+    return statistics.message_start_time, statistics.message_end_time
+
+
+def _statistics(path: Path) -> Statistics:
     try:
         with path.open("rb") as stream:
             summary = make_reader(stream).get_summary()
     except (OSError, *DAMAGE) as error:
         raise BagError(f"{path} is not a closed MCAP file: {error!r}") from error
     if summary is None or summary.statistics is None:
-        raise BagError(f"{path} has no summary; run `./rl100 bags FOLDER --check`")
-    statistics = summary.statistics
-    return (
-        statistics.message_end_time - statistics.message_start_time
-    ) * 1e-9, statistics.message_count
+        raise BagError(f"{path} has no summary; run `./rl100 bags check {path.parent}`")
+    return summary.statistics
 
 
 def _mcap_table(path: Path) -> dict[str, str]:
@@ -94,7 +109,11 @@ def _mcap_table(path: Path) -> dict[str, str]:
 
 
 def read_messages(
-    folder: Path, topics: Collection[str], *, on_malformed: OnMalformed | None = None
+    folder: Path,
+    topics: Collection[str],
+    *,
+    on_malformed: OnMalformed | None = None,
+    stamps_ns: Collection[int] | None = None,
 ) -> dict[str, list[BagMessage]]:
     """Messages of some topics, by topic, each list in the order of reception.
 
@@ -107,6 +126,7 @@ def read_messages(
         topics: Names wanted.
         on_malformed: Told of every message that cannot be deserialised, which is then left out;
             None: such a message is an error. A recorder keeps malformed messages as they came.
+        stamps_ns: Only messages with these header stamps, which all of the topics have; None: all.
 
     Returns:
         By the name as given in ``topics``; an empty list for a topic that is not in the bag.
@@ -127,11 +147,13 @@ def read_messages(
                 continue
             if record.channel_id not in wanted_by_channel:
                 channel, schema = table.described(record.channel_id)
-                name = wanted_by_channel[record.channel_id] = _match(channel.topic, topics)
+                name = wanted_by_channel[record.channel_id] = match_topic(channel.topic, topics)
                 if name is not None:
                     types[name] = (schema.name, schema.data.decode())
             wanted = wanted_by_channel[record.channel_id]
-            if wanted is not None:
+            if wanted is not None and (
+                stamps_ns is None or peek_stamp_ns(record.data) in stamps_ns
+            ):
                 raw[wanted].append(record)
     except OSError as error:
         raise BagError(f"cannot read {path}: {error}") from error
@@ -147,7 +169,8 @@ def read_messages(
     }
 
 
-def _match(topic: str, wanted: Collection[str]) -> str | None:
+def match_topic(topic: str, wanted: Collection[str]) -> str | None:
+    """The name that a topic is meant by, which is its own or the end of it; None if by none."""
     for name in wanted:
         if topic == name or topic.endswith("/" + name.lstrip("/")):
             return name

@@ -171,8 +171,7 @@ class EpisodeRecorder:
             )
         if (folder.parent.name == TRASH) != restore:
             raise BagError(f"episode {about} is in {folder.parent} already")
-        parent = self._bags if restore else self._bags / TRASH
-        self._relabeller.move(folder, parent / about)
+        self._relabeller.move(folder, restore=restore)
         return about
 
     def moved(self) -> list[tuple[str, str]]:
@@ -257,12 +256,12 @@ class EpisodeRecorder:
         self._relabeller.relabel(folder, self._late)
         return None
 
-    def _moved(self, source: Path, target: Path, problem: str) -> None:
+    def _moved(self, source: Path, target: Path | None, problem: str) -> None:
         about = next((key for key, folder in self._folders.items() if folder == source), None)
         if about is None:
             return
         self._told.append((about, problem))
-        if problem:
+        if target is None:
             self.reason = problem
             return
         self._folders[about] = target

@@ -91,7 +91,7 @@ def recover(partial: Path) -> RecoveryResult:
     except OSError as error:
         raise BagError(
             f"cannot recover {partial}: {error}; check rights and space, "
-            f"then run `./rl100 bags {partial.parent} --recover` again"
+            f"then run `./rl100 bags recover {partial.parent}` again"
         ) from error
     finally:
         lock.release()

@@ -9,15 +9,18 @@ import queue
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
+from rl100_policy.bags import trash
 from rl100_policy.bags.copying import BagCopy
-from rl100_policy.bags.identity import bag_file, free_name
+from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_metadata
 from rl100_policy.bags.scan import McapScan
 from rl100_policy.bags.storage import sync_folder, write_metadata_file
+from rl100_policy.bags.trash import TrashNote
 from rl100_policy.bags.writer import McapFile
 from rl100_policy.core.errors import BagError
 
@@ -65,7 +68,7 @@ def _copied(source: Path, target: Path) -> McapFile:
         copy.file.abort()
         raise BagError(
             f"{source} is damaged: {scan.problem or 'no end record'}; "
-            "`./rl100 bags FOLDER --check` says what is wrong with it"
+            "`./rl100 bags check FOLDER` says what is wrong with it"
         )
     return copy.file
 
@@ -88,12 +91,19 @@ class NotRelabelled:
 
 @dataclass(frozen=True)
 class Moved:
-    """A closed episode is in another place now, or still where it was."""
+    """A closed episode went to the trash or came back, or could not."""
 
     source: Path
-    target: Path
+    target: Path | None = None
+    """Where it is now; None if it was not moved."""
     problem: str = ""
-    """Why it was not moved; empty: it was."""
+    """Why it was not moved."""
+
+
+@dataclass(frozen=True)
+class _Move:
+    folder: Path
+    restore: bool
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ class _Judged:
     judgements: tuple[Judgement, ...]
 
 
-_Job = _Judged | Moved
+_Job = _Judged | _Move
 LateEvent = Relabelled | NotRelabelled | Moved
 
 
@@ -123,9 +133,9 @@ class Relabeller:
         """Queue judgements on a closed episode; one event follows. Never blocks."""
         self._wanted.put(_Judged(folder, tuple(judgements)))
 
-    def move(self, source: Path, target: Path) -> None:
-        """Queue the moving of a closed episode; ``Moved`` follows. Never blocks."""
-        self._wanted.put(Moved(source, target))
+    def move(self, folder: Path, *, restore: bool) -> None:
+        """Queue the way of an episode to the trash or back; ``Moved`` follows. Never blocks."""
+        self._wanted.put(_Move(folder, restore))
 
     def poll(self) -> list[LateEvent]:
         """What happened since the last call, in order. Never blocks."""
@@ -144,21 +154,18 @@ class Relabeller:
             match wanted:
                 case _Judged(folder, judgements):
                     self._events.put(_relabelled(folder, judgements))
-                case Moved():
-                    self._events.put(_moved(wanted))
+                case _Move(folder, restore):
+                    self._events.put(_moved(folder, restore=restore))
 
 
-def _moved(wanted: Moved) -> Moved:
-    """Rename a folder, to a free name beside the one wanted if that is taken."""
+def _moved(folder: Path, *, restore: bool) -> Moved:
     try:
-        wanted.target.parent.mkdir(exist_ok=True)
-        target = free_name(wanted.target)
-        wanted.source.rename(target)
-        sync_folder(wanted.target.parent)
-        sync_folder(wanted.source.parent)
-    except OSError as error:
-        return Moved(wanted.source, wanted.target, f"cannot move {wanted.source}: {error}")
-    return Moved(wanted.source, target)
+        if restore:
+            return Moved(folder, trash.restore(folder.parent.parent, folder.name))
+        note = TrashNote(when=datetime.now(UTC), why="discarded while recording")
+        return Moved(folder, trash.discard(folder, note).folder)
+    except BagError as error:
+        return Moved(folder, problem=str(error))
 
 
 def _relabelled(folder: Path, judgements: tuple[Judgement, ...]) -> Relabelled | NotRelabelled:

@@ -51,6 +51,21 @@ class FolderLock:
         os.close(self._descriptor)
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether a living process writes an unfinished episode now; changes nothing."""
+    try:
+        descriptor = os.open(folder / LOCK_FILE, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
     """New folder ``<id>.partial`` and its lock; a taken id becomes ``<id>_2`` and so on.
 

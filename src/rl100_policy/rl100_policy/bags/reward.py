@@ -9,7 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
+from rl100_policy.bags.judgement import (
+    Judgement,
+    JudgementKind,
+    Outcome,
+    standing_judgements,
+)
 
 _REWARD = {Outcome.SUCCESS: 1.0, Outcome.FAILURE: 0.0, Outcome.UNLABELLED: 0.0}
 _OUTCOME = {JudgementKind.SUCCESS: Outcome.SUCCESS, JudgementKind.FAILURE: Outcome.FAILURE}
@@ -46,12 +51,7 @@ def verdict(judgements: Iterable[Judgement], start_ns: int = 0, end_ns: int = 0)
             to be within it.
         end_ns: ROS time at which it ended; 0: not known.
     """
-    standing: list[Judgement] = []
-    for judgement in sorted(judgements, key=lambda each: each.stamp_ns):
-        if judgement.kind is JudgementKind.UNDO:
-            del standing[-1:]
-        else:
-            standing.append(judgement)
+    standing = standing_judgements(judgements)
     if not standing:
         return Verdict(Outcome.UNLABELLED, 0, 0.0)
     first = standing[-1]

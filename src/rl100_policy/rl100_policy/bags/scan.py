@@ -25,6 +25,7 @@ DAMAGE = (
     ValueError,
     KeyError,
     RuntimeError,
+    OverflowError,
 )
 """What the MCAP library and its decompressors raise on bytes that are not what they should be."""
 
@@ -110,7 +111,7 @@ class TopicTable:
         if channel is None or schema is None:
             raise BagError(
                 f"channel {channel_id} is not described in the file; "
-                "run `./rl100 bags FOLDER --check`"
+                "run `./rl100 bags check FOLDER`"
             )
         return channel, schema
 

@@ -132,7 +132,7 @@ def read_metadata_file(folder: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         raise BagError(
             f"{path} is not a rosbag2 metadata file: {error!r}; "
-            "`./rl100 bags FOLDER --check` says what else is wrong with it"
+            "`./rl100 bags check FOLDER` says what else is wrong with it"
         ) from error
     return information
 

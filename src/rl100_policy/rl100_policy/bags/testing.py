@@ -190,8 +190,13 @@ class MessageFactory:
         executed: Sequence[float] | NDArray[np.float32],
         source: CommandSource = CommandSource.TELEOP,
         version: str = "",
+        requested: Sequence[float] | NDArray[np.float32] | None = None,
+        flags: int = 0,
     ) -> bytes:
-        """rl100_msgs/GateCommand with an executed action; ``version`` if a policy's."""
+        """rl100_msgs/GateCommand with an executed action; ``version`` if a policy's.
+
+        What was requested is what was executed unless it is given.
+        """
         return self.serialise(
             TYPES["command"],
             header=self.header(stamp_ns),
@@ -199,11 +204,11 @@ class MessageFactory:
             policy_version=version,
             action_space=task.action.space,
             names=list(task.action.names),
-            requested=np.asarray(executed, dtype=np.float64),
+            requested=np.asarray(executed if requested is None else requested, np.float64),
             executed=np.asarray(executed, dtype=np.float64),
             joint_names=[],
             joint_command=np.zeros(0),
-            flags=0,
+            flags=flags,
             latency_s=0.0,
         )
 

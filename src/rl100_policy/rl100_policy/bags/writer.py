@@ -253,5 +253,5 @@ class EpisodeWriter:
     def _failed(self, what: str, error: OSError) -> BagError:
         return BagError(
             f"cannot {what} episode {self.episode_id}: {error}; what was written stays in "
-            f"{self._folder}: free space and run `./rl100 bags {self._bags} --recover`"
+            f"{self._folder}: free space and run `./rl100 bags recover {self._bags}`"
         )

@@ -324,6 +324,7 @@ class RecorderNode(Node):
                 "operator": request.operator_name,
                 "policy_version": request.policy_version,
                 "start_ns": self._start_ns_of(request),
+                "expected_periods_s": self._inputs.expected_periods_s(),
                 "tags": dict(zip(request.tag_keys, request.tag_values, strict=True)),
             }
         )

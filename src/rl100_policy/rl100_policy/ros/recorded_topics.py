@@ -104,6 +104,14 @@ class RecordedTopics:
             )
         return found
 
+    def expected_periods_s(self) -> dict[str, float]:
+        """Expected time between the header stamps of each sensor, by its resolved name [s]."""
+        return {
+            self._inputs[topic].name: stream.period_ns * 1e-9
+            for topic, stream in self._streams.items()
+            if stream.is_sensor
+        }
+
     def adapt(self) -> None:
         """Follow publishers whose quality of service does not match."""
         for source in self._inputs.values():
