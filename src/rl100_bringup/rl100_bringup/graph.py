@@ -276,6 +276,7 @@ def keyboard_description(arguments: GraphArguments) -> NodeDescription:
         "robot_config": str(config_path("robots", arguments.robot)),
         "task_config": str(config_path("tasks", arguments.task)),
         "use_sim_time": arguments.follows_clock,
+        "outline": "sim/goal" if arguments.sim else "",
     }
     return NodeDescription("rl100_policy", "keyboard", "keyboard", paths)
 

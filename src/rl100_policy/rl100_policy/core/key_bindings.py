@@ -62,12 +62,12 @@ def bindings() -> list[Binding]:
     presses = [Binding(" ".join(keys), MEANING[press]) for press, keys in by_press.items()]
     return [
         *presses,
-        Binding("up down", "tool: forward, back (x); joints: turn the chosen one"),
-        Binding("left right", "tool: left, right (y); joints: turn the chosen one"),
-        Binding("page_up page_down", "tool: up, down (z)"),
-        Binding("home end", "tool: turn about z"),
-        Binding("insert delete", "tool: turn about y"),
-        Binding(". ,", "tool: turn about x"),
+        Binding("up down", "forward, back (x); or turn the joint"),
+        Binding("left right", "left, right (y); or turn the joint"),
+        Binding("page_up page_down", "up, down (z)"),
+        Binding("home end", "turn about z"),
+        Binding("insert delete", "turn about y"),
+        Binding(". ,", "turn about x"),
         Binding(MODE_KEY, "steer the tool, or single joints"),
         Binding("1 to 9", "choose a joint"),
         Binding(f"{FASTER_KEY} {SLOWER_KEY}", "larger and smaller steps"),

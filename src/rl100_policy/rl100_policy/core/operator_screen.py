@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich import box
-from rich.columns import Columns
 from rich.console import Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
@@ -54,7 +53,9 @@ class Seen:
     """rl100_msgs/PolicyStatus."""
 
 
-def screen(title: str, seen: Seen, motion: KeyMotion, last_key: str) -> RenderableType:
+def screen(
+    title: str, seen: Seen, motion: KeyMotion, last_key: str, scene: RenderableType
+) -> RenderableType:
     """The whole screen.
 
     Args:
@@ -62,13 +63,21 @@ def screen(title: str, seen: Seen, motion: KeyMotion, last_key: str) -> Renderab
         seen: What the other nodes said last.
         motion: State of the motion keys.
         last_key: Newest key, for people.
+        scene: Picture of the workspace.
     """
     return Group(
         _headline(title, seen),
-        Columns([_counts(seen), _control(seen, motion, last_key)], padding=(0, 3)),
-        _topics(seen),
+        _beside(Group(_counts(seen), _control(seen, motion, last_key), _topics(seen)), scene),
         _keys(bindings()),
     )
+
+
+def _beside(left: RenderableType, right: RenderableType) -> RenderableType:
+    table = Table.grid(padding=(0, 2), expand=True)
+    table.add_column(ratio=1)
+    table.add_column(no_wrap=True)
+    table.add_row(left, Panel(right, title="from above", box=box.ROUNDED))
+    return table
 
 
 def _headline(title: str, seen: Seen) -> RenderableType:
@@ -181,8 +190,8 @@ def _keys(table: Iterable[Binding]) -> RenderableType:
     grid = Table.grid(padding=(0, 1))
     for _ in range(2):
         grid.add_column(style="bold cyan", no_wrap=True)
-        grid.add_column(no_wrap=True, overflow="ellipsis", ratio=1)
-    cells = [(each.keys, each.what) for each in table]
+        grid.add_column(no_wrap=True, overflow="ellipsis")
+    cells = [(each.keys.replace("page_", "pg"), each.what) for each in table]
     half = (len(cells) + 1) // 2
     for place in range(half):
         right = cells[half + place] if half + place < len(cells) else ("", "")

@@ -23,16 +23,16 @@ class Press(IntEnum):
 
 
 MEANING = {
-    Press.NEXT: "go on: take the arm home, confirm the scene, start the episode",
-    Press.SUCCESS: "the task is done: ends the episode as a success",
-    Press.FAILURE: "the task has failed: ends the episode as a failure",
-    Press.STOP: "end the episode without a judgement",
-    Press.DISCARD: "put the episode into the trash folder",
-    Press.UNDO: "take back the last judgement, or the discarding",
-    Press.RESET: "take the arm home; a running episode ends without a judgement",
-    Press.TAKE_OVER: "take command from the policy, or hand it back",
+    Press.NEXT: "go on: home, confirm the scene, start",
+    Press.SUCCESS: "success: ends the episode",
+    Press.FAILURE: "failure: ends the episode",
+    Press.STOP: "end the episode without judgement",
+    Press.DISCARD: "discard the episode to the trash",
+    Press.UNDO: "undo the judgement or the discarding",
+    Press.RESET: "home; a running episode ends, unjudged",
+    Press.TAKE_OVER: "take over from the policy, hand back",
     Press.ESTOP: "emergency stop",
     Press.RELEASE: "release the emergency stop",
-    Press.QUIT: "end the session; a running episode is kept",
+    Press.QUIT: "quit; a running episode is kept",
 }
 """What each does, for people."""

@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Keyboard node: the terminal of the person at the robot.
 
-In: ``operator/state`` OperatorState, ``gate/status`` GateStatus, ``episode/state`` EpisodeState,
-``policy/status`` PolicyStatus (LATCHED), for the screen. Out: ``operator/event`` OperatorEvent
-(EVENT) for every press; ``teleop/delta_twist_cmds`` TwistStamped or, in joint mode,
-``teleop/joint_cmds`` JointState with velocities (COMMAND) while the person is in command and a
-motion key is held, then zero for a moment; after that another device may steer.
-``teleop/gripper_cmds`` Float64 (COMMAND).
+In, for the screen: ``operator/state`` OperatorState, ``gate/status`` GateStatus,
+``episode/state`` EpisodeState, ``policy/status`` PolicyStatus (LATCHED), ``joint_states``
+JointState and ``policy/cloud`` PointCloud2 (SENSOR_LATEST), a Marker on ``outline`` (LATCHED).
+Out: ``operator/event`` OperatorEvent (EVENT) for every press; ``teleop/delta_twist_cmds``
+TwistStamped or, in joint mode, ``teleop/joint_cmds`` JointState with velocities (COMMAND) while
+the person is in command and a motion key is held, then zero for a moment; after that another
+device may steer. ``teleop/gripper_cmds`` Float64 (COMMAND).
 
 Keys are read from ``/dev/tty``: it works over SSH and without a window system; start the node in a
 terminal, not from a launch file. A key that is let go of stops the arm: at once where the terminal
@@ -18,22 +19,28 @@ rest. The screen is drawn four times a second.
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from geometry_msgs.msg import TwistStamped
+from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rich.console import Console
 from rich.live import Live
-from sensor_msgs.msg import JointState
+from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float64
+from visualization_msgs.msg import Marker
 
 from rl100_msgs.msg import EpisodeState, GateStatus, OperatorEvent, OperatorState, PolicyStatus
+from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.key_bindings import GRIPPER_KEY, PRESS_KEYS
 from rl100_policy.core.key_decoder import KeyEvent
@@ -42,16 +49,21 @@ from rl100_policy.core.key_repeat import KeyRepeat
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.operator_screen import Seen, screen
 from rl100_policy.core.presses import Press
+from rl100_policy.core.scene_view import SceneView
 from rl100_policy.core.terminal import TTY, Terminal
 from rl100_policy.ros.conversions import header, twist_message
 from rl100_policy.ros.joint_jogs import JOINT_TOPIC
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
-from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR_LATEST
 from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
+
+Points = NDArray[np.floating]
 
 _DRAW_S = 0.25
 _READ_S = 0.05
+_SCENE_SIZE = (36, 12)
+"""Width and height of the workspace on the screen, characters."""
 _JOINT_SHARE = 0.3
 """Largest joint velocity by key, as a share of the joint's limit."""
 
@@ -71,6 +83,9 @@ class KeyboardParameters:
         low=0.0,
         high=1.0,
     )
+    outline: str = parameter(
+        "", "topic of a line to show in the workspace (visualization_msgs/Marker); empty: none"
+    )
     draw: bool = parameter(True, "draw the screen")
 
 
@@ -86,7 +101,11 @@ class KeyboardNode(Node):
         super().__init__("keyboard")
         self._p = read_parameters(self, KeyboardParameters)
         robot, task = load_robot(self._p.robot_config), load_task(self._p.task_config)
-        arm = ArmKinematics(robot)
+        self._robot, self._arm = robot, (arm := ArmKinematics(robot))
+        self._box = task.tool_workspace
+        self._cloud: Points = np.zeros((0, 3))
+        self._tool: Points = np.zeros((0, 3))
+        self._outline: Points = np.zeros((0, 3))
         self._joints, self._base = list(robot.joints), robot.base_frame
         self._has_gripper, self._opening = robot.gripper is not None, 1.0
         self._fastest_joints = _JOINT_SHARE * arm.velocity_limits
@@ -108,6 +127,11 @@ class KeyboardNode(Node):
             self.create_subscription(kind, topic, self._keeper(name), LATCHED)
         self.create_subscription(OperatorState, "operator/state", self._on_operator, LATCHED)
         self.create_subscription(GateStatus, "gate/status", self._on_gate, LATCHED)
+        if task.observation.kind == "points":
+            self.create_subscription(PointCloud2, "policy/cloud", self._on_cloud, SENSOR_LATEST)
+        self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_LATEST)
+        if self._p.outline:
+            self.create_subscription(Marker, self._p.outline, self._on_outline, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(min(0.05, robot.control_period / 2), self._steer, clock=steady)
         self._live: Live | None = None
@@ -116,11 +140,39 @@ class KeyboardNode(Node):
             self._live = Live(console=console, screen=True, auto_refresh=False)
             self._live.start()
             self.create_timer(_DRAW_S, self._draw, clock=steady)
+        self._next_look_s = 0.0
         self._moved_s = -SETTLE_S
         """When a motion key was last held, monotonic."""
         self._stopping = False
         self._reader = threading.Thread(target=self._read, name="keys", daemon=True)
         self._reader.start()
+
+    def _on_cloud(self, message: PointCloud2) -> None:
+        with contextlib.suppress(ObservationError):
+            self._cloud = messages.cloud_points(message)
+
+    def _on_joints(self, message: JointState) -> None:
+        now_s = time.monotonic()
+        if now_s < self._next_look_s:
+            return  # a fast arm
+        self._next_look_s = now_s + _DRAW_S / 2
+        with contextlib.suppress(ObservationError):
+            q = messages.joint_positions(message, self._robot.joints)
+            if q is not None:
+                self._tool = self._arm.tool_position(q)[None]
+
+    def _on_outline(self, marker: Marker) -> None:
+        if marker.header.frame_id == self._base:
+            self._outline = np.array([[each.x, each.y, each.z] for each in marker.points])
+
+    def _scene(self) -> SceneView:
+        """The workspace from above."""
+        view = SceneView(np.array(self._box.low), np.array(self._box.high), *_SCENE_SIZE)
+        if len(self._outline):
+            view.line(self._outline, "green")
+        view.points(self._cloud, "white")
+        view.points(self._tool, "bold red")
+        return view
 
     def _on_operator(self, state: OperatorState) -> None:
         self._seen.operator = state
@@ -208,7 +260,9 @@ class KeyboardNode(Node):
     def _draw(self) -> None:
         if self._live is not None:
             with self._lock:
-                drawn = screen(self._title, self._seen, self._motion, self._last_key)
+                drawn = screen(
+                    self._title, self._seen, self._motion, self._last_key, self._scene().text()
+                )
             self._live.update(drawn, refresh=True)
 
     def destroy_node(self) -> None:

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 
 import numpy as np
 from builtin_interfaces.msg import Duration, Time
-from geometry_msgs.msg import TransformStamped, TwistStamped
+from geometry_msgs.msg import Point, TransformStamped, TwistStamped
 from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2, PointField
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+from visualization_msgs.msg import Marker
 
 from rl100_msgs.msg import ActionChunk
 from rl100_policy.core.chunking import Chunk
@@ -158,6 +159,17 @@ def twist_components(message: TwistStamped) -> Floats:
     """A twist, [6], in the order of ``TWIST_COMPONENTS``, m/s and rad/s."""
     parts = [name.split(".") for name in TWIST_COMPONENTS]
     return np.array([getattr(getattr(message.twist, part), axis) for part, axis in parts])
+
+
+def outline_marker(corners: Floats, frame_id: str) -> Marker:
+    """A closed line through the corners, [N, 2], m, on the plane z = 0 of a frame."""
+    marker = Marker(header=header(0, frame_id), ns="outline", type=Marker.LINE_STRIP)
+    marker.pose.orientation.w, marker.scale.x = 1.0, 0.004
+    marker.color.g = marker.color.a = 1.0
+    marker.points = [
+        Point(x=float(x), y=float(y)) for x, y in np.vstack([corners, corners[:1]])[:, :2]
+    ]
+    return marker
 
 
 def chunk_message(chunk: Chunk, frame_id: str) -> ActionChunk:

@@ -3,7 +3,8 @@
 
 Out: ``/clock``; ``joint_states`` JointState; of every depth or colour camera of the robot
 description Image (16UC1 or rgb8) and CameraInfo (SENSOR); ``camera/extrinsics`` TransformStamped
-of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT). In: the robot's
+of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT); ``sim/goal``
+Marker, the outline of the goal for people (LATCHED). In: the robot's
 command topic, JointTrajectory with one point one control period ahead (COMMAND). Services:
 ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a control period
 of physics (a few milliseconds) runs inside a callback.
@@ -40,6 +41,7 @@ from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
 from trajectory_msgs.msg import JointTrajectory
+from visualization_msgs.msg import Marker
 
 from rl100_msgs.msg import SimGroundTruth
 from rl100_msgs.srv import ResetSim
@@ -53,6 +55,7 @@ from rl100_policy.ros.conversions import (
     extrinsics_message,
     header,
     joint_state_message,
+    outline_marker,
     time_message,
 )
 from rl100_policy.ros.parameters import parameter, read_parameters
@@ -124,6 +127,9 @@ class SimRobotNode(Node):
         self._extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
         for camera in [each for each in self._robot.cameras if each.kind == "depth"][:1]:
             self._extrinsics.publish(extrinsics_message(camera, self._robot.base_frame, 0))
+        self._goal = self.create_publisher(Marker, "sim/goal", LATCHED)
+        outline = self._episode.task.item.corners(self._episode.task.goal)
+        self._goal.publish(outline_marker(outline, self._robot.base_frame))
         self.create_subscription(
             JointTrajectory, self._robot.command_topic, self._on_command, COMMAND
         )
