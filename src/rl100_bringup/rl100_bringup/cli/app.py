@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from rl100_bringup.cli.exchange import import_bag
 from rl100_policy.core.errors import Rl100Error
 
 if TYPE_CHECKING:
@@ -403,6 +404,9 @@ def doctor(
     findings = examine(Machine(root=Path(os.environ.get("RL100_ROOT", "."))))
     console.print(as_table(findings))
     raise typer.Exit(1 if worst(findings) is Status.FAIL else 0)
+
+
+app.command(name="import-bag")(import_bag)
 
 
 def _tell(report: Report, output: Path) -> None:
