@@ -111,6 +111,10 @@ _SETTINGS_OF = {
             "EpisodesMapping",
         ),
     ),
+    "Mapping file of imported LeRobot datasets": (
+        "rl100_learner.lerobot.mapping",
+        ("LeRobotMapping", "StateMapping", "ActionMapping"),
+    ),
     "Push-T, section `sim` of the task description": (
         "rl100_sim.tasks.push_t",
         ("PushTParameters",),

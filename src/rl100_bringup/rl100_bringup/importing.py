@@ -15,7 +15,7 @@ from rl100_bringup.graph import config_path
 from rl100_policy.bags.foreign.examining import Examination, Examiner
 from rl100_policy.bags.foreign.findings import Finding, Status, is_met
 from rl100_policy.bags.foreign.mapping import load_mapping
-from rl100_policy.bags.foreign.writing import EpisodeImporter, imported_before
+from rl100_policy.bags.foreign.writing import EpisodeImporter, imported_before, mapping_hash
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import load_robot, load_task
 
@@ -82,7 +82,10 @@ def _write(
     into: Path,
     console: Console,
 ) -> None:
-    before = {each.source: imported_before(into, each, examiner) for each in examined}
+    wanted = mapping_hash(examiner)
+    before = {
+        each.source: imported_before(into, each.source, each.sha256, wanted) for each in examined
+    }
     for examination in examined:
         if there := before[examination.source]:
             console.print(

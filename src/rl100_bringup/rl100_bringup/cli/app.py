@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from rl100_bringup.cli.exchange import import_bag
+from rl100_bringup.cli.exchange import export_lerobot, import_bag, import_lerobot
 from rl100_policy.core.errors import Rl100Error
 
 if TYPE_CHECKING:
@@ -407,6 +407,8 @@ def doctor(
 
 
 app.command(name="import-bag")(import_bag)
+app.command(name="import-lerobot")(import_lerobot)
+app.command(name="export-lerobot")(export_lerobot)
 
 
 def _tell(report: Report, output: Path) -> None:

@@ -43,13 +43,22 @@ class MessageFactory:
     def make(self, type_name: str, **fields: Any) -> Any:
         """Message object of a type; every field must be given."""
         if type_name not in self._types.types:
-            found = get_types_from_msg(self.definitions.find(type_name).text, type_name)
-            self._types.register({k: v for k, v in found.items() if k not in self._types.types})
+            self._register(type_name)
         return self._types.types[type_name](**fields)
+
+    def _register(self, type_name: str) -> None:
+        found = get_types_from_msg(self.definitions.find(type_name).text, type_name)
+        self._types.register({k: v for k, v in found.items() if k not in self._types.types})
 
     def serialise(self, type_name: str, **fields: Any) -> bytes:
         """CDR of a message."""
         return bytes(self._types.serialize_cdr(self.make(type_name, **fields), type_name))
+
+    def parse(self, type_name: str, data: bytes) -> Any:
+        """Message object from its CDR."""
+        if type_name not in self._types.types:
+            self._register(type_name)
+        return self._types.deserialize_cdr(data, type_name)
 
     def header(self, stamp_ns: int, frame_id: str = "") -> Any:
         """std_msgs/Header."""
@@ -65,7 +74,7 @@ class MessageFactory:
             TYPES["joint_states"],
             header=self.header(stamp_ns),
             name=list(names),
-            position=np.asarray(positions, dtype=np.float64),
+            position=np.ascontiguousarray(positions, dtype=np.float64),
             velocity=np.zeros(0),
             effort=np.zeros(0),
         )

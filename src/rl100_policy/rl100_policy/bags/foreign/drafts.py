@@ -49,6 +49,11 @@ class Commands:
         """[C] whether the action of each control period is known."""
         return np.asarray(np.isfinite(self.actions).all(axis=1))
 
+    @property
+    def tell_joints(self) -> bool:
+        """Whether it is known where the joints were told to be."""
+        return bool(np.isfinite(self.before[self.known]).any())
+
 
 @dataclass(frozen=True)
 class Draft:

@@ -9,7 +9,7 @@ import numpy as np
 
 from rl100_policy.bags.foreign.drafts import Draft, Stamps
 from rl100_policy.bags.foreign.findings import Finding, FrameCheck, Status
-from rl100_policy.bags.foreign.mapping import GateAction, ImportMapping, MeasuredAction
+from rl100_policy.bags.foreign.mapping import AnyAction, GateAction, MeasuredAction
 from rl100_policy.bags.judgement import Outcome, outcome_of
 from rl100_policy.core.config import RobotConfig, TaskConfig
 
@@ -27,7 +27,8 @@ _LEAST_PERIODS = 2
 class EpisodeContract:
     """What episodes of one robot and task must hold."""
 
-    mapping: ImportMapping
+    action: AnyAction | None
+    """Where the action comes from; None: rows hold it."""
     robot: RobotConfig
     task: TaskConfig
     has_camera: bool
@@ -39,7 +40,7 @@ class EpisodeContract:
         if self.has_camera:
             findings += [self._rate("camera rate", draft.frame_ns), self._frames(frames)]
         findings += [self._command(draft), self._bounds(draft)]
-        if not draft.commands.recorded:
+        if draft.commands.tell_joints:
             findings += [self._tracking(draft), self._unsaid(draft)]
         return [*findings, self._length(draft, frames), self._outcome(draft)]
 
@@ -77,7 +78,7 @@ class EpisodeContract:
             "known in every control period",
             f"{known} of {len(draft.commands.grid_ns)}",
         )
-        action = self.mapping.action
+        action = self.action
         if isinstance(action, GateAction):
             wrong = self._wrong_space(draft)
             if wrong:
@@ -182,8 +183,6 @@ class EpisodeContract:
     def _outcome(self, draft: Draft) -> Finding:
         outcome = outcome_of(draft.span.judgements)
         if outcome is Outcome.UNLABELLED:
-            advice = (
-                "imitation learns from successes unless episodes=all; --outcome success says it is"
-            )
+            advice = "imitation passes over it unless episodes=all; say the outcome if you know it"
             return Finding("outcome", "success or failure", "unlabelled", Status.WARNING, advice)
         return Finding("outcome", "success or failure", outcome.value)

@@ -89,7 +89,7 @@ class Examiner:
         self._maker = sight_maker(task, robot)
         self.camera = self._maker.camera if self._maker else None
         self._contract = Contract(mapping, robot, task, self.camera)
-        self._of_episode = EpisodeContract(mapping, robot, task, self.camera is not None)
+        self._of_episode = EpisodeContract(mapping.action, robot, task, self.camera is not None)
 
     def examine(self, source: Path) -> Examination:
         """Examine one recording; nothing is written.
@@ -106,7 +106,7 @@ class Examiner:
             view, poses = self._view(recorded)
             findings += view
             spans = [self._judged(span) for span in cut(recorded, self.mapping)]
-            if not spans:
+            if recorded.positions and not spans:
                 findings.append(
                     Finding(
                         "episodes", f"one or more, by {self.mapping.episodes.cut}", "none",

@@ -23,7 +23,7 @@ from rl100_policy.bags.foreign.recorded import CAMERA_INFO, stamp_of
 from rl100_policy.bags.foreign.source import ForeignBag, ForeignMessage
 from rl100_policy.bags.foreign.view import with_our_frame
 from rl100_policy.bags.identity import new_episode_id
-from rl100_policy.bags.index import IndexEntry, read_index
+from rl100_policy.bags.index import read_index
 from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_version
 from rl100_policy.bags.topics import EXECUTED_TOPIC
 from rl100_policy.bags.writer import Compression, EpisodeWriter
@@ -32,7 +32,8 @@ from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import CameraConfig
 from rl100_policy.core.errors import BagError, ObservationError
 
-_TAG = "import."
+TAG = "import."
+"""Begin of the tags that say where an episode comes from."""
 _WALL_NS = 10**18
 """Earlier times, before 2001, are simulated ones and not unique."""
 
@@ -43,8 +44,8 @@ def mapping_hash(examiner: Examiner) -> str:
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def imported_before(into: Path, examination: Examination, examiner: Examiner) -> list[str]:
-    """Episodes of a folder that came from the same recording by the same mapping.
+def imported_before(into: Path, source: Path, sha256: str, mapping_sha256: str) -> list[str]:
+    """Episodes of a folder that came from the same source by the same mapping.
 
     Raises:
         BagError: If some came from it by another mapping: it would be learned from twice.
@@ -52,20 +53,26 @@ def imported_before(into: Path, examination: Examination, examiner: Examiner) ->
     entries = [
         entry
         for entry in read_index(into).entries
-        if entry.metadata.tags.get(_TAG + "source_sha256") == examination.sha256
+        if entry.metadata.tags.get(f"{TAG}source_sha256") == sha256
     ]
-    wanted = mapping_hash(examiner)
-    other = [each.folder for each in entries if _mapping_of(each) != wanted]
+    other = [
+        each.folder
+        for each in entries
+        if each.metadata.tags.get(f"{TAG}mapping_sha256") != mapping_sha256
+    ]
     if other:
         raise BagError(
-            f"{examination.source} is in {into} already, imported by another mapping: {other}; "
-            "remove those episodes, or give another folder"
+            f"{source} is in {into} already, imported by another mapping: {other}; remove those "
+            "episodes, or give another folder"
         )
     return [each.folder for each in entries]
 
 
-def _mapping_of(entry: IndexEntry) -> str:
-    return entry.metadata.tags.get(_TAG + "mapping_sha256", "")
+def wall_time(stamp_ns: int) -> datetime:
+    """When something was recorded; now, if its stamps are not wall time."""
+    if stamp_ns < _WALL_NS:
+        return datetime.now(UTC)
+    return datetime.fromtimestamp(stamp_ns * 1e-9, UTC)
 
 
 class EpisodeImporter:
@@ -119,9 +126,6 @@ class EpisodeImporter:
         self, examination: Examination, number: int, episode: ExaminedEpisode
     ) -> EpisodeMetadata:
         span, mapping = episode.draft.span, self._mapping
-        began = datetime.fromtimestamp(span.start_ns * 1e-9, UTC)
-        if span.start_ns < _WALL_NS:
-            began = datetime.now(UTC)
         tags = {
             "source": examination.source.name,
             "source_sha256": examination.sha256,
@@ -139,7 +143,7 @@ class EpisodeImporter:
             c.policy_version for c in episode.draft.commands.recorded.values() if c.policy_version
         ]
         return EpisodeMetadata(
-            episode_id=new_episode_id(self._task.name, began),
+            episode_id=new_episode_id(self._task.name, wall_time(span.start_ns)),
             task=self._task.name,
             robot=self._robot.name,
             operator=mapping.operator,
@@ -152,7 +156,7 @@ class EpisodeImporter:
             setup=self._robot.setup,
             config_hash=config_hash(self._robot, self._task),
             software_version=software_version(),
-            tags=mapping.tags | {_TAG + key: value for key, value in tags.items()},
+            tags=mapping.tags | {TAG + key: value for key, value in tags.items()},
         )
 
     def _messages(
