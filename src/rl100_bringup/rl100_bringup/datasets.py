@@ -16,7 +16,7 @@ from rl100_learner.lerobot.exporting import ExportRequest, export_bags
 from rl100_learner.lerobot.importing import DatasetImporter
 from rl100_learner.lerobot.mapping import LeRobotMapping, load_lerobot_mapping
 from rl100_policy.bags.foreign.findings import Status, is_met
-from rl100_policy.bags.foreign.writing import imported_before
+from rl100_policy.bags.foreign.origin import imported_before
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import load_robot, load_task
 

@@ -15,7 +15,8 @@ from rl100_bringup.graph import config_path
 from rl100_policy.bags.foreign.examining import Examination, Examiner
 from rl100_policy.bags.foreign.findings import Finding, Status, is_met
 from rl100_policy.bags.foreign.mapping import load_mapping
-from rl100_policy.bags.foreign.writing import EpisodeImporter, imported_before, mapping_hash
+from rl100_policy.bags.foreign.origin import imported_before
+from rl100_policy.bags.foreign.writing import EpisodeImporter, mapping_hash
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import load_robot, load_task
 

@@ -424,6 +424,74 @@ def without_our_paths() -> dict[str, str]:
     return kept | {"HF_HUB_OFFLINE": "1"}
 
 
+WRITTEN_BY_THE_LIBRARY = """
+import sys
+import numpy as np
+from lerobot.datasets.lerobot_dataset import LeRobotDataset
+
+root, values = sys.argv[1:]
+told = np.load(values)
+names = {"motors": [f"motor_{index}" for index in range(7)]}
+vector = {"dtype": "float32", "shape": (7,), "names": names}
+shape = told["pixels"].shape[1:]
+image = {"dtype": "image", "shape": shape, "names": ["height", "width", "channels"]}
+dataset = LeRobotDataset.create(
+    "local/theirs", fps=10, root=root, robot_type="theirs", use_videos=False,
+    features={"observation.state": vector, "action": vector, "observation.images.top": image},
+)
+for _ in range(2):
+    for row in range(len(told["action"])):
+        dataset.add_frame({
+            "observation.state": told["state"][row], "action": told["action"][row],
+            "observation.images.top": told["pixels"][row], "task": "push the block",
+        })
+    dataset.save_episode()
+dataset.finalize()
+"""
+
+
+def image_task(site: Path) -> str:
+    """push_t_rgb seen by the whole of a small image, with the joints beside it; its file."""
+    task = load_task(task_file("push_t_rgb"))
+    seen = {"region": None, "height": 16, "width": 24}
+    seen["proprio"] = ("tool_position", "joint_positions")
+    task = task.model_copy(update={"observation": task.observation.model_copy(update=seen)})
+    path = site / "image.yaml"
+    path.write_text(yaml.safe_dump(task.model_dump(mode="json")))
+    return str(path)
+
+
+@pytest.mark.slow
+def test_what_the_library_itself_wrote_is_imported(site):
+    python = python_with_lerobot()
+    if python is None:
+        pytest.skip("no lerobot here; RL100_LEROBOT_PYTHON may name a Python that has it")
+    made = episode()
+    where = made.positions.astype(np.float32)
+    np.savez(site / "values.npz", state=where[:-1], action=where[1:], pixels=made.pixels[:-1])
+    program = [python, "-c", WRITTEN_BY_THE_LIBRARY, site / "dataset", site / "values.npz"]
+    done = subprocess.run(
+        program, capture_output=True, text=True, check=False, env=without_our_paths()
+    )
+    assert done.returncode == 0, done.stderr
+    names = {f"motor_{index}": joint for index, joint in enumerate(ROBOT.joints)}
+    mapping = {
+        "state": {"names": names},
+        "action": {"kind": "joint_positions", "names": names},
+        "cameras": {"color": "observation.images.top"},
+    }
+    task = image_task(site)
+    fits, report = imported(site, task, mapping)
+    assert fits, report
+    episodes = imported_episodes(site, task)
+    assert len(episodes) == 2
+    for found in episodes:
+        np.testing.assert_array_equal(found.visual, made.pixels[:T])
+        np.testing.assert_array_equal(found.proprio[:, 3:], where[:T])
+    (entry, _) = read_index(site / "imported").entries
+    assert entry.metadata.tags["import.task"] == "push the block"
+
+
 @pytest.mark.slow
 def test_the_library_itself_reads_every_frame(site):
     python = python_with_lerobot()

@@ -18,6 +18,7 @@ from typer.testing import CliRunner
 from rl100_bringup.cli.app import app
 from rl100_bringup.importing import ImportRequest, import_recordings
 from rl100_learner.data.reader import load_demonstrations, read_episode
+from rl100_policy.bags.definitions import TypeDefinition
 from rl100_policy.bags.foreign.mapping import load_mapping
 from rl100_policy.bags.foreign.testing import ForeignNames, ForeignRecorder
 from rl100_policy.bags.identity import bag_file
@@ -170,6 +171,15 @@ def test_a_single_file_without_its_metadata_is_a_recording_too(site, foreign):
     assert len(read_episode(only_bag(site), TASK, ROBOT)) == T
 
 
+def test_what_a_driver_defines_for_itself_need_not_be_understood(site, foreign, stamps):
+    strange = "their_msgs/msg/Strange"
+    text = "their_msgs/Unheard[<=what] of this ?"
+    foreign.definitions[strange] = TypeDefinition(strange, text, "RIHS01_" + 64 * "0")
+    foreign.add("/theirs", strange, stamps[3], b"\x00\x01\x00\x00\x07")
+    fits, report = imported(site, foreign.write(site / "theirs"))
+    assert fits, report
+
+
 def test_an_imported_bag_is_whole_and_is_loaded_as_a_demonstration(site, foreign):
     imported(site, foreign.write(site / "theirs"))
     assert check_episode(only_bag(site)) == []
@@ -313,6 +323,19 @@ def test_markers_cut_a_recording_and_outcomes_judge_the_parts(site, foreign, sta
     episodes = [read_episode(folder, TASK, ROBOT) for folder in folders]
     assert [each.outcome for each in episodes] == ["failure", "success"]
     assert [each.stamps_ns.tolist() for each in episodes] == [stamps[1:8], stamps[9:17]]
+
+
+def test_an_observation_where_one_episode_ends_and_another_begins_is_of_both(
+    site, foreign, stamps
+):
+    for step in (0, 8):
+        data = FACTORY.serialise("std_msgs/msg/String", data="next")
+        foreign.add(NAMES.marker, "std_msgs/msg/String", stamps[step], data)
+    write_mapping(site, episodes={"cut": "marker", "topic": NAMES.marker})
+    assert imported(site, foreign.write(site / "theirs"))[0]
+    folders = [site / "bags" / entry.folder for entry in read_index(site / "bags").entries]
+    found = [read_episode(folder, TASK, ROBOT).stamps_ns.tolist() for folder in folders]
+    assert found == [stamps[:9], stamps[8:]]
 
 
 def test_outcomes_cut_a_recording(site, foreign, stamps):

@@ -143,6 +143,11 @@ class DatasetExaminer:
         if feature is None:
             has = ", ".join(self.dataset.info.features)
             advice = f"set cameras.{camera.name} in the mapping file; there are {has}"
+            if camera.kind == "depth":
+                advice = (
+                    "no feature stands for depth images: give a task of images or of "
+                    "proprioception, or a robot whose camera delivers points"
+                )
             return Finding("camera", expected, name or "none", Status.NOT_OK, advice)
         found = f"{name}: {feature.dtype} {list(feature.shape)}"
         if _KINDS.get(feature.dtype) != camera.kind:

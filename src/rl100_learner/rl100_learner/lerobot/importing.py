@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from rl100_learner.lerobot.examining import START_NS, DatasetExaminer, ExaminedRows
 from rl100_policy.bags.factory import TYPES
-from rl100_policy.bags.foreign.writing import TAG
+from rl100_policy.bags.foreign.origin import TAG, hash_of
 from rl100_policy.bags.identity import new_episode_id
 from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_version
 from rl100_policy.bags.topics import EXECUTED_TOPIC
@@ -30,8 +28,7 @@ class DatasetImporter:
         """Read the whole dataset once for its hash."""
         self._into, self._examiner = into, examiner
         self.sha256 = examiner.dataset.sha256()
-        told = json.dumps(examiner.mapping.model_dump(mode="json"), sort_keys=True)
-        self.mapping_sha256 = hashlib.sha256(told.encode()).hexdigest()
+        self.mapping_sha256 = hash_of(examiner.mapping.model_dump(mode="json"))
         self._version = f"lerobot:{examiner.dataset.root.name}@{self.sha256[:8]}"
         """Stands for whatever policy acted in the dataset."""
 

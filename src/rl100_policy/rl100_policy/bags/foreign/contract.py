@@ -56,7 +56,10 @@ class Contract:
         Args:
             found: Types by topic of the recording.
         """
-        checks = [self._topic(item, topic, types, found) for item, topic, types in self._needed()]
+        checks = [
+            self._topic(f"{item} topic", topic, types, found)
+            for item, topic, types in self._needed()
+        ]
         if self.camera is not None and self.camera.name not in self.mapping.cameras:
             checks.append(
                 Finding(
@@ -96,8 +99,8 @@ class Contract:
     def _topic(
         self, item: str, topic: str, types: tuple[str, ...], found: dict[str, str]
     ) -> Finding:
-        wanted = " or ".join(types) or "any type"
-        expected = f"{absolute(topic)}, {wanted}"
+        wanted = " or ".join(map(_short, types)) or "any type"
+        expected = f"{absolute(topic)}: {wanted}"
         there = found.get(absolute(topic))
         if there is None:
             alike = [name for name, kind in found.items() if kind in types]
@@ -108,8 +111,8 @@ class Contract:
             advice = "name a topic of that type"
             if "CompressedImage" in there:
                 advice += "; `ros2 run image_transport republish` makes images of compressed ones"
-            return Finding(item, expected, there, Status.NOT_OK, advice)
-        return Finding(item, expected, there)
+            return Finding(item, expected, _short(there), Status.NOT_OK, advice)
+        return Finding(item, expected, _short(there))
 
     def joints(self, recorded: Recorded) -> list[Finding]:
         """Names and values of the joint states of a whole recording."""
@@ -177,3 +180,8 @@ class Contract:
         if not isinstance(self.mapping.action, MeasuredAction | PositionsAction):
             found.add(self.mapping.action.topic)
         return set(map(absolute, found))
+
+
+def _short(type_name: str) -> str:
+    """A type as people write it."""
+    return type_name.replace("/msg/", "/")

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,8 @@ class Examination:
     episodes: tuple[ExaminedEpisode, ...]
     poses: dict[str, NDArray[np.float64]]
     """By camera: its optical frame in the base frame, [4, 4]."""
+    ahead_ns: tuple[int, int] = (0, 0)
+    """Least and most that a stamp is ahead of its reception."""
 
     @property
     def fits(self) -> bool:
@@ -116,7 +118,15 @@ class Examiner:
             if not is_met(findings):
                 return Examination(source, bag.sha256, tuple(findings), (), poses)
             episodes = self._episodes(bag, recorded, spans, poses)
-            return Examination(source, bag.sha256, tuple(findings), episodes, poses)
+            return Examination(
+                source, bag.sha256, tuple(findings), episodes, poses, self._ahead(recorded)
+            )
+
+    def _ahead(self, recorded: Recorded) -> tuple[int, int]:
+        if self.mapping.stamps == "received":
+            return 0, 0
+        offsets = [offset for each in recorded.offsets.values() for offset in each]
+        return min(offsets), max(offsets)
 
     def _view(self, recorded: Recorded) -> tuple[list[Finding], dict[str, NDArray[np.float64]]]:
         """Findings about the cameras, and their poses."""
@@ -175,33 +185,49 @@ class Examiner:
         """Makes what a policy would see of every frame that an episode is to be made of."""
         if self.camera is None:
             return [FrameCheck(tuple(d.frame_ns.tolist()), len(d.wanted_ns)) for d in drafts]
-        intrinsics = None
-        if self.camera.kind == "depth":
-            intrinsics = camera_view(recorded, self.mapping, self.camera)[0]
-        owners = {
-            stamp: index
-            for index, draft in enumerate(drafts)
-            for stamp in draft.wanted_ns.tolist()
-        }
+        owners: dict[int, list[int]] = defaultdict(list)
+        for index, draft in enumerate(drafts):
+            for stamp in draft.wanted_ns.tolist():
+                owners[stamp].append(index)
         usable: dict[int, list[int]] = defaultdict(list)
         problems: dict[int, str] = {}
-        for message in bag.messages([self.mapping.cameras[self.camera.name].topic]):
-            try:
-                stamp = stamp_of(message, self.mapping)
-                if stamp not in owners:
-                    continue
-                owner = owners.pop(stamp)
-                try:
-                    self._see(bag.parse(message), intrinsics, poses.get(self.camera.name))
-                    usable[owner].append(stamp)
-                except (ObservationError, BagError) as error:
-                    problems.setdefault(owner, str(error))
-            except ObservationError:
-                continue
+        for stamp, problem in self._looked_at(bag, recorded, owners, poses.get(self.camera.name)):
+            for index in owners[stamp]:
+                if problem:
+                    problems.setdefault(index, problem)
+                else:
+                    usable[index].append(stamp)
         return [
             FrameCheck(tuple(sorted(usable[index])), len(draft.wanted_ns), problems.get(index, ""))
             for index, draft in enumerate(drafts)
         ]
+
+    def _looked_at(
+        self,
+        bag: ForeignBag,
+        recorded: Recorded,
+        wanted: Collection[int],
+        pose: NDArray[np.float64] | None,
+    ) -> Iterator[tuple[int, str]]:
+        """Stamps of frames, each once, and why a policy could not see them; empty if it could."""
+        assert self.camera is not None
+        intrinsics = None
+        if self.camera.kind == "depth":
+            intrinsics = camera_view(recorded, self.mapping, self.camera)[0]
+        left = set(wanted)
+        for message in bag.messages([self.mapping.cameras[self.camera.name].topic]):
+            try:
+                stamp = stamp_of(message, self.mapping)
+            except ObservationError:
+                continue  # counted when the stamps were read
+            if stamp not in left:
+                continue
+            left.remove(stamp)
+            try:
+                self._see(bag.parse(message), intrinsics, pose)
+                yield stamp, ""
+            except (ObservationError, BagError) as error:
+                yield stamp, str(error)
 
     def _see(
         self, frame: Any, intrinsics: Intrinsics | None, pose: NDArray[np.float64] | None

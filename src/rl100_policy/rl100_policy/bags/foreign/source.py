@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rosbags.highlevel import AnyReader, AnyReaderError
-from rosbags.rosbag2 import ReaderError
+from rosbags.interfaces import MessageDefinitionFormat
+from rosbags.rosbag2 import Reader, ReaderError
 from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
@@ -26,7 +26,7 @@ from rl100_policy.core.errors import BagError
 _OURS = ("rl100_msgs/msg/GateCommand", "rl100_msgs/msg/HumanFeedback")
 _STORAGE = (".mcap", ".db3", ".zstd")
 _UNREADABLE = (
-    AnyReaderError, ReaderError, TypesysError, SerdeError, OSError, sqlite3.Error, ValueError,
+    ReaderError, TypesysError, SerdeError, OSError, sqlite3.Error, ValueError,
     AssertionError, KeyError, IndexError,
 )  # fmt: skip
 """What the library raises at a damaged recording."""
@@ -65,18 +65,17 @@ class ForeignBag:
             raise BagError(f"{source} does not exist; give a folder of `ros2 bag record`")
         self.path = source
         self._stack = ExitStack()
-        self._reader: AnyReader
-        self._types: Typestore
+        self._reader: Reader
+        self._types = get_typestore(Stores.EMPTY)
 
     def __enter__(self) -> Self:
         """Open; raises BagError."""
         try:
-            reader = AnyReader([self.path], default_typestore=_installed_types())
-            self._reader = self._stack.enter_context(reader)
+            self._reader = Reader(self.path)
+            self._reader.open()
         except _UNREADABLE as error:
             raise self._unreadable(error) from error
-        self._types = get_typestore(Stores.EMPTY)
-        self._types.register(dict(_installed_types().fielddefs) | dict(reader.typestore.fielddefs))
+        self._stack.callback(self._reader.close)
         return self
 
     def __exit__(
@@ -97,8 +96,14 @@ class ForeignBag:
             if each.msgcount
         }
 
-    def messages(self, topics: Collection[str]) -> Iterator[ForeignMessage]:
+    def messages(
+        self, topics: Collection[str], between: tuple[int, int] | None = None
+    ) -> Iterator[ForeignMessage]:
         """Messages of some topics in the order of the recording.
+
+        Args:
+            topics: Names.
+            between: First and last time of reception [ns]; None: all.
 
         Raises:
             BagError: If the recording is damaged; what came before has been given.
@@ -107,8 +112,9 @@ class ForeignBag:
         connections = [each for each in self._reader.connections if absolute(each.topic) in wanted]
         if not connections:
             return
+        start, stop = (between[0], between[1] + 1) if between else (None, None)
         try:
-            for connection, log_ns, data in self._reader.messages(connections):
+            for connection, log_ns, data in self._reader.messages(connections, start, stop):
                 yield ForeignMessage(
                     absolute(connection.topic), connection.msgtype, log_ns, bytes(data)
                 )
@@ -118,15 +124,39 @@ class ForeignBag:
     def parse(self, message: ForeignMessage) -> Any:
         """The message by its fields; raises BagError if it is malformed."""
         try:
+            self._register(message.type_name)
             return self._types.deserialize_cdr(message.data, message.type_name)
-        except (SerdeError, ValueError, AssertionError, IndexError, KeyError, TypeError) as error:
+        except (
+            SerdeError,
+            TypesysError,
+            ValueError,
+            AssertionError,
+            IndexError,
+            KeyError,
+            TypeError,
+        ) as error:
             raise BagError(
                 f"message on {message.topic} received at {message.log_ns} ns is not a "
                 f"{message.type_name}: {error!r}"
             ) from error
 
+    def _register(self, type_name: str) -> None:
+        """Make a type known, as the recording defines it, or else as it is installed.
+
+        Only types that are needed: what drivers of their own define need not be understood.
+        """
+        if type_name in self._types.types:
+            return
+        found = dict(_installed_types().fielddefs)
+        for each in self._reader.connections:
+            if each.msgtype == type_name and each.msgdef.format == MessageDefinitionFormat.MSG:
+                found = get_types_from_msg(each.msgdef.data, type_name)
+        known = self._types.types
+        self._types.register({key: value for key, value in found.items() if key not in known})
+
     def serialise(self, value: Any, type_name: str) -> bytes:
         """CDR of a message of this bag that was changed."""
+        self._register(type_name)
         return bytes(self._types.serialize_cdr(value, type_name))
 
     @cached_property

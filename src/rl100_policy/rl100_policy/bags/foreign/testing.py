@@ -14,6 +14,7 @@ import yaml
 from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 
+from rl100_policy.bags.definitions import TypeDefinition
 from rl100_policy.bags.factory import MessageFactory
 from rl100_policy.bags.foreign.recorded import JOINT_STATE, TRAJECTORY
 from rl100_policy.bags.foreign.source import ForeignBag
@@ -52,6 +53,8 @@ class ForeignRecorder:
     names: ForeignNames
     factory: MessageFactory = field(default_factory=MessageFactory)
     recording: Recording = field(default_factory=list)
+    definitions: dict[str, TypeDefinition] = field(default_factory=dict)
+    """Of types that are not installed."""
 
     def add(self, topic: str, type_name: str, log_ns: int, data: bytes) -> None:
         """Any message."""
@@ -180,7 +183,8 @@ class ForeignRecorder:
             connections: dict[str, Any] = {}
             for topic, type_name, log_ns, data in recording:
                 if topic not in connections:
-                    found = self.factory.definitions.find(type_name)
+                    found = self.definitions.get(type_name)
+                    found = found or self.factory.definitions.find(type_name)
                     connections[topic] = writer.add_connection(
                         topic, type_name, msgdef=found.text, rihs01=found.type_hash
                     )

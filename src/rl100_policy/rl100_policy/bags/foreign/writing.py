@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -19,11 +17,11 @@ from rl100_policy.bags.foreign.drafts import Draft
 from rl100_policy.bags.foreign.examining import Examination, ExaminedEpisode, Examiner
 from rl100_policy.bags.foreign.findings import Status
 from rl100_policy.bags.foreign.mapping import absolute
+from rl100_policy.bags.foreign.origin import TAG, hash_of, wall_time
 from rl100_policy.bags.foreign.recorded import CAMERA_INFO, stamp_of
 from rl100_policy.bags.foreign.source import ForeignBag, ForeignMessage
 from rl100_policy.bags.foreign.view import with_our_frame
 from rl100_policy.bags.identity import new_episode_id
-from rl100_policy.bags.index import read_index
 from rl100_policy.bags.metadata import EpisodeMetadata, config_hash, software_version
 from rl100_policy.bags.topics import EXECUTED_TOPIC
 from rl100_policy.bags.writer import Compression, EpisodeWriter
@@ -32,47 +30,10 @@ from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import CameraConfig
 from rl100_policy.core.errors import BagError, ObservationError
 
-TAG = "import."
-"""Begin of the tags that say where an episode comes from."""
-_WALL_NS = 10**18
-"""Earlier times, before 2001, are simulated ones and not unique."""
-
 
 def mapping_hash(examiner: Examiner) -> str:
-    """SHA-256 of a mapping and the outcome given beside it: equal for equal values."""
-    told = [examiner.mapping.model_dump(mode="json"), examiner.outcome]
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
-
-
-def imported_before(into: Path, source: Path, sha256: str, mapping_sha256: str) -> list[str]:
-    """Episodes of a folder that came from the same source by the same mapping.
-
-    Raises:
-        BagError: If some came from it by another mapping: it would be learned from twice.
-    """
-    entries = [
-        entry
-        for entry in read_index(into).entries
-        if entry.metadata.tags.get(f"{TAG}source_sha256") == sha256
-    ]
-    other = [
-        each.folder
-        for each in entries
-        if each.metadata.tags.get(f"{TAG}mapping_sha256") != mapping_sha256
-    ]
-    if other:
-        raise BagError(
-            f"{source} is in {into} already, imported by another mapping: {other}; remove those "
-            "episodes, or give another folder"
-        )
-    return [each.folder for each in entries]
-
-
-def wall_time(stamp_ns: int) -> datetime:
-    """When something was recorded; now, if its stamps are not wall time."""
-    if stamp_ns < _WALL_NS:
-        return datetime.now(UTC)
-    return datetime.fromtimestamp(stamp_ns * 1e-9, UTC)
+    """Hash of a mapping and the outcome given beside it."""
+    return hash_of(examiner.mapping.model_dump(mode="json"), examiner.outcome)
 
 
 class EpisodeImporter:
@@ -172,15 +133,19 @@ class EpisodeImporter:
         yield from self._informed(bag, start)
         yield from merge(
             self._commands(bag, draft),
-            self._sensed(bag, draft),
+            self._sensed(bag, examination, draft),
             key=lambda each: each[2],
         )
 
-    def _sensed(self, bag: ForeignBag, draft: Draft) -> Iterator[tuple[str, str, int, bytes]]:
+    def _sensed(
+        self, bag: ForeignBag, examination: Examination, draft: Draft
+    ) -> Iterator[tuple[str, str, int, bytes]]:
         """Joint states and frames, in the order of the recording."""
         cameras = self._cameras()
         topics = [self._mapping.joint_states.topic, *cameras]
-        for message in bag.messages(topics):
+        least, most = examination.ahead_ns
+        received = draft.span.start_ns - most, draft.span.end_ns - least
+        for message in bag.messages(topics, received):
             try:
                 stamp = stamp_of(message, self._mapping)
             except ObservationError:
