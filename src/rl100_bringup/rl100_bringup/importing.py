@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -121,11 +122,12 @@ def tell_examination(examination: Examination, console: Console) -> None:
 
 
 def findings_table(title: str, findings: Iterable[Finding]) -> Table:
-    """One row per item of the contract; what to do is below the row."""
-    table = Table(title=escape(title), title_justify="left", show_lines=True)
-    for name in ("item", "expected", "found", ""):
+    """One row per item of the contract."""
+    table = Table(
+        title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
+    )
+    for name in ("item", "expected", "found", "", "what to do"):
         table.add_column(name, overflow="fold")
-    table.add_column("what to do", overflow="fold", ratio=1)
     for each in findings:
         colour = _COLOUR[each.status]
         table.add_row(
