@@ -123,9 +123,7 @@ def tell_examination(examination: Examination, console: Console) -> None:
 
 def findings_table(title: str, findings: Iterable[Finding]) -> Table:
     """One row per item of the contract."""
-    table = Table(
-        title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0)
-    )
+    table = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("item", "expected", "found", "", "what to do"):
         table.add_column(name, overflow="fold")
     for each in findings:

@@ -26,7 +26,7 @@ from rl100_policy.bags.index import read_index
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.recovery import check_episode
 from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
-from rl100_policy.core.command import CommandGate
+from rl100_policy.core.command import CommandGate, CommandSource
 from rl100_policy.core.config import CameraConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError
 
@@ -275,6 +275,42 @@ def test_commands_of_our_gate_are_taken_as_they_are(site, ours, foreign, motion,
     assert imported(site, foreign.write(site / "theirs", "sqlite3"))[0]
     expected = read_episode(ours.write(site / "ours", FACTORY), TASK, ROBOT)
     assert_same(read_episode(only_bag(site), TASK, ROBOT), expected, tolerance=0.0)
+
+
+def test_what_a_policy_commanded_is_no_demonstration(site, foreign, motion, stamps):
+    for stamp, action in zip(stamps, motion.executed, strict=False):
+        data = FACTORY.command(stamp, TASK, action, CommandSource.POLICY, "push@1")
+        foreign.add("/gate/command", "rl100_msgs/msg/GateCommand", stamp, data)
+    write_mapping(site, action={"source": "gate"})
+    assert imported(site, foreign.write(site / "theirs"))[0]
+    assert read_index(site / "bags").entries[0].metadata.policy_version == "push@1"
+
+
+def test_a_judgement_of_an_unknown_kind_is_passed_over(site, foreign, stamps):
+    for step, kind in ((3, 1), (5, 77)):
+        data = FACTORY.serialise(
+            "rl100_msgs/msg/HumanFeedback", header=FACTORY.header(stamps[step]), episode_id="",
+            kind=kind, reward=1.0, source="button",
+        )  # fmt: skip
+        foreign.add("/feedback", "rl100_msgs/msg/HumanFeedback", stamps[step], data)
+    write_mapping(site, outcome={"source": "topic", "topic": "/feedback"})
+    assert imported(site, foreign.write(site / "theirs"))[0]
+    assert read_index(site / "bags").entries[0].metadata.outcome is Outcome.SUCCESS
+
+
+def test_markers_of_another_clock_than_the_stamps_are_told(site, foreign, stamps):
+    """A recorder that does not use the simulated time receives everything in wall time."""
+    late = 10**9 * 1000
+    foreign.recording = [
+        (topic, kind, log_ns + late, data) for topic, kind, log_ns, data in foreign.recording
+    ]
+    source = foreign.write(site / "whole")
+    assert imported(site, source)[0]  # every stream has stamps of its own
+    foreign.add_bool(NAMES.marker, stamps[2] + late, value=True)
+    write_mapping(site, episodes={"cut": "marker", "topic": NAMES.marker})
+    fits, report = imported(site, foreign.write(site / "cut"))
+    assert not fits
+    assert "stamps: received" in report
 
 
 def test_recorded_extrinsics_are_kept_in_our_frames(site, ours, foreign):

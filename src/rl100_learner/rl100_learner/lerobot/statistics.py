@@ -33,9 +33,11 @@ def image_statistics(frames: Sequence[NDArray[np.uint8]]) -> Statistics:
     Args:
         frames: [H, W, 3] each.
     """
-    channels = np.stack(frames).reshape(-1, 3)
     # of 256 values a table of counts tells everything
-    counts = np.stack([np.bincount(channels[:, each], minlength=256) for each in range(3)])
+    counts = np.zeros((3, 256), dtype=np.int64)
+    for frame in frames:
+        for channel in range(3):
+            counts[channel] += np.bincount(frame[..., channel].ravel(), minlength=256)
     levels = np.arange(256) / 255.0
     shares = counts / counts.sum(axis=1, keepdims=True)
     mean = shares @ levels

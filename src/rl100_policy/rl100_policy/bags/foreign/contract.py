@@ -159,8 +159,7 @@ class Contract:
             if topic in self._timed()
         }
         apart = max(offsets.values()) - min(offsets.values())
-        unstamped = isinstance(self.mapping.action, PositionsAction)
-        if unstamped:  # an array has no stamp: reception is all that tells its time
+        if self._timed_by_reception(recorded):
             apart = max(apart, *(abs(each) for each in offsets.values()))
         found = f"up to {apart:.3f} s apart"
         if apart > _CLOCKS_APART_S:
@@ -171,6 +170,15 @@ class Contract:
             )
             return Finding("clocks", expected, found, Status.NOT_OK, advice)
         return Finding("clocks", expected, found)
+
+    def _timed_by_reception(self, recorded: Recorded) -> bool:
+        """Whether messages without a stamp are joined with stamped ones."""
+        mapping = self.mapping
+        topics = [] if isinstance(mapping.action, MeasuredAction) else [mapping.action.topic]
+        topics += [mapping.episodes.topic] if mapping.episodes.topic else []
+        if mapping.outcome.topic and mapping.episodes.cut != "whole":
+            topics.append(mapping.outcome.topic)
+        return any(absolute(topic) not in recorded.offsets for topic in topics)
 
     def _timed(self) -> set[str]:
         """Topics whose times are compared."""

@@ -194,7 +194,7 @@ class Drafter:
             if len(command.executed) == dim:
                 actions[row] = command.executed
         unknown = np.full((len(commands), n_joints), np.nan)
-        sources = tuple(CommandSource(each.source) for each in commands.values())
+        sources = tuple(each.source for each in commands.values())
         twists = np.full((len(commands), 6), np.nan)
         grid = np.array(list(commands), dtype=np.int64)
         return Commands(grid, unknown, unknown, actions, twists, sources, commands)

@@ -27,6 +27,7 @@ from rl100_policy.bags.foreign.setpoints import Setpoints, followed, sampled, tr
 from rl100_policy.bags.foreign.source import ForeignBag, ForeignMessage
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.core import messages
+from rl100_policy.core.command import CommandSource
 from rl100_policy.core.config import RobotConfig
 from rl100_policy.core.errors import ActionError, BagError, ObservationError
 
@@ -144,7 +145,7 @@ class RecordingReader:
                 self._compare_clocks(message)
                 for take in self._takers[message.topic]:
                     take(message, stamp)
-            except (BagError, ObservationError, ActionError) as error:
+            except (BagError, ObservationError, ActionError, ValueError) as error:
                 self.found.bad[message.topic] += 1
                 self.found.reasons.setdefault(message.topic, str(error))
         self.found.positions = dict(sorted(self.found.positions.items()))
@@ -225,7 +226,9 @@ class RecordingReader:
         self.found.trajectories[stamp] = points
 
     def _command(self, message: ForeignMessage, stamp: int) -> None:
-        self.found.commands.setdefault(stamp, self._bag.parse(message))
+        value = self._bag.parse(message)
+        value.source = CommandSource(value.source)
+        self.found.commands.setdefault(stamp, value)
 
     def _transform(self, message: ForeignMessage, _: int) -> None:
         value = self._bag.parse(message)
