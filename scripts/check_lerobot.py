@@ -8,6 +8,7 @@ own choice. See docs/how-to/bring-your-own-data.md.
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ def main(arguments: list[str]) -> int:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     root = Path(arguments[0])
+    described = json.loads((root / "meta" / "info.json").read_text(encoding="utf-8"))
     dataset = LeRobotDataset("local/check", root=root)
     frames = [dataset[index] for index in range(len(dataset))]
     episodes = by_episode(frames)
@@ -30,7 +32,7 @@ def main(arguments: list[str]) -> int:
         *wrong_rows(episodes, dataset.fps),
         *wrong_statistics(frames, dataset),
     ]
-    print(f"lerobot {lerobot.__version__}, format {dataset.meta.info['codebase_version']}")
+    print(f"lerobot {lerobot.__version__}, format {described['codebase_version']}")
     print(f"{len(frames)} frames of {len(episodes)} episodes at {dataset.fps} Hz were read")
     for key, value in frames[0].items():
         kind = f"{tuple(value.shape)} {value.dtype}" if hasattr(value, "shape") else repr(value)

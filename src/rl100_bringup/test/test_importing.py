@@ -500,6 +500,30 @@ def test_joint_names_that_are_not_mapped_are_told(site, foreign):
     assert "set joint_states.names" in report
 
 
+@pytest.mark.parametrize(
+    ("action", "told"),
+    [
+        ({"source": "trajectory", "topic": NAMES.command}, "trajectory lacks"),
+        ({"source": "leader", "topic": NAMES.joint_states}, "set action.names"),
+        (
+            {"source": "positions", "topic": NAMES.array, "joints": list(ROBOT.joints[:6])},
+            "expected 6 finite positions",
+        ),
+        (
+            {"source": "positions", "topic": NAMES.array, "joints": ["a", *ROBOT.joints[1:]]},
+            "action.joints lacks",
+        ),
+    ],
+)
+def test_commands_whose_joints_are_not_ours_are_told(site, foreign, motion, stamps, action, told):
+    for stamp, where in zip(stamps, motion.positions, strict=True):
+        foreign.add_array(stamp, where)
+    write_mapping(site, action=action)
+    fits, report = imported(site, foreign.write(site / "theirs"))
+    assert not fits
+    assert told in report
+
+
 def test_partly_takes_the_episodes_that_fit(site, foreign, ours, stamps):
     cut_short(foreign, ours)
     for step, begins in ((0, True), (6, False), (7, True), (20, False)):

@@ -111,7 +111,7 @@ def read_info(root: Path) -> DatasetInfo:
         if version != VERSION:
             raise BagError(
                 f"{root} is a LeRobot dataset of version {version}, expected {VERSION}; "
-                "lerobot.datasets.v30 of the lerobot package converts older ones"
+                "convert_dataset_v21_to_v30 of the lerobot package converts it"
             )
         return DatasetInfo.model_validate(content)
     except FileNotFoundError as error:

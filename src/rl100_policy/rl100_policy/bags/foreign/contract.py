@@ -125,7 +125,24 @@ class Contract:
             reason = recorded.reasons.get(topic, "no joint state tells of any of these joints")
             advice = f"{reason}; set joint_states.names in the mapping file"
             return [Finding(names.item, names.expected, names.found, Status.NOT_OK, advice)]
-        return [names, self._values(recorded), self._clocks(recorded)]
+        found = [names, self._values(recorded), self._clocks(recorded)]
+        action = self.mapping.action
+        if not isinstance(action, MeasuredAction):
+            found.append(self._commands(recorded, absolute(action.topic)))
+        return found
+
+    def _commands(self, recorded: Recorded, topic: str) -> Finding:
+        """Whether the messages that tell the command can be used."""
+        good = len(recorded.commands) + len(recorded.trajectories) + len(recorded.told)
+        bad, reason = recorded.bad[topic], recorded.reasons.get(topic, "")
+        expected, found = "messages of every joint, in order", f"{good} good, {bad} bad"
+        if not good:
+            advice = reason or "no message names a joint of this arm: set action.names"
+            return Finding("command messages", expected, found, Status.NOT_OK, advice)
+        if bad:
+            advice = f"the first: {reason}"
+            return Finding("command messages", expected, found, Status.WARNING, advice)
+        return Finding("command messages", expected, found)
 
     def _values(self, recorded: Recorded) -> Finding:
         arm = ArmKinematics(self.robot)
