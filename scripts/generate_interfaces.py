@@ -60,10 +60,10 @@ for reliable; `recorder` asks for what the publishers it finds offer. Every node
 """
 _ABOUT_SETTINGS = """# Settings
 
-Keys of the robot and task descriptions (YAML files), of training (`--set key=value`, or
-`overrides` of the Train action), and of a policy. A misspelt key is an error. Where a group of
-training settings occurs several times, a default that differs stands with its places. `improve`
-knows the keys of *Online reinforcement learning alone*, whose `distillation.*` is
+Keys of the robot and task descriptions and of mapping files (YAML files), of training (`--set
+key=value`, or `overrides` of the Train action), and of a policy. A misspelt key is an error. Where
+a group of training settings occurs several times, a default that differs stands with its places.
+`improve` knows the keys of *Online reinforcement learning alone*, whose `distillation.*` is
 `online_distillation.*` elsewhere. A policy's networks are chosen by the training settings
 `preset`, `n_chunk`, `network.*` and `diffusion.*` and by the task; they are written into its
 version.
@@ -93,6 +93,27 @@ _SETTINGS_OF = {
             "ActionConfig",
             "TeleopConfig",
         ),
+    ),
+    "Mapping file of imported recordings": (
+        "rl100_policy.bags.foreign.mapping",
+        (
+            "ImportMapping",
+            "JointStatesMapping",
+            "CameraMapping",
+            "ExtrinsicsMapping",
+            "GateAction",
+            "TrajectoryAction",
+            "SampledAction",
+            "PositionsAction",
+            "LeaderAction",
+            "MeasuredAction",
+            "OutcomeMapping",
+            "EpisodesMapping",
+        ),
+    ),
+    "Mapping file of imported LeRobot datasets": (
+        "rl100_learner.lerobot.mapping",
+        ("LeRobotMapping", "StateMapping", "ActionMapping"),
     ),
     "Push-T, section `sim` of the task description": (
         "rl100_sim.tasks.push_t",

@@ -183,7 +183,7 @@ def test_verbs_that_are_named_exist():
     lines = (REPOSITORY / "scripts" / "verbs.txt").read_text(encoding="utf-8").splitlines()
     verbs = {line.split()[0] for line in lines if line and line[0] != "#"}
     for page in LINKED:
-        named = set(re.findall(r"\./rl100 ([a-z]\w*)", page.read_text(encoding="utf-8")))
+        named = set(re.findall(r"\./rl100 ([a-z][\w-]*)", page.read_text(encoding="utf-8")))
         assert named <= verbs, page
 
 

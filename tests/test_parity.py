@@ -20,6 +20,10 @@ from rl100_learner.data.reader import read_episode
 from rl100_learner.training.windows import build_windows
 from rl100_msgs.msg import DecisionRecord, EpisodeState, HumanFeedback, SimGroundTruth
 from rl100_msgs.srv import ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.bags.foreign.examining import Examiner
+from rl100_policy.bags.foreign.mapping import ImportMapping
+from rl100_policy.bags.foreign.testing import ForeignNames, ForeignRecorder
+from rl100_policy.bags.foreign.writing import EpisodeImporter
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
@@ -220,3 +224,38 @@ def test_the_likelihoods_in_a_bag_are_those_the_learner_computes(tmp_path, obser
     generator = torch.Generator().manual_seed(0)
     metrics = proximal.improve(state, batch, advantages, generator, config)
     assert metrics["ratio_error"] < 1e-3
+
+
+def test_what_others_recorded_of_an_episode_is_read_as_our_own(tmp_path, observed):
+    folder, _ = record_an_episode(observed, tmp_path / "bags")
+    ours = read_episode(folder, observed.task, observed.robot)
+    names = ForeignNames({name: f"their_{name}" for name in observed.robot.joints})
+    theirs = ForeignRecorder(names)
+    theirs.add_bag(folder, observed.robot)
+    source = theirs.write(tmp_path / "theirs", "sqlite3", compression="file", splits=3)
+    renamed = {theirs: ours for ours, theirs in names.joints.items()}
+    mapping = ImportMapping.model_validate(
+        {
+            "joint_states": {"topic": "/theirs/joint_states", "names": renamed},
+            "cameras": {
+                each.name: {"topic": f"/theirs/{each.topic}"} for each in observed.robot.cameras
+            },
+            "extrinsics": {"source": "topic", "topic": "/theirs/camera/extrinsics"},
+            "action": {
+                "source": "trajectory", "topic": f"/theirs{names.command}", "names": renamed
+            },
+            "outcome": {"source": "topic", "topic": "/theirs/feedback"},
+        }
+    )  # fmt: skip
+    examiner = Examiner(mapping, observed.robot, observed.task)
+    examination = examiner.examine(source)
+    assert examination.fits, (examination.findings, examination.episodes)
+    (folder,) = EpisodeImporter(tmp_path / "imported", examiner).write(examination)
+    episode = read_episode(folder, observed.task, observed.robot)
+    # ours begins where the person took command; nothing tells others of that
+    rows = np.searchsorted(episode.stamps_ns, ours.stamps_ns)
+    np.testing.assert_array_equal(episode.stamps_ns[rows], ours.stamps_ns)
+    np.testing.assert_array_equal(episode.visual[rows], ours.visual)
+    np.testing.assert_array_equal(episode.proprio[rows], ours.proprio)
+    np.testing.assert_allclose(episode.actions[rows[:-1]], ours.actions, atol=1e-5)
+    assert episode.outcome == ours.outcome

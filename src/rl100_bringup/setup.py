@@ -24,6 +24,7 @@ setup(
         (f"share/{NAME}/rviz", files("rviz/*.rviz")),
         (f"share/{NAME}/config/robots", files("config/robots/*.yaml")),
         (f"share/{NAME}/config/tasks", files("config/tasks/*.yaml")),
+        (f"share/{NAME}/config/mappings", files("config/mappings/*.yaml")),
     ],
     install_requires=["setuptools"],
     extras_require={"test": ["pytest"]},

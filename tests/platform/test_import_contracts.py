@@ -53,7 +53,9 @@ OUTSIDE = {
         "torchvision", "yaml",
     },
     "rl100_policy.bags": {"mcap", "numpy", "pydantic", "rosbags", "yaml", "zstandard"},
-    "rl100_learner": {"filelock", "numpy", "pydantic", "safetensors", "torch", "yaml"},
+    "rl100_learner": {
+        "PIL", "filelock", "numpy", "pyarrow", "pydantic", "safetensors", "torch", "yaml",
+    },
     "rl100_sim": {"gymnasium", "metaworld", "mujoco", "numpy", "scipy"},
 }  # fmt: skip
 """All that the rooms without ROS import from outside the project. The contracts forbid those

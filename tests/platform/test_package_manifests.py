@@ -13,6 +13,7 @@ from environment import REPOSITORY
 
 PACKAGES = ("rl100_policy", "rl100_learner", "rl100_sim", "rl100_bringup")
 ROSDEP = {
+    "PIL": "python3-pil",
     "hypothesis": "python3-hypothesis",
     "matplotlib": "python3-matplotlib",
     "numpy": "python3-numpy",

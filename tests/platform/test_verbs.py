@@ -33,7 +33,7 @@ def run(tmp_path):
 
 
 def test_without_a_verb_every_verb_is_listed_with_one_line(run):
-    shown = re.findall(r"^  (\w+) +\S.*$", run().stdout, flags=re.MULTILINE)
+    shown = re.findall(r"^  ([\w-]+) +\S.*$", run().stdout, flags=re.MULTILINE)
     assert set(shown) == listed("script") | listed("cli")
     assert len(shown) == len(set(shown))
 

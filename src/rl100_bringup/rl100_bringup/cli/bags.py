@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from rl100_bringup.cli.exchange import export_lerobot, import_bag, import_lerobot
 from rl100_bringup.cli.filter_options import with_filter
 from rl100_bringup.cli.sub_commands import ListsByDefault
 from rl100_policy.bags.episode_filter import EpisodeFilter
@@ -217,3 +218,8 @@ def replay(
 
     settings = ReplaySettings(rate, loop, tuple(topics or ()), stamps_of_now=now)
     replay_episode(episode, settings, console)
+
+
+bags.command(name="import")(import_bag)
+bags.command()(import_lerobot)
+bags.command()(export_lerobot)

@@ -64,6 +64,8 @@ class ReadEpisode:
     """Policy versions that were in command anywhere in the recording, used or left out."""
     seen: Mapping[int, tuple[Visual, Proprio]] = field(default_factory=dict)
     """What was seen at the stamps that were asked for [ns], and proprioception with it."""
+    by_person: tuple[bool, ...] = ()
+    """Whether a person was in command in every control period."""
 
 
 @dataclass(frozen=True)
@@ -248,6 +250,7 @@ class EpisodeReader:
             versions,
             acted,
             self._also_seen(streams, also),
+            tuple(commands.by_person[index] for index in stretch.commands),
         )
 
     def _proprioception(self, positions: NDArray[np.float64]) -> Proprio:

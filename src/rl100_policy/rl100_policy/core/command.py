@@ -18,6 +18,7 @@ from scipy.spatial.transform import Rotation
 from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig, check_action
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.gate_result import GateFlag, GateResult
+from rl100_policy.core.geometry import twist_between
 from rl100_policy.core.homing import Homing
 from rl100_policy.core.kinematics import ArmKinematics
 
@@ -416,10 +417,7 @@ class CommandGate:
         self._room_cosine = min(self._least_cosine, max(self._room_cosine, cosine))
         if self._by_joint:
             return GateResult(command.copy(), velocity.copy(), flags)
-        twist = np.zeros(len(TWIST_COMPONENTS))
-        twist[:3] = (tool - before[:3, 3]) / self._period
-        if moved.turns:
-            twist[3:] = _rotation_vector(after[:3, :3] @ before[:3, :3].T) / self._period
+        twist = twist_between(before, after, self._period, turns=moved.turns)
         return GateResult(command.copy(), twist[self._components], flags)
 
 
@@ -434,7 +432,3 @@ def _any_outside(values: Floats, low: Floats, high: Floats) -> bool:
 
 def _rotation(vector: Floats) -> Floats:
     return np.asarray(Rotation.from_rotvec(vector).as_matrix())
-
-
-def _rotation_vector(matrix: Floats) -> Floats:
-    return np.asarray(Rotation.from_matrix(matrix).as_rotvec())

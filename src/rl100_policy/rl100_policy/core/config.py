@@ -465,7 +465,13 @@ def validation_problems(error: ValidationError) -> str:
 _Config = TypeVar("_Config", bound=FrozenModel)
 
 
-def _load(kind: type[_Config], path: Path) -> _Config:
+def load_description(kind: type[_Config], path: Path) -> _Config:
+    """Read a description of some kind from a YAML file.
+
+    Raises:
+        ConfigError: If the file is missing or a key is unknown, missing or out of range; names the
+            key.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -490,7 +496,7 @@ def load_robot(path: str | Path) -> RobotConfig:
         ConfigError: If the file is missing or a key is unknown, missing or out of range; names the
             key.
     """
-    return _load(RobotConfig, Path(path))
+    return load_description(RobotConfig, Path(path))
 
 
 def load_task(path: str | Path) -> TaskConfig:
@@ -500,4 +506,4 @@ def load_task(path: str | Path) -> TaskConfig:
         ConfigError: If the file is missing or a key is unknown, missing or out of range; names the
             key.
     """
-    return _load(TaskConfig, Path(path))
+    return load_description(TaskConfig, Path(path))

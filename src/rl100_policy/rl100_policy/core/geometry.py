@@ -39,3 +39,20 @@ def pose_from_xyz_quaternion(
 def quaternion_from_pose(pose: Floats) -> Floats:
     """Unit quaternion (x, y, z, w) of the rotation of a homogeneous transform, [4]."""
     return np.asarray(Rotation.from_matrix(pose[:3, :3]).as_quat())
+
+
+def twist_between(before: Floats, after: Floats, period_s: float, *, turns: bool = True) -> Floats:
+    """Velocity that takes one pose to another in a time, [6]: m/s, then rad/s, both in the base.
+
+    Args:
+        before: Homogeneous transform, [4, 4].
+        after: The same.
+        period_s: Time between them.
+        turns: False: the rotation is not looked at, and told as zero.
+    """
+    twist = np.zeros(6)
+    twist[:3] = (after[:3, 3] - before[:3, 3]) / period_s
+    if turns:
+        turn = Rotation.from_matrix(after[:3, :3] @ before[:3, :3].T)
+        twist[3:] = turn.as_rotvec() / period_s
+    return twist

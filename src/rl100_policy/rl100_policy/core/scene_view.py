@@ -35,7 +35,7 @@ class SceneView:
         self._dots = np.zeros((4 * height, 2 * width), dtype=bool)
         self._styles: dict[tuple[int, int], str] = {}
 
-    def points(self, points: Floats, style: str) -> None:
+    def points(self, points: NDArray[np.floating], style: str) -> None:
         """Dots at some places, [N, 2 or more], base frame, m; those outside are left out."""
         rows, columns = self._dots.shape
         for x, y in self._inside(points):
@@ -46,11 +46,11 @@ class SceneView:
             self._dots[row, column] = True
             self._styles[row // 4, column // 2] = style
 
-    def _inside(self, points: Floats) -> Floats:
+    def _inside(self, points: NDArray[np.floating]) -> Floats:
         places = np.asarray(points, float).reshape(-1, np.shape(points)[-1])[:, :2]
         return places[((places >= self._low) & (places <= self._high)).all(axis=1)]
 
-    def line(self, corners: Floats, style: str) -> None:
+    def line(self, corners: NDArray[np.floating], style: str) -> None:
         """Straight lines through some corners, [N, 2 or more], base frame, m."""
         for begin, end in zip(corners[:-1, :2], corners[1:, :2], strict=True):
             steps = max(2, int(np.linalg.norm(end - begin) / _LINE_STEP_M))

@@ -7,9 +7,10 @@ the same controls as a person: ``episode/start``, ``episode/stop``, ``gate/set_c
 ``policy/load``, and judgements on ``feedback`` (HumanFeedback, EVENT).
 
 ``mode`` demonstrate: it steers the arm, with the imperfections of :mod:`rl100_sim.demonstrator`.
-``mode`` supervise: the policy steers, it only starts, judges and ends the episodes. Either way
-success is what the scene shows, never what a policy thinks. After ``episodes`` episodes the
-process ends; exit status 1 if a control failed.
+``mode`` supervise: the policy steers, it only starts, judges and ends the episodes, and takes over
+for ``takeover_length`` control periods after ``takeover_after`` of them. Either way success is
+what the scene shows, never what a policy thinks. After ``episodes`` episodes the process ends;
+exit status 1 if a control failed.
 
 Right after the graph's start a server may know this node's request writer and not yet its answer
 reader, and its answer is lost. So a request that may come twice (``policy/load``, ``sim/reset``,
@@ -97,6 +98,12 @@ class OperatorParameters:
     stochastic: bool = parameter(
         False, "supervise: the version draws every transition, so that it can be learned from"
     )
+    takeover_after: int = parameter(
+        0, "supervise: take over after this many control periods; 0: never", low=0, high=100000
+    )
+    takeover_length: int = parameter(
+        10, "supervise: control periods before the policy gets the command back", low=1, high=1000
+    )
     record: bool = parameter(True, "record every episode")
 
 
@@ -116,6 +123,8 @@ class ScriptedOperatorNode(Node):
             load_task(self._settings.task_config),
         )
         self._pusher: ScriptedPusher | None = None
+        """Steers; None while the policy does."""
+        self._seed = self._took_over_at = 0
         self._ended = threading.Event()
         self._last: SimGroundTruth | None = None
         self._successes, self._version_in_use = 0, ""
@@ -137,12 +146,36 @@ class ScriptedOperatorNode(Node):
         if truth.terminated or truth.truncated:
             self._judge(truth)
             self._ended.set()
-        elif pusher is not None:
-            velocity = pusher.act(
-                _planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position)
-            )
-            stamp, frame = messages.stamp_ns(truth.header.stamp), self._robot.base_frame
-            self._twists.publish(twist_message(planar_twist(velocity), stamp, frame))
+            return
+        if pusher is not None:
+            self._push(truth, pusher)
+        after, length = self._settings.takeover_after, self._settings.takeover_length
+        if self._settings.mode == "supervise" and after:
+            if truth.step == after:
+                self._ask_for_command(CommandSource.TELEOP)
+            elif pusher is not None and truth.step >= self._took_over_at + length:
+                self._pusher = None
+                self._ask_for_command(CommandSource.POLICY)
+
+    def _push(self, truth: SimGroundTruth, pusher: ScriptedPusher) -> None:
+        velocity = pusher.act(
+            _planar(truth.object_pose), _planar(truth.goal_pose), _point(truth.tool_position)
+        )
+        stamp, frame = messages.stamp_ns(truth.header.stamp), self._robot.base_frame
+        self._twists.publish(twist_message(planar_twist(velocity), stamp, frame))
+
+    def _ask_for_command(self, source: CommandSource) -> None:
+        """Take over, or hand back, while the episode goes on; what follows is the answer's."""
+        asked = self._set_source.call_async(SetCommandSource.Request(source=int(source)))
+        if source is CommandSource.TELEOP:
+            asked.add_done_callback(lambda _: self._steer_from_now_on())
+
+    def _steer_from_now_on(self) -> None:
+        """In command: the newest observation still waits for an answer, perhaps."""
+        if not self._ended.is_set() and self._last is not None:
+            self._pusher = pusher = self._new_pusher(self._seed)
+            self._took_over_at = self._last.step
+            self._push(self._last, pusher)
 
     def _on_policy_status(self, status: PolicyStatus) -> None:
         self._version_in_use = status.policy_version
@@ -205,6 +238,7 @@ class ScriptedOperatorNode(Node):
         """
         stamp: Time = self._insist(self._reset_sim, ResetSim.Request(seed=seed)).stamp
         demonstrate = self._settings.mode == "demonstrate"
+        self._seed = seed
         self._pusher = self._new_pusher(seed) if demonstrate else None
         self._last = None
         self._ended.clear()
