@@ -14,6 +14,8 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import os
+import pty
 import re
 import sys
 import tempfile
@@ -44,7 +46,10 @@ _OF_EVERY_NODE = re.compile(
 _FIELD = re.compile(
     r"^(?P<type>\S+)\s+(?P<name>\w+)\s*(?:=\s*(?P<value>\S+))?\s*(?:#\s*(?P<doc>.*))?$"
 )
-_ORDER = ("sim_robot", "cloud", "policy", "command_gate", "recorder", "node", "scripted_operator")
+_ORDER = (
+    "sim_robot", "cloud", "policy", "command_gate", "recorder", "episode_flow", "keyboard",
+    "joystick", "node", "scripted_operator",
+)  # fmt: skip
 """Of the nodes on the page, along the way of an observation; others follow."""
 _ABOUT_INTERFACES = """# Interfaces
 
@@ -251,7 +256,7 @@ def node_modules() -> list[ModuleType]:
         for file in sorted(files)
         if file.stem != "__init__"
     }
-    names = [*(name for name in _ORDER if name in found), *(found.keys() - set(_ORDER))]
+    names = [*(name for name in _ORDER if name in found), *sorted(found.keys() - set(_ORDER))]
     return [importlib.import_module(found[name]) for name in names]
 
 
@@ -309,8 +314,13 @@ def _running() -> Iterator[list[Any]]:
     """All nodes, with the shipped descriptions, on a private domain."""
     from rl100_policy.ros.testing import isolated_ros
 
-    with tempfile.TemporaryDirectory() as bags:
+    person, terminal = pty.openpty()
+    with tempfile.TemporaryDirectory() as bags, ExitStack() as opened:
+        opened.callback(os.close, person)
+        opened.callback(os.close, terminal)
         given = {
+            "terminal": os.ttyname(terminal),
+            "draw": False,
             "robot_config": CONFIG / "robots" / "panda.yaml",
             "task_config": CONFIG / "tasks" / "push_t.yaml",
             "bags": bags,

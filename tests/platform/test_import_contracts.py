@@ -49,7 +49,7 @@ BREACHES = [
 
 OUTSIDE = {
     "rl100_policy.core": {
-        "fpsample", "numpy", "pinocchio", "pydantic", "safetensors", "scipy", "torch",
+        "fpsample", "numpy", "pinocchio", "pydantic", "rich", "safetensors", "scipy", "torch",
         "torchvision", "yaml",
     },
     "rl100_policy.bags": {"mcap", "numpy", "pydantic", "rosbags", "yaml", "zstandard"},

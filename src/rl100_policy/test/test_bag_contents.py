@@ -30,7 +30,8 @@ TEXT = FACTORY.topic("/note", "std_msgs/msg/String")
 def command(stamp_ns: int, source: int, flags: int = 0, executed: tuple[float, ...] = (0.1, 0.0)):
     version = "a@1" if source == POLICY else ""
     requested = (0.2, 0.0) if executed else ()
-    return FACTORY.command(stamp_ns, TASK, executed, source, version, requested, flags)
+    given = {"requested": requested, "flags": flags}
+    return FACTORY.command(stamp_ns, TASK, executed, source, version, **given)
 
 
 def record(bags: Path, messages, **fields) -> tuple[Path, EpisodeMetadata]:

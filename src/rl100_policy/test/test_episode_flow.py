@@ -241,6 +241,14 @@ def test_a_simulated_scene_is_laid_out_and_armed_without_a_press():
     assert session.tell(Checked()).state is State.ARMED
 
 
+def test_where_nobody_confirms_the_recorder_is_asked_until_nothing_is_missing():
+    session = Session(SIMULATED).press(Press.NEXT).tell(AtHome(), SceneSet(), Checked(("disk",)))
+    assert session.state is State.SCENE
+    assert session.wait(0.5).asked == []
+    assert session.wait(0.6).asked == [CheckRecording()]
+    assert session.tell(Checked()).state is State.ARMED
+
+
 def test_a_scene_that_cannot_be_laid_out_is_tried_again_on_request():
     session = Session(SIMULATED).press(Press.NEXT).tell(AtHome(), SceneSet("no start pose"))
     assert "no start pose" in session.flow.message

@@ -2,8 +2,6 @@
 """The keyboard node in a process of its own, under a pseudo-terminal that types the keys."""
 
 import os
-import pty
-import select
 import signal
 import subprocess
 import sys
@@ -22,6 +20,7 @@ from rl100_msgs.msg import GateStatus, OperatorEvent, OperatorState
 from rl100_policy.core.key_motion import SCALES
 from rl100_policy.core.messages import stamp_ns
 from rl100_policy.ros.conversions import twist_components
+from rl100_policy.ros.pseudo_terminal import PseudoTerminal
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_policy.ros.testing import isolated_ros, spinning
 
@@ -59,27 +58,17 @@ class Bench(Node):
 class Person:
     """Types into the terminal of a keyboard node and reads its screen."""
 
-    def __init__(self, bench: Bench, spin_until) -> None:
-        self.bench, self.spin_until = bench, spin_until
-        self.pid, self.terminal = pty.fork()
-        if self.pid == 0:
-            environment = dict(os.environ, ROS_DOMAIN_ID=str(bench.context.get_domain_id()))
-            os.execvpe(COMMAND_LINE[0], COMMAND_LINE, environment)
-        self.shown = b""
+    def __init__(self, bench: Bench, spin_until, terminal: PseudoTerminal) -> None:
+        self.bench, self.spin_until, self.terminal = bench, spin_until, terminal
+        self.type = terminal.type
 
-    def type(self, keys: bytes) -> None:
-        os.write(self.terminal, keys)
-
-    def look(self) -> None:
-        while select.select([self.terminal], [], [], 0.0)[0]:
-            try:
-                self.shown += os.read(self.terminal, 65536)
-            except OSError:
-                return
+    @property
+    def shown(self) -> bytes:
+        return self.terminal.look()
 
     def until(self, condition, timeout_s=20.0) -> bool:
         def looking():
-            self.look()
+            self.terminal.look()
             return condition()
 
         return self.spin_until(looking, timeout_s)
@@ -91,38 +80,26 @@ class Person:
             self.type(key)
             self.until(lambda: False, every)
 
-    def leave(self) -> int:
-        """End the node; its exit status."""
-        os.kill(self.pid, signal.SIGTERM)
-        for _ in range(100):
-            self.look()
-            pid, status = os.waitpid(self.pid, os.WNOHANG)
-            if pid:
-                return os.waitstatus_to_exitcode(status)
-            time.sleep(0.1)
-        os.kill(self.pid, signal.SIGKILL)
-        raise AssertionError("the keyboard node did not end")
-
 
 @pytest.fixture
 def person():
     with isolated_ros():
         bench = Bench()
-        with spinning(bench) as spin_until:
-            person = Person(bench, spin_until)
-            gate = person.bench.gate
+        domain = {"ROS_DOMAIN_ID": str(bench.context.get_domain_id())}
+        with (
+            spinning(bench) as spin_until,
+            PseudoTerminal(COMMAND_LINE, domain) as terminal,
+        ):
+            person = Person(bench, spin_until, terminal)
             assert person.until(
-                lambda: gate.get_subscription_count() and bench.count_publishers("operator/event"),
+                lambda: (
+                    bench.gate.get_subscription_count()
+                    and bench.count_publishers("operator/event")
+                ),
                 60.0,
             ), person.shown[-2000:].decode(errors="replace")
             person.until(lambda: False, 0.3)
             yield person
-            try:
-                os.kill(person.pid, signal.SIGKILL)
-                os.waitpid(person.pid, 0)
-            except (ProcessLookupError, ChildProcessError):
-                pass
-            os.close(person.terminal)
 
 
 def give(person: Person, source: int) -> None:
@@ -208,30 +185,25 @@ def test_the_screen_tells_state_counts_keys_and_topics(person):
     told = OperatorState(state=OperatorState.RECORDING, driver="policy", successes=3, wanted=5)
     told.message, told.seconds_left = "the policy drives", 7.0
     person.bench.flow.publish(told)
-    person.shown = b""
     assert person.until(lambda: b"RECORDING" in person.shown and b"3 success" in person.shown)
     assert b"7 s left" in person.shown
     assert b"emergency stop" in person.shown
 
 
 def test_the_terminal_is_left_as_it_was(person):
-    inside = termios.tcgetattr(person.terminal)[3]
-    assert not inside & termios.ECHO
-    assert person.leave() == 0
-    assert termios.tcgetattr(person.terminal)[3] & termios.ECHO
+    terminal = person.terminal.descriptor
+    assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+    os.kill(person.terminal.pid, signal.SIGTERM)
+    assert person.terminal.exit_status(10.0) == 0
+    assert termios.tcgetattr(terminal)[3] & termios.ECHO
     assert b"\x1b[?1049l" in person.shown
     assert b"Traceback" not in person.shown
 
 
 def test_the_end_of_the_session_ends_the_node(person):
     person.bench.flow.publish(OperatorState(state=OperatorState.OVER))
-    for _ in range(100):
-        person.until(lambda: False, 0.1)
-        pid, status = os.waitpid(person.pid, os.WNOHANG)
-        if pid:
-            break
-    assert pid
-    assert os.waitstatus_to_exitcode(status) == 0
+    person.until(lambda: False, 0.2)
+    assert person.terminal.exit_status(10.0) == 0
 
 
 def test_a_robot_without_a_gripper_says_so(person):

@@ -17,6 +17,7 @@ from rl100_policy.core.flow import Flow, FlowSettings, Kept, State, Step, say
 from rl100_policy.core.flow_events import (
     AtHome,
     Checked,
+    CheckRecording,
     Discard,
     Ended,
     Event,
@@ -54,7 +55,7 @@ def step(flow: Flow, event: Event, now_s: float, settings: FlowSettings) -> Step
     if flow.state is State.OVER:
         return flow, ()
     after, requests = _reaction(flow, event, now_s, settings)
-    entered = after.state is not flow.state
+    entered = after.state is not flow.state or after.checking is not flow.checking
     return (replace(after, since_s=now_s) if entered else after), requests
 
 
@@ -198,6 +199,8 @@ def _time_passed(flow: Flow, now_s: float, settings: FlowSettings) -> Step:
             message = f"not at home after {limit:.0f} s; is the way free? t lets you drive"
             idle = replace(flow, state=State.IDLE, driving=CommandSource.HOLD, message=message)
             return idle, (HOLD,)
+        case State.SCENE:
+            return replace(flow, checking=True), (CheckRecording(),)
         case State.ARMED:
             return say(replace(flow, state=State.SCENE), "not started: confirm the scene again")
         case State.RECORDING:

@@ -28,6 +28,9 @@ class State(IntEnum):
     OVER = 9
 
 
+_ASK_AGAIN_S = 1.0
+
+
 @dataclass(frozen=True)
 class FlowSettings:
     """What a session is like. Times in seconds; 0 means no limit."""
@@ -74,7 +77,7 @@ class Flow:
 
     state: State = State.IDLE
     since_s: float = 0.0
-    """Monotonic time at which the state was entered [s]."""
+    """Monotonic time at which the state was entered, or the recorder last asked [s]."""
     driving: CommandSource = CommandSource.HOLD
     """Whom the flow has put in command."""
     taken_over: bool = False
@@ -123,12 +126,18 @@ class Flow:
         goes_on = settings.goes_on and self.last.outcome and not self.last.discarded
         return {
             State.RESETTING: settings.reset_s,
+            State.SCENE: self._asks_again_s(settings),
             State.ARMED: settings.armed_s,
             State.STARTING: settings.answer_s,
             State.RECORDING: settings.episode_s,
             State.ENDING: settings.answer_s,
             State.REVIEW: settings.review_s if goes_on and not self.is_complete(settings) else 0.0,
         }.get(self.state, 0.0)
+
+    def _asks_again_s(self, settings: FlowSettings) -> float:
+        """Where nobody confirms the scene, the recorder is asked until nothing is missing."""
+        waits = not settings.confirms and self.scene_set and not self.checking
+        return _ASK_AGAIN_S if waits else 0.0
 
     def is_complete(self, settings: FlowSettings) -> bool:
         """Whether as many episodes as wanted are kept."""

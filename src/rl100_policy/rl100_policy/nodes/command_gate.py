@@ -363,7 +363,8 @@ class CommandGateNode(Node):
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._newest_ns - self._answered_ns > self._period_ns
         self._source, self._changed, self._wish = source, True, None
-        self._schedule.clear()
+        if source is CommandSource.POLICY:
+            self._schedule.clear()  # nothing that it decided for another's motion
         self._publish_status()
         response.success, response.message = True, f"{source.name.lower()} is in command"
         self._answer()

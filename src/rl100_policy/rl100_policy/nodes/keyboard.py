@@ -43,7 +43,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.key_bindings import GRIPPER_KEY, PRESS_KEYS
-from rl100_policy.core.key_decoder import KeyEvent
+from rl100_policy.core.key_decoder import KeyAction, KeyEvent
 from rl100_policy.core.key_motion import KeyMotion
 from rl100_policy.core.key_repeat import KeyRepeat
 from rl100_policy.core.kinematics import ArmKinematics
@@ -219,6 +219,8 @@ class KeyboardNode(Node):
         if is_press or press is Press.ESTOP or takes:
             self._last_key = event.key
             self._press(press)
+        elif event.action is not KeyAction.RELEASE:
+            self._last_key = f"{event.key}: held, or again too soon"
 
     def _press(self, press: Press) -> None:
         stamp_ns = self.get_clock().now().nanoseconds
