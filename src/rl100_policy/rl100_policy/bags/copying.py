@@ -30,8 +30,12 @@ class BagCopy:
         self.undescribed = 0
         self._table = TopicTable()
         self._topics: dict[int, RecordedTopic] = {}
-        for record in scan:
-            self._take(record)
+        try:
+            for record in scan:
+                self._take(record)
+        except OSError:
+            self.file.abort()
+            raise
 
     def _take(self, record: McapRecord) -> None:
         if isinstance(record, Message):

@@ -16,7 +16,7 @@ from mcap.writer import CompressionType, Writer
 from rl100_policy.bags.identity import PARTIAL, TRASH, free_name
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata
 from rl100_policy.bags.qos import qos_to_yaml
-from rl100_policy.bags.reservation import LOCK_FILE, reserve
+from rl100_policy.bags.reservation import LOCK_FILE, is_at, reserve
 from rl100_policy.bags.storage import (
     SERIALIZATION,
     BagStatistics,
@@ -92,6 +92,11 @@ class McapFile:
         if sync:
             os.fdatasync(self._stream.fileno())
 
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was made: not removed, not moved with its folder."""
+        return is_at(self.path, self._stream.fileno())
+
     def finish(self, metadata: EpisodeMetadata, name: str = "") -> dict[str, object]:
         """Write metadata and index, bring the file to disk, close it.
 
@@ -101,11 +106,21 @@ class McapFile:
 
         Returns:
             The rosbag2 information for metadata.yaml.
+
+        Raises:
+            OSError: If it cannot be written; the file is closed as it is then.
         """
+        try:
+            return self._finished(metadata, name or self.path.name)
+        except OSError:
+            self.abort()
+            raise
+
+    def _finished(self, metadata: EpisodeMetadata, name: str) -> dict[str, object]:
         self._writer.flush()
         self.annotate(metadata)
         information = bag_information(
-            name or self.path.name, self.topics.values(), self.statistics, metadata.to_table()
+            name, self.topics.values(), self.statistics, metadata.to_table()
         )
         self._writer.add_metadata(
             "rosbag2", {"serialized_metadata": dump_information(information)}
@@ -205,12 +220,13 @@ class EpisodeWriter:
         """Make all so far survive the end of the process; with ``sync``, of the machine.
 
         Raises:
-            BagError: If it cannot be written.
+            BagError: If it cannot be written, or its folder is no longer there.
         """
         try:
             self._file.flush(sync=sync)
         except OSError as error:
             raise self._failed("flush", error) from error
+        self._check_place()
 
     def close(self, metadata: EpisodeMetadata, *, discard: bool = False) -> Path:
         """End the episode: index, metadata.yaml, disk, rename.
@@ -223,9 +239,10 @@ class EpisodeWriter:
             The closed folder.
 
         Raises:
-            BagError: If it cannot be written; the folder stays ``.partial`` then and can be
-                recovered.
+            BagError: If it cannot be written, the folder stays ``.partial`` then and can be
+                recovered; or if it is no longer there.
         """
+        self._check_place()
         metadata = metadata.with_changes(episode_id=self.episode_id)
         try:
             write_metadata_file(self._folder, self._file.finish(metadata))
@@ -249,6 +266,14 @@ class EpisodeWriter:
         """Stop without closing: the folder stays ``.partial`` and can be recovered."""
         self._file.abort()
         self._lock.abandon()
+
+    def _check_place(self) -> None:
+        if not self._file.is_in_place:
+            raise BagError(
+                f"{self._folder} was removed or moved away while episode {self.episode_id} was "
+                "being recorded; if it was moved, run `./rl100 bags FOLDER --recover` on the "
+                "folder that it is in now"
+            )
 
     def _failed(self, what: str, error: OSError) -> BagError:
         return BagError(
