@@ -47,7 +47,7 @@ def crashed(bags: Path, *, judged: bool = False) -> tuple[Path, list[int]]:
         if judged and step == PER_CHUNK:
             writer.annotate(SUCCESS)
         if step % PER_CHUNK == PER_CHUNK - 1:
-            writer.flush(sync=False)
+            writer.flush()
             sizes.append(path.stat().st_size)
     writer.abort()
     return bags / "episode.partial", sizes

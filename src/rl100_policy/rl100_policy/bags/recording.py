@@ -164,6 +164,8 @@ class EpisodeRecorder:
         ended = None
         for event in (*self._journal.poll(), *self._relabeller.poll()):
             ended = self._take(event) or ended
+        if self.takes_messages:
+            self._session.look(now_s)
         closing = self.phase is Phase.CLOSING and not self._handed_over
         if closing and (self._session.reached_end or now_s >= self._deadline_s):
             self._hand_over("stopped on request")

@@ -14,6 +14,14 @@ from rl100_policy.bags.metadata import EpisodeMetadata, TopicLoss
 from rl100_policy.core.errors import ConfigError
 
 
+_BACK_NS = 100_000_000
+"""Stamps may go back by this much, or by a period if that is longer: two drivers on one topic are
+not in step."""
+_SILENT_S = 1.0
+"""An episode that ends at no stamp lacks nothing of a sensor that was heard this lately [s]; of a
+slow one, within three periods."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """One topic to record."""
@@ -69,6 +77,12 @@ class _Tally:
     middleware: int = 0
     gaps: int = 0
     recorder: int = 0
+    back_ns: int = 0
+    """Farthest that a header stamp lay before the one before it."""
+    looked_at: int = 0
+    """Messages at the last look."""
+    heard_s: float = 0.0
+    """Monotonic time of the first look that showed the newest message."""
 
 
 @dataclass
@@ -83,6 +97,7 @@ class EpisodeSession:
     """Their size [B]."""
     end_ns: int = 0
     """ROS time of the last wanted observation, 0 until the episode is stopped with one."""
+    _looked_s: float = 0.0
     _tallies: dict[str, _Tally] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -107,8 +122,23 @@ class EpisodeSession:
         self.messages += 1
         self.bytes += size
         if stamp_ns is not None:
-            tally.gaps += missing_between(tally.newest_ns, stamp_ns, self._periods[topic])
+            period_ns = self._periods[topic]
+            tally.gaps += missing_between(tally.newest_ns, stamp_ns, period_ns)
+            back_ns = (tally.newest_ns or stamp_ns) - stamp_ns
+            if period_ns and back_ns > max(period_ns, _BACK_NS):
+                tally.back_ns = max(tally.back_ns, back_ns)
             tally.newest_ns = stamp_ns
+
+    def look(self, now_s: float) -> None:
+        """Note which topics have spoken since the last look.
+
+        Args:
+            now_s: Monotonic time: that of messages may jump.
+        """
+        self._looked_s = now_s
+        for tally in self._tallies.values():
+            if tally.messages != tally.looked_at:
+                tally.looked_at, tally.heard_s = tally.messages, now_s
 
     def lose(self, topic: str, count: int) -> None:
         """Count messages that the middleware reported lost."""
@@ -149,8 +179,14 @@ class EpisodeSession:
             f"stamp gaps {loss.gaps}, recorder {loss.recorder})"
             for topic, loss in self.losses.items()
         ]
-        silent = [topic for topic, tally in self._sensor_tallies().items() if not tally.messages]
-        return (*reasons, *(f"{topic}: no message during the episode" for topic in silent))
+        for topic, tally in self._sensor_tallies().items():
+            if tally.back_ns:
+                reasons.append(f"{topic}: stamps went back by {tally.back_ns / 1e9:.3f} s")
+            if not tally.messages:
+                reasons.append(f"{topic}: no message during the episode")
+            elif silent_s := self._silent_at_end_s(topic, tally):
+                reasons.append(f"{topic}: no message in the last {silent_s:.1f} s")
+        return tuple(reasons)
 
     def complete(self, metadata: EpisodeMetadata, end_reason: str) -> EpisodeMetadata:
         """Metadata with everything this session found out."""
@@ -174,7 +210,15 @@ class EpisodeSession:
         period_ns = self._periods[topic]
         if not period_ns or not self.end_ns or tally.newest_ns is None:
             return 0
+        if tally.back_ns:  # how the end lies to a clock that jumped is not known
+            return 0
         return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+
+    def _silent_at_end_s(self, topic: str, tally: _Tally) -> float:
+        """How long a sensor had said nothing when an episode without an end stamp ended, or 0."""
+        silent_s = self._looked_s - tally.heard_s
+        allowed_s = max(_SILENT_S, 3 * self._periods[topic] / 1e9)
+        return 0.0 if self.end_ns or not tally.looked_at or silent_s < allowed_s else silent_s
 
 
 def missing_between(before_ns: int | None, stamp_ns: int, period_ns: int) -> int:

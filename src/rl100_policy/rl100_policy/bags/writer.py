@@ -13,6 +13,7 @@ from typing import Literal
 
 from mcap.writer import CompressionType, Writer
 
+from rl100_policy.bags.disk_sync import DiskSync
 from rl100_policy.bags.identity import PARTIAL, TRASH, free_name
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata
 from rl100_policy.bags.qos import qos_to_yaml
@@ -86,11 +87,11 @@ class McapFile:
         """Write the metadata as they are now; the last ones in the file hold."""
         self._writer.add_metadata(MCAP_RECORD, metadata.to_table())
 
-    def flush(self, *, sync: bool) -> None:
-        """End the chunk and hand it to the system; with ``sync`` wait until it is on disk."""
+    def flush(self, disk: DiskSync | None = None) -> None:
+        """End the chunk and hand it to the system, and to who brings it to disk, if anybody."""
         self._writer.flush()
-        if sync:
-            os.fdatasync(self._stream.fileno())
+        if disk is not None:
+            disk.request(self._stream.fileno())
 
     @property
     def is_in_place(self) -> bool:
@@ -161,7 +162,7 @@ class EpisodeWriter:
         try:
             self._file = McapFile(self._folder / f"{self.episode_id}_0.mcap", compression)
             self._file.annotate(metadata)
-            self._file.flush(sync=False)
+            self._file.flush()
         except OSError as error:
             self._lock.abandon()
             raise BagError(f"cannot begin episode {self.episode_id} in {bags}: {error}") from error
@@ -212,18 +213,18 @@ class EpisodeWriter:
         """
         try:
             self._file.annotate(metadata.with_changes(episode_id=self.episode_id))
-            self._file.flush(sync=False)
+            self._file.flush()
         except OSError as error:
             raise self._failed("write to", error) from error
 
-    def flush(self, *, sync: bool = True) -> None:
-        """Make all so far survive the end of the process; with ``sync``, of the machine.
+    def flush(self, disk: DiskSync | None = None) -> None:
+        """Make all so far survive the end of the process; with ``disk``, soon of the machine.
 
         Raises:
             BagError: If it cannot be written, or its folder is no longer there.
         """
         try:
-            self._file.flush(sync=sync)
+            self._file.flush(disk)
         except OSError as error:
             raise self._failed("flush", error) from error
         self._check_place()

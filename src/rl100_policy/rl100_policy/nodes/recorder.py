@@ -177,8 +177,9 @@ class RecorderNode(Node):
     ) -> None:
         if stream.latched:
             self._latched[stream.topic] = (data, sequence)
-        # What waited for this node when the episode was started was sent before it.
-        is_of_before = 0 < received_ns < self._begun_ns
+        # What waited for this node when the episode was started was sent before it. Only a topic's
+        # first messages can be that; a system clock that is set back makes later ones look so.
+        is_of_before = stream.topic not in self._topics and 0 < received_ns < self._begun_ns
         if self._recorder.takes_messages and not is_of_before:
             self._record(stream, data, sequence, messages.peek_stamp_ns(data) if stamped else None)
         if stream.topic == FEEDBACK_TOPIC:
