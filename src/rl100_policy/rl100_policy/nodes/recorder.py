@@ -333,9 +333,11 @@ class RecorderNode(Node):
         now_s = time.monotonic()
         ended = self._recorder.poll(now_s)
         if ended is not None:
-            log = self.get_logger()
-            (log.info if ended.folder else log.error)(ended.message)
             self._closed.set_result(ended)
+            if ended.folder:
+                self.get_logger().info(ended.message)
+            else:  # on a line of its own: rclpy raises when one line changes its severity
+                self.get_logger().error(ended.message)
         for source in self._inputs.values():
             source.adapt()
         if now_s >= self._next_state_s or self._recorder.reason != self._published_reason:
