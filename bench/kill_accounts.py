@@ -76,7 +76,7 @@ class Account:
 
 
 class Published:
-    """Stamps that were published, by topic, kept in files so that another process can read them."""
+    """Stamps that were published, by topic, in files that another process can read."""
 
     def __init__(self, folder: Path) -> None:
         """Keep them in a folder."""

@@ -63,7 +63,7 @@ class Person(Node):
         self.start = self.create_client(StartEpisode, "episode/start")
         self.stop = self.create_client(StopEpisode, "episode/stop")
         self.sent_ns: list[int] = []
-        self.spin_until: SpinUntil = lambda condition, limit_s: False
+        self.spin_until: SpinUntil
 
     def move(self, stamp: int = 0) -> bool:
         self.sent_ns.append(stamp or time.time_ns())
@@ -293,6 +293,17 @@ def test_a_read_only_folder_refuses_the_start_by_name(small_disk):
     assert not answer.success
     assert "Read-only file system" in answer.message
     assert str(small_disk) in answer.message
+
+
+def test_a_folder_that_cannot_be_looked_at_refuses_the_start(tmp_path):
+    """Regression: the request was never answered."""
+    with isolated_ros(bags=tmp_path / ("a" * 300), topics=JOINTS_ONLY):
+        person = Person()
+        with spinning(RecorderNode(), person, coroutines=True) as spin_until:
+            person.ready(spin_until)
+            answer = person.call(person.start, StartEpisode.Request(task="push_t"))
+    assert not answer.success
+    assert "File name too long" in answer.message
 
 
 @pytest.mark.parametrize("action", ["removed", "moved"])

@@ -204,7 +204,16 @@ class BagJournal:
 
 
 def free_bytes(folder: Path) -> int:
-    """Free space on the disk of a folder, or of the nearest parent that exists [B]."""
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    """Free space on the disk of a folder, or of the nearest parent that exists [B].
+
+    Raises:
+        BagError: If the disk cannot be asked.
+    """
+    try:
+        while not folder.exists() and folder != folder.parent:
+            folder = folder.parent
+        return shutil.disk_usage(folder).free
+    except OSError as error:
+        raise BagError(
+            f"cannot tell how much is free in {folder}: {error}; check path and disk"
+        ) from error

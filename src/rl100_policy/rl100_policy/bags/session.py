@@ -13,7 +13,6 @@ from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata, TopicLoss
 from rl100_policy.core.errors import ConfigError
 
-
 _BACK_NS = 100_000_000
 """Stamps may go back by this much, or by a period if that is longer: two drivers on one topic are
 not in step."""
