@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from rich.table import Table
 
-from rl100_policy.bags.identity import PARTIAL, QUARANTINE, is_episode_folder
+from rl100_policy.bags.identity import PARTIAL, QUARANTINE, TRASH, is_episode_folder
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.judgement import JudgementKind
 from rl100_policy.bags.reading import read_messages, read_metadata
@@ -110,7 +110,7 @@ def _folder_problems(bags: Path, known: set[str]) -> list[str]:
     """What is wrong with the folder as a whole, among it what nobody had been told of."""
     problems = [f"{name}: {why}" for name, why in read_index(bags).damaged.items()]
     for folder in bags.iterdir():
-        if not folder.is_dir() or folder.name == QUARANTINE:
+        if not folder.is_dir() or folder.name in (QUARANTINE, TRASH):
             continue
         if not is_episode_folder(folder):
             problems.append(f"{folder.name} was left")

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import rclpy
-from kill_accounts import Episode, Phase, Published
+from kill_accounts import SENSORS, Episode, Phase, Published
 from rclpy.node import Node
 from sensor_msgs.msg import Image, JointState
 
 from rl100_msgs.msg import EpisodeState, HumanFeedback
 from rl100_msgs.srv import StartEpisode, StopEpisode
+from rl100_policy.bags.reading import read_messages
 from rl100_policy.ros.conversions import header, time_message
 from rl100_policy.ros.qos import EVENT, LATCHED, SENSOR
 
@@ -174,6 +175,18 @@ class Life:
         self.wait(
             lambda: self._stop.service_is_ready() and self._feedback.get_subscription_count()
         )
+        while not self._hears_all():
+            pass
+
+    def _hears_all(self) -> bool:
+        """Throw an episode away: whether every publisher had found its recorder."""
+        self.begin()
+        self.pause(0.12)
+        future = self.ask_to_stop(discard=True)
+        self.close(future)
+        self.episodes.clear()
+        found = read_messages(Path(future.result().path), SENSORS)
+        return all(found.values())
 
     def begin(self) -> None:
         """Start an episode; again while the recorder does not see the publishers yet."""
@@ -202,12 +215,14 @@ class Life:
         )
         episode.judgements.append((now_ns, kind))
 
-    def ask_to_stop(self) -> Any:
+    def ask_to_stop(self, *, discard: bool = False) -> Any:
         """Send the request; its future."""
         episode = self.episodes[-1]
         episode.end_ns = time.time_ns()
         self.phase = Phase.CLOSING
-        return self._stop.call_async(StopEpisode.Request(end_stamp=time_message(episode.end_ns)))
+        return self._stop.call_async(
+            StopEpisode.Request(end_stamp=time_message(episode.end_ns), discard=discard)
+        )
 
     def close(self, future: Any) -> float:
         """Wait for the closed episode; how long it took [s]."""

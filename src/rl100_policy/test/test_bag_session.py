@@ -60,6 +60,14 @@ def test_what_is_missing_at_the_end_counts_as_lost():
     assert session.losses["joint_states"].gaps == 3  # steps 3, 4 and 5
 
 
+@pytest.mark.parametrize(("first", "missing"), [(-3, 0), (1, 0), (2, 0), (3, 3), (7, 7)])
+def test_what_is_missing_at_the_start_counts_as_lost(first, missing):
+    """Regression: the first messages of a driver that had not found the recorder yet."""
+    session = EpisodeSession([JOINTS], start_ns=50 * PERIOD_NS)
+    session.observe("joint_states", (50 + first) * PERIOD_NS, 10, written=True)
+    assert session.lost == missing
+
+
 def test_a_sensor_that_stayed_silent_degrades_the_episode():
     reasons = observed(1, 2).degraded_reasons
     assert len(reasons) == 1

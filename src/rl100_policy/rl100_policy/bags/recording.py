@@ -92,7 +92,7 @@ class EpisodeRecorder:
             raise BagError(f"episode {running} is still being recorded; stop it first")
         writer = EpisodeWriter(self._bags, metadata, compression=self._compression)
         self.metadata = metadata.with_changes(episode_id=writer.episode_id)
-        self._session = EpisodeSession(self._streams)
+        self._session = EpisodeSession(self._streams, metadata.start_ns)
         self._deadline_s = float("inf")
         self._discard, self._handed_over = False, False
         self._journal.start(writer)

@@ -21,6 +21,10 @@ _SILENT_S = 1.0
 slow one, within three periods."""
 
 
+_LATE_NS = 200_000_000
+"""The first message of a sensor may come this much after the start, or two periods."""
+
+
 @dataclass(frozen=True)
 class Stream:
     """One topic to record."""
@@ -71,6 +75,8 @@ class _Tally:
     """What came on one topic."""
 
     messages: int = 0
+    first_ns: int | None = None
+    """First header stamp."""
     newest_ns: int | None = None
     """Newest header stamp."""
     middleware: int = 0
@@ -89,6 +95,8 @@ class EpisodeSession:
     """The running episode. Changed by one thread only."""
 
     streams: Sequence[Stream]
+    start_ns: int = 0
+    """ROS time of the first wanted observation, 0 if it is not known."""
     judgements: list[Judgement] = field(default_factory=list)
     messages: int = 0
     """Messages handed to the writer."""
@@ -127,6 +135,7 @@ class EpisodeSession:
             if period_ns and back_ns > max(period_ns, _BACK_NS):
                 tally.back_ns = max(tally.back_ns, back_ns)
             tally.newest_ns = stamp_ns
+            tally.first_ns = stamp_ns if tally.first_ns is None else tally.first_ns
 
     def look(self, now_s: float) -> None:
         """Note which topics have spoken since the last look.
@@ -158,7 +167,9 @@ class EpisodeSession:
         for topic, tally in self._tallies.items():
             loss = TopicLoss(
                 middleware=tally.middleware,
-                gaps=tally.gaps + self._missing_at_end(topic, tally),
+                gaps=tally.gaps
+                + self._missing_at_start(topic, tally)
+                + self._missing_at_end(topic, tally),
                 recorder=tally.recorder,
             )
             if loss.total:
@@ -203,6 +214,14 @@ class EpisodeSession:
             for stream in self.streams
             if stream.is_sensor
         }
+
+    def _missing_at_start(self, topic: str, tally: _Tally) -> int:
+        """Messages of a sensor that should have come between the start and its first one."""
+        period_ns = self._periods[topic]
+        if not period_ns or not self.start_ns or tally.first_ns is None:
+            return 0
+        late_ns = tally.first_ns - self.start_ns
+        return round(late_ns / period_ns) if late_ns > max(2 * period_ns, _LATE_NS) else 0
 
     def _missing_at_end(self, topic: str, tally: _Tally) -> int:
         """Messages of a sensor that should have come between its newest one and the end."""
