@@ -63,7 +63,7 @@ class Account:
     """Open ones that lacked nothing but their new name, or not even that."""
     quarantined: int = 0
     loss_s: float = 0.0
-    """Longest stretch that a sensor had published before the kill and that no bag holds."""
+    """Longest stretch that a sensor had published before the kill, and no bag holds [s]."""
     judged: int = 0
     """Judgements found again."""
     unkept: int = 0

@@ -10,6 +10,7 @@ not zero if anything was lost.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import random
@@ -18,6 +19,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -153,7 +155,7 @@ def main(
     kills: Annotated[int, typer.Option(min=1, help="recorder processes to kill")] = 200,
     seed: Annotated[int, typer.Option(help="of the instants")] = 0,
     output: Annotated[
-        Path | None, typer.Option(help="folder to keep the bags in; must not exist")
+        Path | None, typer.Option(help="new folder to keep bags and lives.json in")
     ] = None,
 ) -> None:
     """Kill, recover, compare, print; status 1 if anything was lost."""
@@ -166,6 +168,7 @@ def main(
         begun_s = time.monotonic()
         lives = run_lives(kills, seed, folder / "bags", lambda text: console.print(text))
         lost = settle(lives, folder / "bags", Published(folder))
+        (folder / "lives.json").write_text(json.dumps([asdict(life) for life in lives], indent=1))
         console.print(table_of(lives))
         took_s = time.monotonic() - begun_s
         console.print(f"{kills} kills in {took_s:.0f} s; a crash may cost {LIMIT_S} s")
