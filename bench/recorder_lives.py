@@ -117,7 +117,7 @@ class Life:
     def __init__(self, node: Node, recorder: Recorder, spin_until: SpinUntil, number: int) -> None:
         """Make clients for it."""
         self._node, self._recorder, self._spin_until = node, recorder, spin_until
-        self._number = number
+        self._number, self._patience_s = number, _PATIENCE_S
         self.phase, self.killed_ns, self.killed_in = Phase.IDLE, 0, Phase.IDLE
         self.episodes: list[Episode] = []
         self._states: list[EpisodeState] = []
@@ -153,21 +153,19 @@ class Life:
         self.killed_in = self.phase
         self.killed_ns = self._recorder.kill()
 
-    def wait(self, condition: Callable[[], Any], limit_s: float = _PATIENCE_S) -> None:
+    def wait(self, condition: Callable[[], Any]) -> None:
         """Spin until a condition holds; KilledError if the process is, TimeoutError if late."""
-        reached = self._spin_until(lambda: self.killed_ns or condition(), limit_s)
+        reached = self._spin_until(lambda: self.killed_ns or condition(), self._patience_s)
         if self.killed_ns:
             raise KilledError
-        if not reached and condition.__name__ != "never":
+        if not reached:
             raise TimeoutError(f"{self._recorder.namespace} did not answer while {self.phase}")
 
     def pause(self, seconds: float) -> None:
         """Let time pass."""
-
-        def never() -> bool:
-            return False
-
-        self.wait(never, seconds)
+        self._spin_until(lambda: self.killed_ns, seconds)
+        if self.killed_ns:
+            raise KilledError
 
     def get_ready(self) -> None:
         """Wait until the recorder hears everybody."""
@@ -175,18 +173,27 @@ class Life:
         self.wait(
             lambda: self._stop.service_is_ready() and self._feedback.get_subscription_count()
         )
+        self._patience_s = 3.0
         while not self._hears_all():
-            pass
+            self.episodes.clear()
+        self.episodes.clear()
+        self._patience_s = _PATIENCE_S
 
     def _hears_all(self) -> bool:
-        """Throw an episode away: whether every publisher had found its recorder."""
-        self.begin()
-        self.pause(0.12)
-        future = self.ask_to_stop(discard=True)
-        self.close(future)
-        self.episodes.clear()
-        found = read_messages(Path(future.result().path), SENSORS)
-        return all(found.values())
+        """Throw an episode away: whether all nodes have found each other.
+
+        Until then messages, and answers of services, may be lost on the way.
+        """
+        try:
+            self.begin()
+            self.pause(0.12)
+            future = self.ask_to_stop(discard=True)
+            self.close(future)
+        except TimeoutError:
+            self._stop.call_async(StopEpisode.Request(discard=True))
+            self.pause(1.0)
+            return False
+        return all(read_messages(Path(future.result().path), SENSORS).values())
 
     def begin(self) -> None:
         """Start an episode; again while the recorder does not see the publishers yet."""

@@ -11,14 +11,15 @@ dropped, but the newest of each latched topic is kept and begins every bag. Out:
 EpisodeState (LATCHED, on change and at 2 Hz). Services: ``episode/start`` StartEpisode,
 ``episode/stop`` StopEpisode.
 
-Threads: one executor thread, one that writes the running episode, and one that adds judgements to
-closed ones.
+Threads: one executor thread, one that writes the running episode, one that waits for the disk, and
+one that adds judgements to closed episodes.
 
 | callback group | entities | may wait |
 |---|---|---|
 | default, mutually exclusive | subscriptions, start service, 20 Hz timer | start: for the disk |
 | stop, mutually exclusive | stop service, a coroutine awaiting the closed bag | without a thread |
-| (writer thread) | messages, flushes, end of the running episode | for the disk |
+| (writer thread) | messages, flushes, end of the running episode | at the end: for the disk |
+| (disk thread) | what was flushed, to disk | for the disk |
 | (relabeller thread) | copies of closed bags with further judgements | for the disk |
 
 The start service looks at the free space and makes folder and head of the bag; a second thread for
@@ -30,8 +31,8 @@ reached the end stamp, or ``stop_timeout`` after the request.
 
 Failure policy: a message that is malformed is recorded as it is. A message that cannot be recorded
 is counted and makes the episode degraded. A disk that is full or fails ends the episode: what is
-there stays recoverable, the state goes to IDLE with the reason, and the node goes on. A stopped
-node closes its episode.
+there stays recoverable, the state goes to IDLE with the reason, and the node goes on. So does a
+folder that is removed or moved away. A stopped node closes its episode.
 """
 
 from __future__ import annotations
