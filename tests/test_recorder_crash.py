@@ -35,6 +35,7 @@ TOPICS = [
 
 def killed_recorder(bags: Path, domain: str) -> subprocess.Popen:
     arguments = ["--ros-args", "-p", f"bags:={bags}", "-p", f"topics:={TOPICS}"]
+    arguments += ["-p", "require_data:=false"]
     return subprocess.Popen(
         [sys.executable, "-m", "rl100_policy.nodes.recorder", *arguments],
         env=os.environ | {"ROS_DOMAIN_ID": domain},

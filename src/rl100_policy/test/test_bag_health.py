@@ -80,6 +80,13 @@ def test_a_rate_is_that_of_the_last_whole_seconds():
     assert len(watch._seconds) <= 5, "memory does not grow with time"
 
 
+def test_a_rate_is_known_a_whole_second_after_the_first_message():
+    young = TopicWatch(CAMERA)
+    young.arrive(4.9, 10)
+    assert not young.is_slow(5.8)
+    assert young.is_slow(6.1)
+
+
 def test_before_the_first_message_there_is_no_age():
     assert math.isnan(TopicWatch(CAMERA).age_s(3.0))
     assert TopicWatch(CAMERA).is_silent(3.0)

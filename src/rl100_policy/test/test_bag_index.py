@@ -105,13 +105,21 @@ def test_a_removed_bag_leaves_the_index(bags):
 
 @pytest.mark.parametrize(
     "content", [b"", b"{", b"\xff\xfe", b"[]", b'{"format": 99, "entries": []}',
-                b'{"format": 1, "entries": [{"folder": "e0"}]}'],
+                b'{"format": 1, "entries": [{"folder": "e0"}]}', b"null", b"[" * 100_000],
 )  # fmt: skip
 def test_a_damaged_index_is_rebuilt_from_the_bags(bags, content):
     expected = read_index(bags)
     (bags / INDEX).write_bytes(content)
     assert read_index(bags) == expected
     assert (bags / INDEX).read_bytes() != content
+
+
+def test_a_deleted_index_is_rebuilt_from_the_bags(bags):
+    expected = read_index(bags)
+    content = (bags / INDEX).read_bytes()
+    (bags / INDEX).unlink()
+    assert read_index(bags) == expected
+    assert (bags / INDEX).read_bytes() == content
 
 
 def test_the_index_works_from_the_mcap_files_alone(bags):

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life of an episode in the recorder, without ROS."""
 
+import errno
+import os
 import resource
 import threading
 import time
@@ -221,6 +223,42 @@ def test_a_relabelling_does_not_keep_the_running_episode_from_the_disk(
     may_go_on.set()
     eventually(lambda: bench.recorder.poll(0.0) or "is now success" in bench.recorder.reason)
     assert read_metadata(tmp_path / "episode").outcome is Outcome.SUCCESS
+
+
+def test_a_slow_disk_does_not_keep_what_came_from_surviving_a_crash(tmp_path, monkeypatch):
+    """Regression: whoever waited for the disk could not hand over what came meanwhile."""
+    may_go_on = threading.Event()
+    monkeypatch.setattr(os, "fdatasync", lambda _: may_go_on.wait(30.0))
+    bench = Bench(tmp_path, sync=True)
+    bench.recorder.begin(META)
+    path = bag_file(tmp_path / "episode.partial")
+    try:
+        for step in (1, 2, 3):
+            bench.record(step)
+            data = FACTORY.joint_state(step * PERIOD_NS, ["a"], [float(step)])
+            eventually(lambda data=data: data in path.read_bytes())
+    finally:
+        may_go_on.set()
+    assert bench.end(3).folder == tmp_path / "episode"
+    bench.recorder.shutdown(10.0)
+
+
+def test_a_disk_that_fails_later_ends_the_episode(tmp_path, monkeypatch):
+    def broken(_: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", broken)
+        bench = Bench(tmp_path, sync=True)
+        bench.recorder.begin(META)
+        bench.record(1)
+        ended = bench.ended()
+    assert ended.folder is None
+    assert "Input/output error" in ended.message
+    bench.recorder.begin(META.with_changes(episode_id="next"))
+    bench.record(2)
+    assert bench.end(2).folder == tmp_path / "next"
+    bench.recorder.shutdown(10.0)
 
 
 def test_any_error_of_the_writer_ends_the_episode_and_the_next_one_works(tmp_path):

@@ -2,6 +2,7 @@
 """What a crash leaves becomes a valid episode or goes to quarantine; nothing is deleted."""
 
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rosbags.rosbag2 import Reader
 
-from rl100_policy.bags.identity import PARTIAL, QUARANTINE, bag_file
+from rl100_policy.bags.identity import METADATA_FILE, PARTIAL, QUARANTINE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.qos import OfferedQos
@@ -21,9 +22,12 @@ from rl100_policy.bags.recovery import (
     recover,
     recover_all,
 )
+from rl100_policy.bags.relabel import relabel_episode
+from rl100_policy.bags.reservation import LOCK_FILE, FolderLock
 from rl100_policy.bags.storage import RecordedTopic
 from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.bags.writer import EpisodeWriter
+from rl100_policy.core.errors import BagError
 
 FACTORY = MessageFactory()
 JOINTS = RecordedTopic(
@@ -47,7 +51,7 @@ def crashed(bags: Path, *, judged: bool = False) -> tuple[Path, list[int]]:
         if judged and step == PER_CHUNK:
             writer.annotate(SUCCESS)
         if step % PER_CHUNK == PER_CHUNK - 1:
-            writer.flush(sync=False)
+            writer.flush()
             sizes.append(path.stat().st_size)
     writer.abort()
     return bags / "episode.partial", sizes
@@ -192,6 +196,104 @@ def test_a_recovery_that_was_itself_interrupted_is_completed(tmp_path):
     assert steps(tmp_path / "episode") == list(range(PER_CHUNK * CHUNKS))
 
 
+def test_a_bag_that_was_torn_after_its_end_was_written_lacks_nothing(tmp_path):
+    """Regression: it counted as degraded, and its end stamp was forgotten."""
+    writer = EpisodeWriter(tmp_path, META)
+    for step in range(PER_CHUNK):
+        writer.write(JOINTS, joint(step), log_ns=step)
+    closed = writer.close(SUCCESS.with_changes(end_ns=4, end_reason="stopped on request"))
+    path = bag_file(closed)
+    with path.open("r+b") as stream:
+        stream.truncate(path.stat().st_size - 40)  # in the summary, after all that was recorded
+    (closed / METADATA_FILE).unlink()
+    closed.rename(tmp_path / "episode.partial")
+    (result,) = recover_all(tmp_path)
+    assert result.messages == PER_CHUNK
+    metadata = read_metadata(result.path)
+    assert (metadata.end_ns, metadata.end_reason) == (4, "stopped on request")
+    assert (metadata.recovered, metadata.degraded) == (True, False)
+    assert metadata.outcome is Outcome.SUCCESS
+
+
+def closed_episode(bags: Path) -> Path:
+    writer = EpisodeWriter(bags, META)
+    for step in range(PER_CHUNK):
+        writer.write(JOINTS, joint(step), log_ns=step)
+    return writer.close(META)
+
+
+def interrupted_relabelling(bags: Path) -> Path:
+    """A closed episode as a crash in the middle of its relabelling leaves it."""
+    folder = closed_episode(bags)
+    old, draft = bag_file(folder).read_bytes(), bag_file(folder).with_suffix(".relabel")
+    relabel_episode(folder, *SUCCESS.judgements)
+    draft.write_bytes(bag_file(folder).read_bytes()[:300])
+    bag_file(folder).write_bytes(old)
+    (folder / LOCK_FILE).touch()
+    return folder
+
+
+def test_an_interrupted_relabelling_is_finished_with_the_judgement(tmp_path):
+    """Regression: whoever read the bag did not see the judgement, which only one copy had."""
+    folder = interrupted_relabelling(tmp_path)
+    assert read_metadata(folder).outcome is Outcome.SUCCESS
+    (result,) = recover_all(tmp_path)
+    assert (result.path, result.messages) == (folder, PER_CHUNK)
+    assert "relabelling" in result.detail
+    assert {path.name for path in folder.iterdir()} == {bag_file(folder).name, METADATA_FILE}
+    assert check_episode(folder) == []
+    (folder / METADATA_FILE).unlink()
+    assert read_metadata(folder).outcome is Outcome.SUCCESS
+    assert recover_all(tmp_path) == []
+
+
+def test_a_relabelling_of_a_living_process_is_left_alone(tmp_path):
+    folder = interrupted_relabelling(tmp_path)
+    lock = FolderLock(folder)
+    assert recover_all(tmp_path) == []
+    with pytest.raises(BagError, match="another process is changing"):
+        relabel_episode(folder, *SUCCESS.judgements)
+    lock.abandon()
+    assert len(recover_all(tmp_path)) == 1
+
+
+def test_recorders_that_close_their_episodes_do_not_disturb_a_recovery(tmp_path):
+    """Regression: an episode that was closed just then ended the recovery with an error."""
+    closed, is_over = [], threading.Event()
+
+    def record() -> None:
+        while not is_over.is_set():
+            writer = EpisodeWriter(tmp_path, META.with_changes(episode_id=f"e{len(closed)}"))
+            writer.write(JOINTS, joint(1), log_ns=1)
+            closed.append(writer.close(META))
+
+    recorder = threading.Thread(target=record)
+    recorder.start()
+    results = []
+    try:
+        while len(closed) < 200:
+            results += recover_all(tmp_path)
+    finally:
+        is_over.set()
+        recorder.join()
+    # A name that was about to be used may be taken for a crash's; the recorder takes another.
+    others = [result for result in results if result.status is not RecoveryStatus.IN_USE]
+    assert {result.detail for result in others} <= {"nothing to recover: there is no MCAP file"}
+    assert all(check_episode(folder) == [] for folder in closed)
+    assert len(set(closed)) == len(closed)
+
+
+def test_one_episode_that_cannot_be_recovered_does_not_keep_the_others_from_it(tmp_path):
+    crashed(tmp_path)
+    hopeless = tmp_path / f"a{PARTIAL}"
+    (hopeless / LOCK_FILE).mkdir(parents=True)  # cannot be locked
+    with pytest.raises(BagError, match="cannot lock") as failed:
+        recover_all(tmp_path)
+    assert "episode is recovered" in str(failed.value)
+    assert check_episode(tmp_path / "episode") == []
+    assert hopeless.is_dir()
+
+
 def test_two_recoveries_of_the_same_name_do_not_overwrite_each_other(tmp_path):
     for _ in range(2):
         partial = tmp_path / f"gone{PARTIAL}"
@@ -204,3 +306,18 @@ def test_two_recoveries_of_the_same_name_do_not_overwrite_each_other(tmp_path):
 def test_a_folder_without_remains_has_nothing_to_recover(tmp_path):
     assert recover_all(tmp_path) == []
     assert recover_all(tmp_path / "missing") == []
+
+
+def test_who_commanded_in_a_recovered_episode_is_told_by_its_messages(tmp_path):
+    meta = EpisodeMetadata(episode_id="e", task="push_t")
+    writer = EpisodeWriter(tmp_path, meta)
+    topic = FACTORY.topic("/gate/command", "rl100_msgs/msg/GateCommand")
+    for step, source in enumerate([2, 2, 1, 1, 1, 2]):
+        data = FACTORY.serialise("rl100_msgs/msg/GateCommand", source=source)
+        writer.write(topic, data, log_ns=step * 10**8)
+    writer.flush()
+    writer.abort()
+    (recovered,) = recover_all(tmp_path)
+    metadata = read_metadata(recovered.path)
+    assert metadata.commanded == {"policy": 3, "teleop": 3}
+    assert (metadata.interventions, metadata.intervened) == (1, 3)

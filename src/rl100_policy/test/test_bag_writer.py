@@ -3,6 +3,7 @@
 
 import json
 import resource
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from mcap_ros2.decoder import DecoderFactory
 from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
+from rl100_policy.bags import relabel
 from rl100_policy.bags.definitions import MessageDefinitions
 from rl100_policy.bags.identity import METADATA_FILE, TRASH, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
@@ -190,6 +192,28 @@ def test_a_taken_id_gets_a_number(tmp_path):
     assert EpisodeWriter(tmp_path, META).episode_id == "episode_3"
 
 
+def test_many_processes_that_want_one_id_get_one_each(tmp_path):
+    """Regression: an episode closed between two steps of the other's start took its name."""
+
+    def close_many() -> None:
+        for _ in range(30):
+            episode = EpisodeWriter(tmp_path, META)
+            episode.close(META)
+
+    threads = [threading.Thread(target=close_many) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(list(tmp_path.iterdir())) == 90
+    assert all(read_metadata(each).episode_id == each.name for each in tmp_path.iterdir())
+
+
+def test_an_id_is_not_taken_from_a_discarded_episode(tmp_path):
+    begun(tmp_path).close(META, discard=True)
+    assert EpisodeWriter(tmp_path, META).episode_id == "episode_2"
+
+
 def test_a_discarded_episode_is_whole_and_in_the_trash(tmp_path):
     folder = begun(tmp_path).close(META, discard=True)
     assert folder == tmp_path / TRASH / "episode"
@@ -274,6 +298,29 @@ def test_surplus_bytes_after_a_message_are_forgiven(tmp_path):
         writer.write(JOINTS, joint(3) + b"\xa7" * surplus, log_ns=surplus)
     read = read_messages(writer.close(META), ["joint_states"])["joint_states"]
     assert [list(each.value.position) for each in read] == [[3.0, -3.0]] * 3
+
+
+def test_a_judgement_is_on_disk_before_the_bag_is_copied(tmp_path, monkeypatch):
+    """Regression: a crash during the copy, seconds of a large bag, took it."""
+    folder, seen = begun(tmp_path).close(META), []
+
+    def watched(source: Path, target: Path):
+        seen.append(read_metadata(source.parent).outcome.value)
+        return copied(source, target)
+
+    copied = relabel._copied
+    monkeypatch.setattr(relabel, "_copied", watched)
+    relabel_episode(folder, Judgement(stamp_ns=9, kind=JudgementKind.SUCCESS))
+    assert seen == ["success"]
+
+
+def test_a_relabelling_that_fails_leaves_the_episode_as_it_was(tmp_path):
+    folder = begun(tmp_path).close(META)
+    content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    size = bag_file(folder).stat().st_size
+    with file_size_limit(size // 2), pytest.raises(BagError, match="check rights and space"):
+        relabel_episode(folder, Judgement(stamp_ns=9, kind=JudgementKind.SUCCESS))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == content
 
 
 def test_relabelling_keeps_every_message_and_changes_both_copies_of_the_metadata(episode):

@@ -10,8 +10,10 @@ from mcap.records import McapRecord, Message, Metadata
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata, metadata_from_table
 from rl100_policy.bags.scan import McapScan, TopicTable, recorded_topic
 from rl100_policy.bags.storage import RecordedTopic
+from rl100_policy.bags.topics import EXECUTED_TOPIC
 from rl100_policy.bags.writer import McapFile
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.interventions import Interventions
 
 
 class BagCopy:
@@ -20,6 +22,7 @@ class BagCopy:
     Attributes:
         file: The new file, still open.
         metadata: Last readable metadata of the episode, None if there are none.
+        commanders: Who commanded, of the messages that were copied.
         undescribed: Messages left out because a damaged part held the description of their topic.
     """
 
@@ -28,10 +31,15 @@ class BagCopy:
         self.file = McapFile(target, "none")
         self.metadata: EpisodeMetadata | None = None
         self.undescribed = 0
+        self.commanders = Interventions()
         self._table = TopicTable()
         self._topics: dict[int, RecordedTopic] = {}
-        for record in scan:
-            self._take(record)
+        try:
+            for record in scan:
+                self._take(record)
+        except OSError:
+            self.file.abort()
+            raise
 
     def _take(self, record: McapRecord) -> None:
         if isinstance(record, Message):
@@ -50,6 +58,8 @@ class BagCopy:
                 self.undescribed += 1
                 return
         topic = self._topics[record.channel_id]
+        if topic.name.endswith(f"/{EXECUTED_TOPIC}"):
+            self.commanders.observe_message(record.data)
         self.file.write(topic, record.data, record.log_time, record.publish_time, record.sequence)
 
     def _remember(self, record: Metadata) -> None:

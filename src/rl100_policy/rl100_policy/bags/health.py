@@ -31,7 +31,7 @@ class TopicWatch:
         self.stream = stream
         self.frame_id = ""
         """Of the newest message, where the stream says which is expected."""
-        self._last_s = math.nan
+        self._first_s = self._last_s = math.nan
         self._seconds: dict[int, tuple[int, int]] = {}
         """Messages and bytes by whole second."""
 
@@ -42,6 +42,8 @@ class TopicWatch:
             now_s: Monotonic time [s].
             size: Serialised size [B].
         """
+        if not self.seen:
+            self._first_s = now_s
         self._last_s = now_s
         second = int(now_s)
         count, total = self._seconds.get(second, (0, 0))
@@ -60,16 +62,24 @@ class TopicWatch:
         return now_s - self._last_s
 
     def rates(self, now_s: float) -> tuple[float, float]:
-        """Messages and bytes per second over the last whole seconds."""
-        second = int(now_s)
-        window = [self._seconds.get(each, (0, 0)) for each in range(second - WINDOW_S, second)]
+        """Messages and bytes per second over the last whole seconds since the first message."""
+        seconds = self._whole_seconds(now_s)
+        if not seconds:
+            return 0.0, 0.0
+        window = [self._seconds.get(each, (0, 0)) for each in seconds]
         counts, totals = zip(*window, strict=True)
-        return sum(counts) / WINDOW_S, sum(totals) / WINDOW_S
+        return sum(counts) / len(seconds), sum(totals) / len(seconds)
+
+    def _whole_seconds(self, now_s: float) -> range:
+        if not self.seen:
+            return range(0)
+        return range(max(int(now_s) - WINDOW_S, int(self._first_s) + 1), int(now_s))
 
     def is_slow(self, now_s: float) -> bool:
-        """Whether a sensor comes at much less than its rate."""
+        """Whether a sensor comes at much less than its rate, as soon as that can be told."""
         expected = self.stream.expected_hz
-        return bool(expected) and self.rates(now_s)[0] < _SLOW * expected
+        known = bool(expected) and bool(self._whole_seconds(now_s))
+        return known and self.rates(now_s)[0] < _SLOW * expected
 
     def is_silent(self, now_s: float) -> bool:
         """Whether a sensor has not been heard of for some periods."""

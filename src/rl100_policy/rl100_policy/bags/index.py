@@ -165,7 +165,7 @@ def _load(path: Path) -> dict[str, IndexEntry]:
         if content["format"] != _FORMAT:
             return {}
         entries = [IndexEntry.model_validate(entry) for entry in content["entries"]]
-    except (OSError, ValueError, KeyError, TypeError, ValidationError):
+    except (OSError, ValueError, KeyError, TypeError, ValidationError, RecursionError):
         return {}
     return _by_folder(entries)
 

@@ -94,7 +94,7 @@ class EpisodeRecorder:
             raise BagError(f"episode {running} is still being recorded; stop it first")
         writer = EpisodeWriter(self._bags, metadata, compression=self._compression)
         self.metadata = metadata.with_changes(episode_id=writer.episode_id)
-        self._session = EpisodeSession(self._streams)
+        self._session = EpisodeSession(self._streams, metadata.start_ns)
         self._deadline_s = float("inf")
         self._discard, self._handed_over = False, False
         self._journal.start(writer)
@@ -206,6 +206,8 @@ class EpisodeRecorder:
         ended = None
         for event in (*self._journal.poll(), *self._relabeller.poll()):
             ended = self._take(event) or ended
+        if self.takes_messages:
+            self._session.look(now_s)
         closing = self.phase is Phase.CLOSING and not self._handed_over
         if closing and (self._session.reached_end or now_s >= self._deadline_s):
             self._hand_over("stopped on request")

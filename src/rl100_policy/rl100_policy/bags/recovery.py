@@ -3,7 +3,9 @@
 
 Every ``<id>.partial`` that no living process writes is read up to where it is torn. If there are
 messages, they become the closed episode ``<id>``, flagged ``recovered``; what was found goes to
-``<bags>/quarantine/`` either way, with a file that says why. Nothing is deleted.
+``<bags>/quarantine/`` either way, with a file that says why. Nothing is deleted. Where a closed
+episode was being relabelled, its MCAP file is brought in line with its metadata.yaml, which has
+the judgement already.
 """
 
 from __future__ import annotations
@@ -25,8 +27,9 @@ from rl100_policy.bags.identity import (
     is_episode_folder,
 )
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.reading import read_metadata
-from rl100_policy.bags.reservation import FolderLock
+from rl100_policy.bags.reading import read_metadata, read_statistics
+from rl100_policy.bags.relabel import finish_relabelling, is_relabelling_unfinished
+from rl100_policy.bags.reservation import LOCK_FILE, FolderLock
 from rl100_policy.bags.scan import McapScan
 from rl100_policy.bags.storage import read_metadata_file, sync_folder, write_metadata_file
 from rl100_policy.core.errors import BagError
@@ -59,21 +62,54 @@ class RecoveryResult:
 
 
 def recover_all(bags: Path) -> list[RecoveryResult]:
-    """Deal with every unfinished episode of a folder; those being written are reported too.
+    """Deal with everything a crash left in a folder; episodes being written are reported too.
+
+    One that cannot be dealt with does not keep the others from it.
 
     Args:
         bags: Folder of all episodes; a missing one has none.
 
     Raises:
-        BagError: If the folder cannot be written.
+        BagError: If something could not be recovered, after all else was.
     """
     if not bags.is_dir():
         return []
-    return [recover(folder) for folder in sorted(bags.glob(f"*{PARTIAL}")) if folder.is_dir()]
+    results: list[RecoveryResult] = []
+    errors: list[str] = []
+    folders = sorted(folder for folder in bags.iterdir() if folder.is_dir())
+    for folder in folders:
+        try:
+            result = _recover_any(folder)
+        except BagError as error:
+            errors.append(str(error))
+        else:
+            results += [result] if result is not None else []
+    if errors:
+        done = "".join(f"; {each.episode_id} is {each.status.value}" for each in results)
+        raise BagError("; ".join(errors) + done)
+    return results
 
 
-def recover(partial: Path) -> RecoveryResult:
+def _recover_any(folder: Path) -> RecoveryResult | None:
+    """Deal with one folder of whatever kind; None if nothing is wrong with it."""
+    if folder.name.endswith(PARTIAL):
+        return recover(folder)
+    if not is_episode_folder(folder) or not is_relabelling_unfinished(folder):
+        return None
+    if not finish_relabelling(folder):
+        return None
+    outcome = read_metadata(folder).outcome.value
+    detail = f"its relabelling was interrupted and is finished now: {outcome}"
+    messages = read_statistics(bag_file(folder))[1]
+    return RecoveryResult(folder.name, RecoveryStatus.RECOVERED, folder, messages, detail)
+
+
+def recover(partial: Path) -> RecoveryResult | None:
     """Turn one ``<id>.partial`` into a closed episode, or put it into quarantine.
+
+    Returns:
+        What became of it; None if it is gone, because its recorder closed it just now, or another
+        process recovered it.
 
     Raises:
         BagError: If the bag folder cannot be written.
@@ -85,6 +121,8 @@ def recover(partial: Path) -> RecoveryResult:
         detail = "a living process is writing it"
         return RecoveryResult(episode_id, RecoveryStatus.IN_USE, partial, 0, detail)
     except OSError as error:
+        if not partial.exists():
+            return None
         raise BagError(f"cannot lock {partial}: {error}; check its rights") from error
     try:
         return _recover_locked(partial, episode_id)
@@ -105,6 +143,7 @@ def _recover_locked(partial: Path, episode_id: str) -> RecoveryResult:
     complete = _messages_if_closed(partial)
     if complete is not None:
         partial.rename(final)
+        (final / LOCK_FILE).unlink(missing_ok=True)
         sync_folder(final.parent)
         return RecoveryResult(
             episode_id,
@@ -114,17 +153,17 @@ def _recover_locked(partial: Path, episode_id: str) -> RecoveryResult:
             "it was complete, only not renamed",
         )
     work = partial.with_name(_WORK_PREFIX + episode_id)
-    shutil.rmtree(
-        work, ignore_errors=True
-    )  # this module's own product of an earlier, interrupted recovery
-    work.mkdir()
-    messages, detail = _rebuild(bag_file(partial), work, episode_id)
-    if messages == 0:
-        shutil.rmtree(work)
+    try:
+        messages, detail = _rebuild(bag_file(partial), work, episode_id)
+        if messages:
+            sync_folder(work)
+            work.rename(final)
+            sync_folder(final.parent)
+    finally:
+        # this module's own product, which would fill a disk that is full already
+        shutil.rmtree(work, ignore_errors=True)
+    if not messages:
         return _quarantined(partial, episode_id, 0, f"nothing to recover: {detail}")
-    sync_folder(work)
-    work.rename(final)
-    sync_folder(final.parent)
     _quarantined(
         partial,
         episode_id,
@@ -147,6 +186,8 @@ def _rebuild(torn: Path, work: Path, episode_id: str) -> tuple[int, str]:
     """Copy what is readable of a torn file into a whole one; returns messages and detail."""
     if not torn.is_file():
         return 0, "there is no MCAP file"
+    shutil.rmtree(work, ignore_errors=True)  # of an earlier recovery that was interrupted
+    work.mkdir()
     scan = McapScan(torn)
     copy = BagCopy(scan, work / f"{episode_id}_0.mcap")
     if copy.file.statistics.total == 0:
@@ -154,12 +195,15 @@ def _rebuild(torn: Path, work: Path, episode_id: str) -> tuple[int, str]:
         return 0, scan.problem or "there are no messages"
     detail = _loss_detail(scan, copy)
     known = copy.metadata or EpisodeMetadata(episode_id=episode_id, task="")
+    # The end's reason is written after the last message: where it is, all before it is there.
+    lost_nothing = known.end_reason and not (scan.damaged_chunks or copy.undescribed)
+    reasons = [] if lost_nothing else [f"recovered after a crash ({detail})"]
     metadata = known.with_changes(
+        **copy.commanders.as_metadata(),
         episode_id=episode_id,
         recovered=True,
-        degraded_reasons=(*known.degraded_reasons, f"recovered after a crash ({detail})"),
-        end_reason="crash",
-        end_ns=0,
+        degraded_reasons=(*known.degraded_reasons, *reasons),
+        end_reason=known.end_reason or "crash",
     )
     write_metadata_file(work, copy.file.finish(metadata))
     return copy.file.statistics.total, detail
@@ -179,8 +223,8 @@ def _quarantined(partial: Path, episode_id: str, messages: int, detail: str) -> 
     quarantine = partial.parent / QUARANTINE
     quarantine.mkdir(exist_ok=True)
     target = free_name(quarantine / partial.name)
-    partial.rename(target)
-    (target / REASON_FILE).write_text(detail + "\n", encoding="utf-8")
+    (partial / REASON_FILE).write_text(detail + "\n", encoding="utf-8")
+    partial.rename(target)  # after the reason: nothing lies there without one
     sync_folder(partial.parent)
     return RecoveryResult(episode_id, RecoveryStatus.QUARANTINED, target, messages, detail)
 

@@ -7,12 +7,13 @@ process with the same number, and it works between containers that share the fol
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import socket
 from pathlib import Path
 
-from rl100_policy.bags.identity import PARTIAL, QUARANTINE
+from rl100_policy.bags.identity import PARTIAL, QUARANTINE, TRASH
 from rl100_policy.core.errors import BagError
 
 LOCK_FILE = "writer.lock"
@@ -33,8 +34,10 @@ class FolderLock:
         self._descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if not self._path.exists():  # the folder was moved away before it was locked
-                raise FileNotFoundError(self._path)
+            if not is_at(self._path, self._descriptor):
+                # the folder was moved away before it was locked, or an earlier holder removed
+                # this file and another process has made the next one
+                raise FileNotFoundError(f"{self._path} was moved away")
         except OSError:
             os.close(self._descriptor)
             raise
@@ -42,8 +45,9 @@ class FolderLock:
         os.write(self._descriptor, f"pid {os.getpid()} on {socket.gethostname()}\n".encode())
 
     def release(self) -> None:
-        """Remove the lock file, if the folder is still there, and give up the lock."""
-        self._path.unlink(missing_ok=True)
+        """Remove the lock file, if it is still there, and give up the lock."""
+        if is_at(self._path, self._descriptor):
+            self._path.unlink(missing_ok=True)
         os.close(self._descriptor)
 
     def abandon(self) -> None:
@@ -66,8 +70,19 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def is_at(path: Path, descriptor: int) -> bool:
+    """Whether an open file is still the one with this name."""
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
     """New folder ``<id>.partial`` and its lock; a taken id becomes ``<id>_2`` and so on.
+
+    Processes that share the folder never get the same id, nor one of an episode that was closed,
+    discarded, or put into quarantine.
 
     Raises:
         BagError: If the folder cannot be made.
@@ -77,15 +92,26 @@ def reserve(bags: Path, episode_id: str) -> tuple[Path, FolderLock]:
         for attempt in range(1, _ATTEMPTS):
             name = episode_id if attempt == 1 else f"{episode_id}_{attempt}"
             folder = bags / (name + PARTIAL)
-            if (bags / name).exists() or (bags / QUARANTINE / folder.name).exists():
+            if _is_taken(bags, name):
                 continue
             try:
                 folder.mkdir()
-                return folder, FolderLock(folder)
+                lock = FolderLock(folder)
             except (FileExistsError, FileNotFoundError, BlockingIOError):
                 continue  # another process was faster, or a recovery took the folder for a crash's
+            if not _is_taken(bags, name):
+                return folder, lock
+            lock.release()  # the other process has begun and closed its episode in between
+            with contextlib.suppress(OSError):  # a recovery has taken it for a crash's
+                folder.rmdir()
     except OSError as error:
         raise BagError(
             f"cannot make an episode folder in {bags}: {error}; check the path, rights and space"
         ) from error
     raise BagError(f"no free name for episode {episode_id} in {bags} after {_ATTEMPTS} attempts")
+
+
+def _is_taken(bags: Path, name: str) -> bool:
+    """Whether an episode that is not being written has this id."""
+    ended = (bags / name, bags / TRASH / name, bags / QUARANTINE / (name + PARTIAL))
+    return any(folder.exists() for folder in ended)

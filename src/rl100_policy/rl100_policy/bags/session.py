@@ -19,6 +19,17 @@ STREAM_FORM = (
     "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]] [required] [frame=<frame>]'"
 )
 
+_BACK_NS = 100_000_000
+"""Stamps may go back by this much, or by a period if that is longer: two drivers on one topic are
+not in step."""
+_SILENT_S = 1.0
+"""An episode that ends at no stamp lacks nothing of a sensor that was heard this lately [s]; of a
+slow one, within three periods."""
+
+
+_LATE_NS = 200_000_000
+"""The first message of a sensor may come this much after the start, or two periods."""
+
 
 @dataclass(frozen=True)
 class Stream:
@@ -82,24 +93,28 @@ def parse_stream(text: str, default_period_ns: int) -> Stream:
     return Stream(words[0], words[1], **told)
 
 
-_ON_ITS_WAY = 3
-"""Messages by which one sensor may be behind another when nothing is wrong."""
-
-
 @dataclass
 class TopicTally:
     """What came on one topic."""
 
     messages: int = 0
+    first_ns: int | None = None
+    """First header stamp."""
     newest_ns: int | None = None
     """Newest header stamp."""
     middleware: int = 0
     gaps: int = 0
     recorder: int = 0
     backward: int = 0
-    """Header stamps that went back by more than a period."""
+    """Header stamps that went back."""
+    back_ns: int = 0
+    """Farthest that a header stamp lay before the one before it."""
     worst_gap_ns: int = 0
     """Longest time between two header stamps."""
+    looked_at: int = 0
+    """Messages at the last look."""
+    heard_s: float = 0.0
+    """Monotonic time of the first look that showed the newest message."""
 
 
 @dataclass
@@ -107,6 +122,8 @@ class EpisodeSession:
     """The running episode. Changed by one thread only."""
 
     streams: Sequence[Stream]
+    start_ns: int = 0
+    """ROS time of the first wanted observation, 0 if it is not known."""
     judgements: list[Judgement] = field(default_factory=list)
     messages: int = 0
     """Messages handed to the writer."""
@@ -116,6 +133,7 @@ class EpisodeSession:
     """Who commanded."""
     end_ns: int = 0
     """ROS time of the last wanted observation, 0 until the episode is stopped with one."""
+    _looked_s: float = 0.0
     _tallies: dict[str, TopicTally] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -142,11 +160,24 @@ class EpisodeSession:
         if stamp_ns is not None:
             period_ns = self._periods[topic]
             tally.gaps += missing_between(tally.newest_ns, stamp_ns, period_ns)
-            if tally.newest_ns is not None:
-                since_ns = stamp_ns - tally.newest_ns
-                tally.backward += bool(period_ns) and since_ns < -period_ns
-                tally.worst_gap_ns = max(tally.worst_gap_ns, since_ns)
+            since_ns = 0 if tally.newest_ns is None else stamp_ns - tally.newest_ns
+            tally.worst_gap_ns = max(tally.worst_gap_ns, since_ns)
+            if period_ns and -since_ns > max(period_ns, _BACK_NS):
+                tally.backward += 1
+                tally.back_ns = max(tally.back_ns, -since_ns)
             tally.newest_ns = stamp_ns
+            tally.first_ns = stamp_ns if tally.first_ns is None else tally.first_ns
+
+    def look(self, now_s: float) -> None:
+        """Note which topics have spoken since the last look.
+
+        Args:
+            now_s: Monotonic time: that of messages may jump.
+        """
+        self._looked_s = now_s
+        for tally in self._tallies.values():
+            if tally.messages != tally.looked_at:
+                tally.looked_at, tally.heard_s = tally.messages, now_s
 
     def lose(self, topic: str, count: int) -> None:
         """Count messages that the middleware reported lost."""
@@ -171,7 +202,9 @@ class EpisodeSession:
         for topic, tally in self._tallies.items():
             loss = TopicLoss(
                 middleware=tally.middleware,
-                gaps=tally.gaps + self._missing_at_end(topic, tally),
+                gaps=tally.gaps
+                + self._missing_at_start(topic, tally)
+                + self._missing_at_end(topic, tally),
                 recorder=tally.recorder,
             )
             if loss.total:
@@ -192,21 +225,22 @@ class EpisodeSession:
             for topic, loss in self.losses.items()
         ]
         for topic, tally in self._sensor_tallies().items():
+            if tally.backward:
+                reasons.append(
+                    f"{topic}: stamps went back {tally.backward} times, by up to "
+                    f"{tally.back_ns / 1e9:.3f} s"
+                )
             if not tally.messages:
                 reasons.append(f"{topic}: no message during the episode")
-            if tally.backward:
-                reasons.append(f"{topic}: stamps went back {tally.backward} times")
+            elif silent_s := self._silent_at_end_s(topic, tally):
+                reasons.append(f"{topic}: no message in the last {silent_s:.1f} s")
         return tuple(reasons)
 
     def complete(self, metadata: EpisodeMetadata, end_reason: str) -> EpisodeMetadata:
         """Metadata with everything this session found out."""
         return metadata.with_changes(
             judgements=tuple(self.judgements),
-            commanded={
-                source.name.lower(): count for source, count in self.commanders.periods.items()
-            },
-            interventions=self.commanders.count,
-            intervened=self.commanders.intervened,
+            **self.commanders.as_metadata(),
             end_ns=self.end_ns,
             end_reason=end_reason,
             lost=self.losses,
@@ -220,21 +254,28 @@ class EpisodeSession:
             if stream.is_sensor
         }
 
-    def _missing_at_end(self, topic: str, tally: TopicTally) -> int:
-        """Messages of a sensor that should have come between its newest one and the end.
-
-        The end of an episode that nobody gave a time to is where its other sensors have come to;
-        what may still be on its way is not missed then.
-        """
+    def _missing_at_start(self, topic: str, tally: TopicTally) -> int:
+        """Messages of a sensor that should have come between the start and its first one."""
         period_ns = self._periods[topic]
-        if not period_ns or tally.newest_ns is None:
+        if not period_ns or not self.start_ns or tally.first_ns is None:
             return 0
-        if self.end_ns:
-            return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
-        sensors = self._sensor_tallies().values()
-        newest = max(each.newest_ns for each in sensors if each.newest_ns is not None)
-        missed = round((newest - tally.newest_ns) / period_ns)
-        return missed if missed > _ON_ITS_WAY else 0
+        late_ns = tally.first_ns - self.start_ns
+        return round(late_ns / period_ns) if late_ns > max(2 * period_ns, _LATE_NS) else 0
+
+    def _missing_at_end(self, topic: str, tally: TopicTally) -> int:
+        """Messages of a sensor that should have come between its newest one and the end."""
+        period_ns = self._periods[topic]
+        if not period_ns or not self.end_ns or tally.newest_ns is None:
+            return 0
+        if tally.back_ns:  # how the end lies to a clock that jumped is not known
+            return 0
+        return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+
+    def _silent_at_end_s(self, topic: str, tally: TopicTally) -> float:
+        """How long a sensor had said nothing when an episode without an end stamp ended, or 0."""
+        silent_s = self._looked_s - tally.heard_s
+        allowed_s = max(_SILENT_S, 3 * self._periods[topic] / 1e9)
+        return 0.0 if self.end_ns or not tally.looked_at or silent_s < allowed_s else silent_s
 
 
 def missing_between(before_ns: int | None, stamp_ns: int, period_ns: int) -> int:

@@ -13,10 +13,11 @@ from typing import Literal
 
 from mcap.writer import CompressionType, Writer
 
+from rl100_policy.bags.disk_sync import DiskSync
 from rl100_policy.bags.identity import PARTIAL, TRASH, free_name
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata
 from rl100_policy.bags.qos import qos_to_yaml
-from rl100_policy.bags.reservation import LOCK_FILE, reserve
+from rl100_policy.bags.reservation import LOCK_FILE, is_at, reserve
 from rl100_policy.bags.storage import (
     SERIALIZATION,
     BagStatistics,
@@ -86,11 +87,16 @@ class McapFile:
         """Write the metadata as they are now; the last ones in the file hold."""
         self._writer.add_metadata(MCAP_RECORD, metadata.to_table())
 
-    def flush(self, *, sync: bool) -> None:
-        """End the chunk and hand it to the system; with ``sync`` wait until it is on disk."""
+    def flush(self, disk: DiskSync | None = None) -> None:
+        """End the chunk and hand it to the system, and to who brings it to disk, if anybody."""
         self._writer.flush()
-        if sync:
-            os.fdatasync(self._stream.fileno())
+        if disk is not None:
+            disk.request(self._stream.fileno())
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the file is still where it was made: not removed, not moved with its folder."""
+        return is_at(self.path, self._stream.fileno())
 
     def finish(self, metadata: EpisodeMetadata, name: str = "") -> dict[str, object]:
         """Write metadata and index, bring the file to disk, close it.
@@ -101,11 +107,21 @@ class McapFile:
 
         Returns:
             The rosbag2 information for metadata.yaml.
+
+        Raises:
+            OSError: If it cannot be written; the file is closed as it is then.
         """
+        try:
+            return self._finished(metadata, name or self.path.name)
+        except OSError:
+            self.abort()
+            raise
+
+    def _finished(self, metadata: EpisodeMetadata, name: str) -> dict[str, object]:
         self._writer.flush()
         self.annotate(metadata)
         information = bag_information(
-            name or self.path.name, self.topics.values(), self.statistics, metadata.to_table()
+            name, self.topics.values(), self.statistics, metadata.to_table()
         )
         self._writer.add_metadata(
             "rosbag2", {"serialized_metadata": dump_information(information)}
@@ -146,7 +162,7 @@ class EpisodeWriter:
         try:
             self._file = McapFile(self._folder / f"{self.episode_id}_0.mcap", compression)
             self._file.annotate(metadata)
-            self._file.flush(sync=False)
+            self._file.flush()
         except OSError as error:
             self._lock.abandon()
             raise BagError(f"cannot begin episode {self.episode_id} in {bags}: {error}") from error
@@ -197,20 +213,21 @@ class EpisodeWriter:
         """
         try:
             self._file.annotate(metadata.with_changes(episode_id=self.episode_id))
-            self._file.flush(sync=False)
+            self._file.flush()
         except OSError as error:
             raise self._failed("write to", error) from error
 
-    def flush(self, *, sync: bool = True) -> None:
-        """Make all so far survive the end of the process; with ``sync``, of the machine.
+    def flush(self, disk: DiskSync | None = None) -> None:
+        """Make all so far survive the end of the process; with ``disk``, soon of the machine.
 
         Raises:
-            BagError: If it cannot be written.
+            BagError: If it cannot be written, or its folder is no longer there.
         """
         try:
-            self._file.flush(sync=sync)
+            self._file.flush(disk)
         except OSError as error:
             raise self._failed("flush", error) from error
+        self._check_place()
 
     def close(self, metadata: EpisodeMetadata, *, discard: bool = False) -> Path:
         """End the episode: index, metadata.yaml, disk, rename.
@@ -223,9 +240,10 @@ class EpisodeWriter:
             The closed folder.
 
         Raises:
-            BagError: If it cannot be written; the folder stays ``.partial`` then and can be
-                recovered.
+            BagError: If it cannot be written, the folder stays ``.partial`` then and can be
+                recovered; or if it is no longer there.
         """
+        self._check_place()
         metadata = metadata.with_changes(episode_id=self.episode_id)
         try:
             write_metadata_file(self._folder, self._file.finish(metadata))
@@ -249,6 +267,14 @@ class EpisodeWriter:
         """Stop without closing: the folder stays ``.partial`` and can be recovered."""
         self._file.abort()
         self._lock.abandon()
+
+    def _check_place(self) -> None:
+        if not self._file.is_in_place:
+            raise BagError(
+                f"{self._folder} was removed or moved away while episode {self.episode_id} was "
+                "being recorded; if it was moved, run `./rl100 bags recover FOLDER` on the "
+                "folder that it is in now"
+            )
 
     def _failed(self, what: str, error: OSError) -> BagError:
         return BagError(

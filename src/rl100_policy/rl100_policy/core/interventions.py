@@ -6,8 +6,12 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import Any
 
+from rl100_policy.core import messages
 from rl100_policy.core.gate_result import CommandSource
+
+_SOURCES = set(CommandSource)
 
 
 @dataclass
@@ -35,6 +39,20 @@ class Interventions:
         if source is not CommandSource.HOLD:
             self._before = source
         self.intervened += source is CommandSource.TELEOP and self.count > 0
+
+    def observe_message(self, data: bytes) -> None:
+        """Note a serialised rl100_msgs/GateCommand; one that cannot be one is passed over."""
+        source = messages.peek_source(data)
+        if source in _SOURCES:
+            self.observe(CommandSource(source))
+
+    def as_metadata(self) -> dict[str, Any]:
+        """Fields of the metadata of an episode."""
+        return {
+            "commanded": {source.name.lower(): count for source, count in self.periods.items()},
+            "interventions": self.count,
+            "intervened": self.intervened,
+        }
 
     @property
     def share(self) -> float:

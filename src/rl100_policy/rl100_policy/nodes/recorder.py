@@ -12,14 +12,15 @@ counted and dropped, but the newest of each latched topic is kept and begins eve
 at 1 Hz. Services: ``episode/check`` CheckRecording, ``episode/start`` StartEpisode,
 ``episode/stop`` StopEpisode, ``episode/discard`` DiscardEpisode.
 
-Threads: one executor thread, one that writes the running episode, and one that adds judgements to
-closed ones.
+Threads: one executor thread, one that writes the running episode, one that waits for the disk, and
+one that adds judgements to closed episodes.
 
 | callback group | entities | may wait |
 |---|---|---|
 | default, mutually exclusive | subscriptions, check and start, 20 Hz timer | start: for the disk |
 | stop, mutually exclusive | stop and discard, coroutines awaiting the bag | without a thread |
-| (writer thread) | messages, flushes, end of the running episode | for the disk |
+| (writer thread) | messages, flushes, end of the running episode | at the end: for the disk |
+| (disk thread) | what was flushed, to disk | for the disk |
 | (relabeller thread) | copies of closed bags with further judgements | for the disk |
 
 The start service looks at the free space and makes folder and head of the bag; a second thread for
@@ -36,8 +37,8 @@ reached the end stamp, or ``stop_timeout`` after the request.
 
 Failure policy: a message that is malformed is recorded as it is. A message that cannot be recorded
 is counted and makes the episode degraded. A disk that is full or fails ends the episode: what is
-there stays recoverable, the state goes to IDLE with the reason, and the node goes on. A stopped
-node closes its episode.
+there stays recoverable, the state goes to IDLE with the reason, and the node goes on. So does a
+folder that is removed or moved away. A stopped node closes its episode.
 """
 
 from __future__ import annotations
@@ -80,7 +81,6 @@ from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError
-from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.ros.diagnostics import (
     DIAGNOSTICS_TOPIC,
     diagnostic_array,
@@ -100,7 +100,6 @@ _PERIOD_S = 0.1
 _APART_NS = 10_000_000_000
 """An end stamp farther ahead of the clock than this is a mistake, and not waited for. So is a
 start stamp this far from it, unless the clock is a simulated one, which a reset lets jump."""
-_SOURCES = set(CommandSource)
 _EPISODE_S = 60.0
 """Length of an episode where nothing says how long it may be [s]."""
 
@@ -198,8 +197,10 @@ class RecorderNode(Node):
     def _on_message(
         self, stream: Stream, data: bytes, sequence: int, stamp_ns: int | None, received_ns: int
     ) -> None:
-        # What waited for this node when the episode was started was sent before it.
-        is_of_before = 0 < received_ns < self._begun_ns
+        # What waited for this node when the episode was started was sent before it. Only a topic's
+        # first messages can be that; a system clock that is set back makes later ones look so.
+        first = not self._inputs.has_begun(stream.topic)
+        is_of_before = first and 0 < received_ns < self._begun_ns
         if self._recorder.takes_messages and not is_of_before:
             self._record(stream, data, sequence, stamp_ns)
         if stream.topic == FEEDBACK_TOPIC:
@@ -210,9 +211,7 @@ class RecorderNode(Node):
         raw = RawMessage(topic, data, self._episode_now_ns(), sequence % 2**32)
         self._recorder.record(stream, raw, stamp_ns)
         if stream.topic == EXECUTED_TOPIC:
-            source = messages.peek_source(data)
-            if source in _SOURCES:  # otherwise malformed, and recorded as it is
-                self._recorder.session.commanders.observe(CommandSource(source))
+            self._recorder.session.commanders.observe_message(data)
 
     def _episode_now_ns(self) -> int:
         """ROS time, not before the episode began: a simulated clock may not have said so yet."""
@@ -273,7 +272,10 @@ class RecorderNode(Node):
     def _missing(self, policy_version: str) -> list[str]:
         """Everything that keeps an episode from beginning, one line each."""
         p, now_s = self._settings, time.monotonic()
-        free, floor = free_bytes(Path(p.bags)), p.min_free_mb * 10**6
+        try:
+            free, floor = free_bytes(Path(p.bags)), p.min_free_mb * 10**6
+        except BagError as error:
+            return [str(error)]
         predicted = predicted_bytes(self._inputs.watches, now_s, self._expected_s)
         found = [disk_problem(p.bags, free, floor, predicted)]
         if p.require_publishers:
@@ -373,9 +375,11 @@ class RecorderNode(Node):
         now_s = time.monotonic()
         ended = self._recorder.poll(now_s)
         if ended is not None:
-            log = self.get_logger()
-            (log.info if ended.folder else log.error)(ended.message)
             self._closed.set_result(ended)
+            if ended.folder:
+                self.get_logger().info(ended.message)
+            else:  # on a line of its own: rclpy raises when one line changes its severity
+                self.get_logger().error(ended.message)
         for about, problem in self._recorder.moved():
             if waiting := self._moving.pop(about, None):
                 waiting.set_result(problem)
@@ -395,7 +399,7 @@ class RecorderNode(Node):
             reason=recorder.reason,
         )
         state.topics = self._health()
-        state.free_bytes = free_bytes(Path(self._settings.bags))
+        state.free_bytes = self._free_bytes()
         state.troubles = [f"{each.topic}: {each.trouble}" for each in state.topics if each.trouble]
         if recorder.metadata is not None:
             state.episode_id = recorder.metadata.episode_id
@@ -404,6 +408,13 @@ class RecorderNode(Node):
             self._changed, self._published_reason = self.get_clock().now(), recorder.reason
         state.header.stamp = self._changed.to_msg()
         self._state.publish(state)
+
+    def _free_bytes(self) -> int:
+        """Free space [B]; 0 if the disk cannot be asked, which the answer to a start explains."""
+        try:
+            return free_bytes(Path(self._settings.bags))
+        except BagError:
+            return 0
 
     def _health(self) -> list[TopicHealth]:
         session, now_s = self._recorder.session, time.monotonic()
@@ -415,7 +426,7 @@ class RecorderNode(Node):
 
     def _report(self) -> None:
         """Tell ``/diagnostics`` how the recorder and its topics are doing."""
-        recorder, free_mb = self._recorder, free_bytes(Path(self._settings.bags)) // 10**6
+        recorder, free_mb = self._recorder, self._free_bytes() // 10**6
         health = self._health()
         troubled = any(each.trouble for each in health)
         short = free_mb < self._settings.min_free_mb

@@ -57,7 +57,7 @@ def run_node(
         Exit status: 0 after a stop, 2 when the node could not be created.
     """
     keep_on_this_machine()
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    _interrupt_once()
     rclpy.init(args=list(args) if args is not None else None)
     try:
         node = create()
@@ -102,6 +102,24 @@ def executor_of(
         return single, single.spin
     events = EventsExecutor()
     return events, partial(events.spin_once, timeout_sec=_WAIT_S)
+
+
+def _interrupt_once() -> None:
+    """Let SIGTERM and SIGINT interrupt this process once; it takes no more orders while it ends.
+
+    A second Ctrl-C, or SIGTERM from what grew impatient, would come in the middle of the end and
+    leave a bag unclosed. The end itself is bounded by ``_bound_shutdown``.
+    """
+    asked = False
+
+    def interrupt(*_: object) -> None:
+        nonlocal asked
+        if not asked:
+            asked = True
+            raise KeyboardInterrupt
+
+    signal.signal(signal.SIGINT, interrupt)  # rclpy calls it, too, from its own
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def _spin(serve: Callable[[], None], node: Node) -> None:

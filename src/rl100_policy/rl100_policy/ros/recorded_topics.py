@@ -93,6 +93,10 @@ class RecordedTopics:
         """Describe every topic anew at its first message."""
         self._described = {}
 
+    def has_begun(self, topic: str) -> bool:
+        """Whether a message of a topic came in this episode."""
+        return topic in self._described
+
     def described(self, topic: str) -> RecordedTopic:
         """Description of a topic: its publishers' offers at the first message of an episode."""
         found = self._described.get(topic)
