@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes docs/interfaces.md and docs/settings.md from the code, so that the two cannot drift.
+"""Writes docs/interfaces.md, settings.md and keys.md from the code, so that they cannot drift.
 
 Messages come from their .msg, .srv and .action files. Topics, services and actions come from the
 nodes themselves: each is started once, on a private domain, and asked. Parameters, launch
@@ -32,6 +32,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from environment import REPOSITORY
+from key_page import keys_page
 
 SOURCE = REPOSITORY / "src"
 CONFIG = SOURCE / "rl100_bringup" / "config"
@@ -572,7 +573,11 @@ def settings_page() -> str:
 
 def pages() -> dict[Path, str]:
     """Every generated page with its content."""
-    return {INTERFACES: interfaces_page(), SETTINGS: settings_page()}
+    return {
+        INTERFACES: interfaces_page(),
+        SETTINGS: settings_page(),
+        REPOSITORY / "docs" / "keys.md": keys_page(_HEAD),
+    }
 
 
 def main() -> int:
