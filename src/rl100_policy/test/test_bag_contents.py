@@ -16,6 +16,7 @@ from rl100_policy.bags.writer import EpisodeWriter
 from rl100_policy.core.config import load_task
 from rl100_policy.core.errors import BagError
 from rl100_policy.core.gate_result import CommandSource, GateFlag
+from rl100_policy.core.interventions import Interventions
 
 FACTORY = MessageFactory()
 SECOND = 10**9
@@ -185,3 +186,16 @@ def test_messages_can_be_read_by_their_stamps_alone(tmp_path):
     folder, _ = record(tmp_path, joints_at(1.0, 2.0, 3.0))
     read = read_messages(folder, ["joint_states"], stamps_ns={2 * SECOND})["joint_states"]
     assert [message.log_ns for message in read] == [2 * SECOND]
+
+
+@pytest.mark.parametrize("who", ["pptthttp", "tptp", "pphttt", "tthp", "phthtpt"])
+def test_interventions_are_counted_as_the_recorder_counts_them(tmp_path, who):
+    sources = [{"p": POLICY, "t": TELEOP, "h": HOLD}[letter] for letter in who]
+    counted = Interventions()
+    for source in sources:
+        counted.observe(source)
+    found = commanded(tmp_path, *sources).interventions()
+    assert (len(found), sum(each.periods for each in found)) == (
+        counted.count,
+        counted.intervened,
+    )

@@ -89,13 +89,21 @@ class CommandRecord:
         return tuple(found)
 
     def interventions(self) -> tuple[Stretch, ...]:
-        """Stretches in which a person was in command after a policy had been."""
-        stretches = self.stretches()
-        first = next(
-            (at for at, each in enumerate(stretches) if each.source == CommandSource.POLICY),
-            len(stretches),
-        )
-        return tuple(each for each in stretches[first:] if each.source == CommandSource.TELEOP)
+        """Stretches in which a person was in command after a policy had been.
+
+        A pause of nobody does not end one, as in :mod:`rl100_policy.core.interventions`.
+        """
+        found: list[Stretch] = []
+        before: int = CommandSource.HOLD
+        for each in self.stretches():
+            if each.source == CommandSource.TELEOP and before == CommandSource.POLICY:
+                found.append(each)
+            elif each.source == CommandSource.TELEOP and found and before == each.source:
+                begun = found.pop()
+                periods = begun.periods + each.periods
+                found.append(Stretch(each.source, begun.begin_ns, each.end_ns, periods))
+            before = before if each.source == CommandSource.HOLD else each.source
+        return tuple(found)
 
     def flag_counts(self) -> dict[str, int]:
         """Control periods by flag, in the order of bits; those that never came are left out."""
