@@ -9,19 +9,22 @@ from rl100_policy.core.presses import MEANING, Press
 
 _ABOUT = """# Keys, buttons, services
 
-What a person at the robot can press. Keys are those of the terminal of `./rl100 collect` or of the keyboard node; buttons are those
-of a joystick (`joystick:=gamepad` or `joystick:=spacemouse`), numbered as its driver does; services are `std_srvs/Trigger` of
-the episode flow. All three do the same ([why](decisions/0026-presses.md)); what a judgement is worth says the
+What a person at the robot can press. Keys are those of the terminal of `./rl100 collect` or of the
+keyboard node; buttons are those of a joystick (`joystick:=gamepad` or `joystick:=spacemouse`),
+numbered as its driver does; services are `std_srvs/Trigger` of the episode flow. All three do the
+same ([why](decisions/0026-presses.md)); what a judgement is worth says the
 [reward timing rule](reward-timing.md).
 """
 _MOTION = """## Steering
 
-While you are in command. In a terminal that does not tell when a key is released, a press moves the arm for one control period and a held key as long as the
-terminal repeats it. `+` and `-` change how far a press goes. A key whose direction the task does not steer does nothing.
+While you are in command. In a terminal that does not tell when a key is released, a press moves
+the arm for one control period and a held key as long as the terminal repeats it. `+` and `-`
+change how far a press goes. A key whose direction the task does not steer does nothing.
 """
 _AXES = """## Axes of a joystick
 
-Other devices: `profile:=custom` with `axes` and `buttons` of the [joystick node](interfaces.md#joystick).
+Other devices: `profile:=custom` with `axes` and `buttons` of the
+[joystick node](interfaces.md#joystick).
 """
 
 

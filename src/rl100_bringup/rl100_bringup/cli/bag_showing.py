@@ -62,6 +62,7 @@ def _provenance(meta: EpisodeMetadata) -> list[tuple[str, str]]:
     return [
         ("episode", meta.episode_id),
         ("outcome", meta.outcome.value),
+        ("decided at", _moment(meta)),
         ("driver", driver_of(meta)),
         ("operator", meta.operator),
         ("task", meta.task),
@@ -72,6 +73,12 @@ def _provenance(meta: EpisodeMetadata) -> list[tuple[str, str]]:
         ("software", meta.software_version),
         ("descriptions", meta.config_hash[:12]),
     ]
+
+
+def _moment(meta: EpisodeMetadata) -> str:
+    """When the person saw the outcome; the episode is over for a learner then."""
+    moment_ns = meta.verdict.moment_ns
+    return f"{(moment_ns - meta.start_ns) / 1e9:.2f} s after the start" if moment_ns else ""
 
 
 def _topics(traffic: Traffic) -> Table:
