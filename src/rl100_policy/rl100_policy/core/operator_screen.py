@@ -19,10 +19,20 @@ from rich.text import Text
 
 from rl100_policy.core.flow import State
 from rl100_policy.core.gate_result import CommandSource
-from rl100_policy.core.key_bindings import Binding, bindings
+from rl100_policy.core.key_bindings import (
+    FASTER_KEY,
+    GRIPPER_KEY,
+    MODE_KEY,
+    PRESS_KEYS,
+    SLOWER_KEY,
+    Binding,
+    bindings,
+)
 from rl100_policy.core.key_motion import SCALES, KeyMotion
 from rl100_policy.core.presses import Press
 
+_WIDE, _HIGH = 110, 36
+"""Columns and lines that everything takes."""
 _OUTCOMES = ("unlabelled", "success", "failure")
 _STYLES = {
     State.RECORDING: "bold white on red",
@@ -53,8 +63,19 @@ class Seen:
     """rl100_msgs/PolicyStatus."""
 
 
+def is_small(width: int, height: int) -> bool:
+    """Whether a terminal has room for the essential only."""
+    return width < _WIDE or height < _HIGH
+
+
 def screen(
-    title: str, seen: Seen, motion: KeyMotion, last_key: str, scene: RenderableType
+    title: str,
+    seen: Seen,
+    motion: KeyMotion,
+    last_key: str,
+    scene: RenderableType,
+    *,
+    small: bool = False,
 ) -> RenderableType:
     """The whole screen.
 
@@ -64,7 +85,13 @@ def screen(
         motion: State of the motion keys.
         last_key: Newest key, for people.
         scene: Picture of the workspace.
+        small: The terminal has room for the essential only: no topics but those in trouble, and
+            the keys in a few lines.
     """
+    if small:
+        left = Group(_counts(seen), _control(seen, motion, last_key))
+        beneath = Group(_troubles(seen), _short_keys())
+        return Group(_headline(title, seen), _beside(left, scene), beneath)
     return Group(
         _headline(title, seen),
         _beside(Group(_counts(seen), _control(seen, motion, last_key), _topics(seen)), scene),
@@ -184,6 +211,27 @@ def _topics(seen: Seen) -> RenderableType:
         f"{seen.episode.messages} messages in the episode"
     )
     return Group(table, Text(free, style="dim"))
+
+
+def _troubles(seen: Seen) -> RenderableType:
+    if seen.episode is None:
+        return Text("no recorder is heard", style="yellow")
+    return Text("; ".join(seen.episode.troubles), style="bold red")
+
+
+def _short_keys() -> RenderableType:
+    """Every key with a word."""
+    line = Text()
+    for key, press in PRESS_KEYS.items():
+        line.append(f"{key} ", style="bold cyan")
+        line.append(f"{press.name.lower().replace('_', ' ')}   ")
+    for key, what in (
+        ("arrows pgup pgdn", "steer"), (MODE_KEY, "joints"), ("1-9", "which"),
+        (f"{FASTER_KEY} {SLOWER_KEY}", "step size"), (GRIPPER_KEY, "gripper"),
+    ):  # fmt: skip
+        line.append(f"{key} ", style="bold cyan")
+        line.append(f"{what}   ")
+    return line
 
 
 def _keys(table: Iterable[Binding]) -> RenderableType:

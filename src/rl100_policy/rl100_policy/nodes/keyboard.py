@@ -47,7 +47,7 @@ from rl100_policy.core.key_decoder import KeyAction, KeyEvent
 from rl100_policy.core.key_motion import KeyMotion
 from rl100_policy.core.key_repeat import KeyRepeat
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.core.operator_screen import Seen, screen
+from rl100_policy.core.operator_screen import Seen, is_small, screen
 from rl100_policy.core.presses import Press
 from rl100_policy.core.scene_view import SceneView
 from rl100_policy.core.terminal import TTY, Terminal
@@ -62,7 +62,7 @@ Points = NDArray[np.floating]
 
 _DRAW_S = 0.25
 _READ_S = 0.05
-_SCENE_SIZE = (36, 12)
+_SCENE_SIZE, _SMALL_SCENE_SIZE = (36, 12), (28, 9)
 """Width and height of the workspace on the screen, characters."""
 _JOINT_SHARE = 0.3
 """Largest joint velocity by key, as a share of the joint's limit."""
@@ -165,9 +165,9 @@ class KeyboardNode(Node):
         if marker.header.frame_id == self._base:
             self._outline = np.array([[each.x, each.y, each.z] for each in marker.points])
 
-    def _scene(self) -> SceneView:
+    def _scene(self, size: tuple[int, int]) -> SceneView:
         """The workspace from above."""
-        view = SceneView(np.array(self._box.low), np.array(self._box.high), *_SCENE_SIZE)
+        view = SceneView(np.array(self._box.low), np.array(self._box.high), *size)
         if len(self._outline):
             view.line(self._outline, "green")
         view.points(self._cloud, "white")
@@ -260,12 +260,15 @@ class KeyboardNode(Node):
             self._twists.publish(twist_message(twist, stamp_ns, self._base))
 
     def _draw(self) -> None:
-        if self._live is not None:
-            with self._lock:
-                drawn = screen(
-                    self._title, self._seen, self._motion, self._last_key, self._scene().text()
-                )
-            self._live.update(drawn, refresh=True)
+        if self._live is None:
+            return
+        small = is_small(*self._live.console.size)
+        scene = self._scene(_SMALL_SCENE_SIZE if small else _SCENE_SIZE).text()
+        with self._lock:
+            drawn = screen(
+                self._title, self._seen, self._motion, self._last_key, scene, small=small
+            )
+        self._live.update(drawn, refresh=True)
 
     def destroy_node(self) -> None:
         """Stop reading and leave the terminal as it was, then the node."""
