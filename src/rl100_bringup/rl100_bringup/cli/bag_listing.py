@@ -71,9 +71,11 @@ def _table(entries: Sequence[IndexEntry]) -> Table:
 
 
 def states_of(metadata: EpisodeMetadata) -> list[str]:
-    """What is not as it should be with an episode, in one word each."""
+    """What is not as it should be with an episode, or had to be done for it, in a word each."""
     named = {"degraded": metadata.degraded, "recovered": metadata.recovered}
-    return [name for name, holds in named.items() if holds]
+    taken = metadata.interventions
+    takeovers = [f"{taken} takeover{'s' if taken > 1 else ''}"] if taken else []
+    return [*takeovers, *(name for name, holds in named.items() if holds)]
 
 
 def _tell_rest(folder: Path, index: BagIndex, console: Console) -> None:
