@@ -18,7 +18,7 @@ same ([why](decisions/0026-presses.md)); what a judgement is worth says the
 _MOTION = """## Steering
 
 While you are in command. In a terminal that does not tell when a key is released, a press moves
-the arm for one control period and a held key as long as the terminal repeats it. `+` and `-`
+the arm for .8 control periods and a held key as long as the terminal repeats it. `+` and `-`
 change how far a press goes. A key whose direction the task does not steer does nothing.
 """
 _AXES = """## Axes of a joystick

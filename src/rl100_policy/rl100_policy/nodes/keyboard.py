@@ -62,6 +62,10 @@ Points = NDArray[np.floating]
 
 _DRAW_S = 0.25
 _READ_S = 0.05
+_STEER_S = 0.02
+_LEASE = 0.8
+"""Control periods that a key moves the arm after its last repeat. With the time of a tick, in which
+the end of it is noticed, that is less than one; the gate notices in the next."""
 _SCENE_SIZE, _SMALL_SCENE_SIZE = (36, 12), (28, 9)
 """Width and height of the workspace on the screen, characters."""
 _JOINT_SHARE = 0.3
@@ -78,8 +82,8 @@ class KeyboardParameters:
     lease: float = parameter(
         0.0,
         "a key moves the arm for this long after its press or last repeat, where the terminal "
-        "does not tell releases [s]; 0: the control period. Must be longer than the terminal's "
-        "repeat",
+        "does not tell releases [s]; 0: .8 control periods, so that the arm is told to stop within "
+        "two. Must be longer than the terminal's repeat",
         low=0.0,
         high=1.0,
     )
@@ -110,7 +114,9 @@ class KeyboardNode(Node):
         self._has_gripper, self._opening = robot.gripper is not None, 1.0
         self._fastest_joints = _JOINT_SHARE * arm.velocity_limits
         self._fastest = fastest_twist(task)
-        self._motion = KeyMotion(robot.joints, lease_s=self._p.lease or robot.control_period)
+        self._motion = KeyMotion(
+            robot.joints, lease_s=self._p.lease or _LEASE * robot.control_period
+        )
         self._repeat, self._seen, self._last_key = KeyRepeat(), Seen(), ""
         self._title = f"RL-100: {task.name} on {robot.name}"
         self._lock = threading.Lock()
@@ -133,7 +139,7 @@ class KeyboardNode(Node):
         if self._p.outline:
             self.create_subscription(Marker, self._p.outline, self._on_outline, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(min(0.05, robot.control_period / 2), self._steer, clock=steady)
+        self.create_timer(min(_STEER_S, robot.control_period / 5), self._steer, clock=steady)
         self._live: Live | None = None
         if self._p.draw:
             console = Console(file=self._terminal.screen, force_terminal=True)
