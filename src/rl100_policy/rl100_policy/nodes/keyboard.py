@@ -64,8 +64,8 @@ _DRAW_S = 0.25
 _READ_S = 0.05
 _STEER_S = 0.02
 _LEASE = 0.8
-"""Control periods that a key moves the arm after its last repeat. With the time of a tick, in which
-the end of it is noticed, that is less than one; the gate notices in the next."""
+"""Control periods that a key moves the arm after its last repeat. With the time of a tick, until
+which the end of it is noticed, that is no more than one; the gate notices in the next."""
 _SCENE_SIZE, _SMALL_SCENE_SIZE = (36, 12), (28, 9)
 """Width and height of the workspace on the screen, characters."""
 _JOINT_SHARE = 0.3
@@ -82,8 +82,8 @@ class KeyboardParameters:
     lease: float = parameter(
         0.0,
         "a key moves the arm for this long after its press or last repeat, where the terminal "
-        "does not tell releases [s]; 0: .8 control periods, so that the arm is told to stop within "
-        "two. Must be longer than the terminal's repeat",
+        "does not tell releases [s]; 0: .8 control periods, so that the arm is told to stop "
+        "within two. Must be longer than the terminal's repeat",
         low=0.0,
         high=1.0,
     )
