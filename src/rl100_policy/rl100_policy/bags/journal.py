@@ -103,6 +103,7 @@ class BagJournal:
         self._written_bytes = 0
         self._writer: EpisodeWriter | None = None
         self._next_flush_s = 0.0
+        self._longest_wait_s = 0.0
         self._thread = threading.Thread(target=self._work, name="bag writer", daemon=True)
         self._thread.start()
 
@@ -123,6 +124,11 @@ class BagJournal:
     def waiting_bytes(self) -> int:
         """Messages waiting for the disk [B]."""
         return self._taken_bytes - self._written_bytes
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Longest time that one message, or the flush after it, of the episode took [s]."""
+        return self._longest_wait_s
 
     def annotate(self, metadata: EpisodeMetadata) -> None:
         """Queue metadata that a crash must not lose."""
@@ -154,6 +160,7 @@ class BagJournal:
                 command = None
             if isinstance(command, _Quit):
                 break
+            begun_s = time.monotonic()
             try:
                 self._carry_out(command)
                 self._flush_if_due()
@@ -162,6 +169,9 @@ class BagJournal:
             except Exception as error:  # a defect, ours or a library's: the episode must end
                 _LOG.exception("the bag writer failed")
                 self._fail(f"{type(error).__name__}: {error}")
+            if not isinstance(command, _Start | _Close):
+                waited_s = time.monotonic() - begun_s
+                self._longest_wait_s = max(self._longest_wait_s, waited_s)
         if self._writer is not None:
             self._writer.abort()
 
@@ -173,6 +183,7 @@ class BagJournal:
                     self._writer.write(topic, data, log_ns=log_ns, sequence=sequence)
             case _Start(writer):
                 self._writer = writer
+                self._longest_wait_s = 0.0
                 self._next_flush_s = time.monotonic() + FLUSH_PERIOD_S
             case _Annotate(metadata) if self._writer is not None:
                 self._writer.annotate(metadata)
