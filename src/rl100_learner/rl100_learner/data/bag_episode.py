@@ -133,9 +133,8 @@ class EpisodeReader:
                 before = _times(folder)
                 metadata = read_metadata(folder)
                 self._check_origin(metadata)
-                with ThreadPoolExecutor(
-                    1
-                ) as beside:  # it holds the interpreter's lock hardly ever
+                # Hashing is a quarter of the work, and needs no lock of the interpreter's.
+                with ThreadPoolExecutor(1) as beside:
                     digest = beside.submit(_file_hash, bag_file(folder))
                     streams = self._streams(folder, metadata)
                     read = self._joined(metadata, streams, digest, also)

@@ -169,7 +169,7 @@ class BagJournal:
             except Exception as error:  # a defect, ours or a library's: the episode must end
                 _LOG.exception("the bag writer failed")
                 self._fail(f"{type(error).__name__}: {error}")
-            if not isinstance(command, _Start | _Close):
+            if self._writer is not None and not isinstance(command, _Start):
                 waited_s = time.monotonic() - begun_s
                 self._longest_wait_s = max(self._longest_wait_s, waited_s)
         if self._writer is not None:

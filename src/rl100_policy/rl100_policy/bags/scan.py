@@ -58,7 +58,7 @@ class McapScan:
         Args:
             path: The file.
             wants: Says of a topic whether its messages are yielded; None: all are. Those that are
-                not wanted are not copied, which is half the time where they are images.
+                not wanted are not copied, images of other cameras for example.
         """
         self._path, self._wants = path, wants
         self._unwanted: set[int] = set()
