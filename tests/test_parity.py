@@ -125,7 +125,7 @@ def record_an_episode(
     shadow = source is not CommandSource.POLICY
     given = {"policy": observed.version, "shadow": shadow, "execute": 1, **observed.paths, **told}
     sees = sight_camera(observed.task, observed.robot) is not None
-    with isolated_ros(lockstep=True, use_sim_time=True, bags=bags, **given):
+    with isolated_ros(lockstep=True, use_sim_time=True, bags=bags, require_data=False, **given):
         person = Person()
         clouds = (CloudNode(),) if sees else ()
         nodes = (SimRobotNode(), *clouds, CommandGateNode(), RecorderNode(), PolicyNode())
