@@ -34,8 +34,8 @@ TOPICS = [
 
 
 def killed_recorder(bags: Path, domain: str) -> subprocess.Popen:
-    arguments = ["--ros-args", "-p", f"bags:={bags}", "-p", f"topics:={TOPICS}"]
-    arguments += ["-p", "require_data:=false"]
+    settings = [f"bags:={bags}", f"topics:={TOPICS}", "require_data:=false"]
+    arguments = ["--ros-args", *(word for each in settings for word in ("-p", each))]
     return subprocess.Popen(
         [sys.executable, "-m", "rl100_policy.nodes.recorder", *arguments],
         env=os.environ | {"ROS_DOMAIN_ID": domain},

@@ -105,6 +105,15 @@ def test_the_wait_for_the_end_is_bounded_and_what_is_missing_is_stated(bench):
     assert read_metadata(ended.folder).degraded
 
 
+def test_the_longest_wait_for_the_disk_is_told(bench):
+    assert bench.recorder.longest_wait_s == 0.0
+    begun_s = time.monotonic()
+    bench.recorder.begin(META)
+    bench.record(*range(1, 100))
+    bench.end()
+    assert 0.0 < bench.recorder.longest_wait_s < time.monotonic() - begun_s
+
+
 def test_one_recorder_writes_one_episode_at_a_time(bench):
     bench.recorder.begin(META)
     with pytest.raises(BagError, match="episode is still being recorded"):

@@ -133,7 +133,7 @@ def _session(tmp_path, **parameters):
     with isolated_ros(**given):
         robot = Robot()
         nodes = (CommandGateNode(), RecorderNode(), EpisodeFlowNode(), robot)
-        with spinning(*nodes, coroutines=True) as spin_until:
+        with spinning(*nodes) as spin_until:
             session = Session(robot, spin_until)
             assert spin_until(
                 lambda: (

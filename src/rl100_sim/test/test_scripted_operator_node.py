@@ -101,7 +101,7 @@ def let_work(controls: dict, **parameters) -> Controls:
     with isolated_ros(**PATHS, episodes=2, **parameters):
         world, operator = Controls(**controls), ScriptedOperatorNode()
         with (
-            spinning(world, operator, coroutines=True) as spin_until,
+            spinning(world, operator) as spin_until,
             ThreadPoolExecutor(1) as pool,
         ):
             assert spin_until(lambda: operator.count_publishers("sim/ground_truth") == 1)

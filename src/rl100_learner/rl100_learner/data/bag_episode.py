@@ -14,6 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,8 +135,11 @@ class EpisodeReader:
                 before = _times(folder)
                 metadata = read_metadata(folder)
                 self._check_origin(metadata)
-                streams = self._streams(folder, metadata)
-                read = self._joined(folder, metadata, streams, also)
+                # Hashing is a quarter of the work, and needs no lock of the interpreter's.
+                with ThreadPoolExecutor(1) as beside:
+                    digest = beside.submit(_file_hash, bag_file(folder))
+                    streams = self._streams(folder, metadata)
+                    read = self._joined(metadata, streams, digest, also)
                 if _times(folder) == before:
                     return read
         except (BagError, ObservationError) as error:
@@ -216,7 +220,11 @@ class EpisodeReader:
         return _View(intrinsics, pose_from_xyz_rpy(camera.xyz, camera.rpy), (note,))
 
     def _joined(
-        self, folder: Path, metadata: EpisodeMetadata, streams: _Streams, also: Collection[int]
+        self,
+        metadata: EpisodeMetadata,
+        streams: _Streams,
+        digest: Future[str],
+        also: Collection[int],
     ) -> ReadEpisode:
         seen, unusable = self._seen(streams)
         joint_ns, seen_ns = _stamps(streams.positions), _stamps(seen)
@@ -239,7 +247,7 @@ class EpisodeReader:
             proprio=np.stack(proprio),
             actions=commands.actions[stretch.commands],
             stamps_ns=seen_ns[stretch.frames],
-            source_sha256=_file_hash(bag_file(folder)),
+            source_sha256=digest.result(),
             lasted=1 + round(commands.recorded_ns / self._period_ns),
             # of the whole recording: a frame lost at the takeover leaves out what was before
             taken_over=bool(acted) and any(commands.by_person),

@@ -106,6 +106,7 @@ class BagJournal:
         self._written_bytes = 0
         self._writer: EpisodeWriter | None = None
         self._next_flush_s = 0.0
+        self._longest_wait_s = 0.0
         self._thread = threading.Thread(target=self._work, name="bag writer", daemon=True)
         self._thread.start()
 
@@ -126,6 +127,11 @@ class BagJournal:
     def waiting_bytes(self) -> int:
         """Messages waiting for the disk [B]."""
         return self._taken_bytes - self._written_bytes
+
+    @property
+    def longest_wait_s(self) -> float:
+        """Longest time that one message, or the flush after it, of the episode took [s]."""
+        return self._longest_wait_s
 
     def annotate(self, metadata: EpisodeMetadata) -> None:
         """Queue metadata that a crash must not lose."""
@@ -159,6 +165,7 @@ class BagJournal:
                 command = None
             if isinstance(command, _Quit):
                 break
+            begun_s = time.monotonic()
             try:
                 self._carry_out(command)
                 self._flush_if_due()
@@ -167,6 +174,9 @@ class BagJournal:
             except Exception as error:  # a defect, ours or a library's: the episode must end
                 _LOG.exception("the bag writer failed")
                 self._fail(f"{type(error).__name__}: {error}")
+            if self._writer is not None and not isinstance(command, _Start):
+                waited_s = time.monotonic() - begun_s
+                self._longest_wait_s = max(self._longest_wait_s, waited_s)
         if self._writer is not None:
             self._writer.abort()
 
@@ -180,6 +190,7 @@ class BagJournal:
                 self._writer = writer
                 if self._disk is not None:
                     self._disk.forget()
+                self._longest_wait_s = 0.0
                 self._next_flush_s = time.monotonic() + FLUSH_PERIOD_S
             case _Annotate(metadata) if self._writer is not None:
                 self._writer.annotate(metadata)

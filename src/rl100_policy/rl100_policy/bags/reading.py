@@ -136,7 +136,8 @@ def read_messages(
             names topic and time.
     """
     path = bag_file(folder)
-    scan, table = McapScan(path), TopicTable()
+    scan = McapScan(path, lambda topic: match_topic(topic, topics) is not None)
+    table = TopicTable()
     types: dict[str, Definition] = {}
     raw: dict[str, list[Message]] = {name: [] for name in topics}
     wanted_by_channel: dict[int, str | None] = {}
@@ -210,7 +211,7 @@ def _from_cdr(typestore: Typestore, type_name: str, data: bytes) -> Any:
     longer than the message; rosbags 0.11 refuses more than three.
     """
     try:
-        return typestore.deserialize_cdr(data, type_name)
+        return typestore.deserialize_cdr(memoryview(data), type_name)  # bytes would be copied
     except SerdeError:
         for surplus in range(4, min(_MAX_SURPLUS, len(data)), 4):
             with contextlib.suppress(SerdeError):

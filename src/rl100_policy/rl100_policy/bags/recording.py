@@ -184,6 +184,11 @@ class EpisodeRecorder:
         """Messages waiting for the disk [B]."""
         return self._journal.waiting_bytes
 
+    @property
+    def longest_wait_s(self) -> float:
+        """Longest time that one write of the running or last episode took [s]."""
+        return self._journal.longest_wait_s
+
     def folder_of(self, episode_id: str) -> Path | None:
         """Where a closed episode is; None if this recorder does not know it any more."""
         return self._folders.get(episode_id)

@@ -4,13 +4,16 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import BytesIO
 from pathlib import Path
 
 import zstandard
-from mcap.exceptions import McapError
+from mcap.data_stream import ReadDataStream
+from mcap.exceptions import EndOfFile, McapError
+from mcap.opcode import Opcode
 from mcap.records import Channel, Chunk, DataEnd, Footer, McapRecord, Message, Metadata, Schema
-from mcap.stream_reader import CRCValidationError, StreamReader, breakup_chunk
+from mcap.stream_reader import CRCValidationError, StreamReader, get_chunk_data_stream
 
 from rl100_policy.bags.definitions import TypeDefinition
 from rl100_policy.bags.qos import qos_from_yaml
@@ -31,6 +34,10 @@ DAMAGE = (
 
 _RECORD_LIMIT = 2**30
 """Longer records are taken for damage [B]."""
+_RECORD = struct.Struct("<BQ")
+"""Head of a record: kind, length."""
+_MESSAGE = struct.Struct("<HIQQ")
+"""Head of a message: channel, sequence number, times of reception and of publication."""
 
 
 class McapScan:
@@ -45,9 +52,17 @@ class McapScan:
         problem: Why the pass ended early; empty if it did not.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Prepare a pass over a file, which need not be valid."""
-        self._path = path
+    def __init__(self, path: Path, wants: Callable[[str], bool] | None = None) -> None:
+        """Prepare a pass over a file, which need not be valid.
+
+        Args:
+            path: The file.
+            wants: Says of a topic whether its messages are yielded; None: all are. Those that are
+                not wanted are not copied, images of other cameras for example.
+        """
+        self._path, self._wants = path, wants
+        self._unwanted: set[int] = set()
+        """Channels."""
         self.complete = False
         self.damaged_chunks = 0
         self.problem = ""
@@ -78,11 +93,33 @@ class McapScan:
 
     def _unpack(self, chunk: Chunk) -> list[McapRecord]:
         try:
-            return breakup_chunk(chunk, validate_crc=True)
+            stream, size = get_chunk_data_stream(chunk, validate_crc=True)
+            return list(self._records(memoryview(stream.read(size))))
         except DAMAGE as error:
             self.damaged_chunks += 1
             self.problem = f"chunk left out: {error}"
             return []
+
+    def _records(self, data: memoryview) -> Iterator[McapRecord]:
+        """Schemas, channels and wanted messages of a chunk that is not compressed any more."""
+        end = 0
+        while end < len(data):
+            kind, length = _RECORD.unpack_from(data, end)
+            begin, end = end + _RECORD.size, end + _RECORD.size + length
+            if end > len(data):
+                raise EndOfFile
+            if kind == Opcode.MESSAGE:
+                channel, sequence, log_ns, publish_ns = _MESSAGE.unpack_from(data, begin)
+                if channel not in self._unwanted:
+                    content = bytes(data[begin + _MESSAGE.size : end])
+                    yield Message(channel, log_ns, content, publish_ns, sequence)
+            elif kind == Opcode.SCHEMA:
+                yield Schema.read(ReadDataStream(BytesIO(data[begin:end])))
+            elif kind == Opcode.CHANNEL:
+                described = Channel.read(ReadDataStream(BytesIO(data[begin:end])))
+                if self._wants is not None and not self._wants(described.topic):
+                    self._unwanted.add(described.id)
+                yield described
 
 
 class TopicTable:

@@ -6,25 +6,25 @@ description, and what the nodes of this suite decide and do, unless told otherwi
 HumanFeedback is also read for the outcome, ``gate/status`` GateStatus and ``policy/status``
 PolicyStatus (LATCHED) for whether executed commands and decisions reach this node: no episode
 begins before the commands do, none of a policy before its decisions do. Subscriptions are
-made once, reliable unless a publisher is best-effort, 200 deep; messages outside an episode are
-counted and dropped, but the newest of each latched topic is kept and begins every bag. Out:
-``episode/state`` EpisodeState (LATCHED, on change and at 2 Hz), ``/diagnostics`` DiagnosticArray
-at 1 Hz. Services: ``episode/check`` CheckRecording, ``episode/start`` StartEpisode,
-``episode/stop`` StopEpisode, ``episode/discard`` DiscardEpisode.
+made once, reliable unless a publisher is best-effort, 2000 deep, of images and point clouds 200;
+messages outside an episode are counted and dropped, but the newest of each latched topic is kept
+and begins every bag. Out: ``episode/state`` EpisodeState (LATCHED, on change and at 2 Hz),
+``/diagnostics`` DiagnosticArray at 1 Hz. Services: ``episode/check`` CheckRecording,
+``episode/start`` StartEpisode, ``episode/stop`` StopEpisode, ``episode/discard`` DiscardEpisode.
 
 Threads: one executor thread, one that writes the running episode, one that waits for the disk, and
 one that adds judgements to closed episodes.
 
-| callback group | entities | may wait |
+| thread | serves | may wait |
 |---|---|---|
-| default, mutually exclusive | subscriptions, check and start, 20 Hz timer | start: for the disk |
-| stop, mutually exclusive | stop and discard, coroutines awaiting the bag | without a thread |
+| executor | subscriptions, services, 20 Hz timer | start: for the disk |
 | (writer thread) | messages, flushes, end of the running episode | at the end: for the disk |
 | (disk thread) | what was flushed, to disk | for the disk |
 | (relabeller thread) | copies of closed bags with further judgements | for the disk |
 
 The start service looks at the free space and makes folder and head of the bag; a second thread for
-that would buy nothing, since no episode is running. The timer's clock is steady.
+that would buy nothing, since no episode is running. Stop and discard answer when the bag is where
+it should be, and nobody waits for that. The timer's clock is steady.
 
 An episode begins only if nothing is missing, and the answer lists all that is: a sensor or
 camera's info without publisher, of another type, in another frame, silent or too slow
@@ -51,7 +51,6 @@ from pathlib import Path
 from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rclpy.serialization import deserialize_message
@@ -86,6 +85,7 @@ from rl100_policy.ros.diagnostics import (
     diagnostic_array,
     diagnostic_status,
 )
+from rl100_policy.ros.late_answers import create_late_service
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
@@ -181,11 +181,8 @@ class RecorderNode(Node):
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
         self.create_service(CheckRecording, "episode/check", self._on_check)
         self.create_service(StartEpisode, "episode/start", self._on_start)
-        waits = MutuallyExclusiveCallbackGroup()
-        self.create_service(StopEpisode, "episode/stop", self._on_stop, callback_group=waits)
-        self.create_service(
-            DiscardEpisode, "episode/discard", self._on_discard, callback_group=waits
-        )
+        create_late_service(self, StopEpisode, "episode/stop", self._on_stop)
+        create_late_service(self, DiscardEpisode, "episode/discard", self._on_discard)
         self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
@@ -331,9 +328,9 @@ class RecorderNode(Node):
             }
         )
 
-    async def _on_stop(
+    def _on_stop(
         self, request: StopEpisode.Request, response: StopEpisode.Response
-    ) -> StopEpisode.Response:
+    ) -> StopEpisode.Response | Future:
         if self._recorder.phase is not Phase.RECORDING:
             response.message = f"no episode is being recorded ({self._recorder.reason})"
             return response
@@ -346,23 +343,30 @@ class RecorderNode(Node):
             end_ns = 0
         self._recorder.request_end(end_ns, deadline_s, discard=request.discard)
         self._publish_state()
-        ended: Ended = await self._closed
-        response.success, response.message = ended.folder is not None, ended.message
-        response.episode_id, response.path = ended.metadata.episode_id, str(ended.folder or "")
-        response.outcome = ended.metadata.outcome.code
-        response.degraded = ended.metadata.degraded
-        return response
+        answer = Future()
+        self._closed.add_done_callback(
+            lambda closed: answer.set_result(_stopped(response, closed.result()))
+        )
+        return answer
 
-    async def _on_discard(
+    def _on_discard(
         self, request: DiscardEpisode.Request, response: DiscardEpisode.Response
-    ) -> DiscardEpisode.Response:
+    ) -> DiscardEpisode.Response | Future:
         try:
             about = self._recorder.discard(request.episode_id, restore=request.restore)
         except BagError as error:
             response.message = str(error)
             return response
         self._moving[about] = moved = Future()
-        problem: str = await moved
+        answer = Future()
+        moved.add_done_callback(
+            lambda done: answer.set_result(self._discarded(response, about, done.result()))
+        )
+        return answer
+
+    def _discarded(
+        self, response: DiscardEpisode.Response, about: str, problem: str
+    ) -> DiscardEpisode.Response:
         response.success, response.episode_id = not problem, about
         response.path = str(self._recorder.folder_of(about) or "")
         response.message = problem or self._recorder.reason
@@ -440,6 +444,7 @@ class RecorderNode(Node):
                 "messages": recorder.session.messages,
                 "lost": recorder.session.lost,
                 "waiting for the disk [B]": recorder.waiting_bytes,
+                "longest wait for the disk [s]": f"{recorder.longest_wait_s:.3f}",
                 "free [MB]": free_mb,
             },
             level=(
@@ -457,6 +462,14 @@ class RecorderNode(Node):
         """Close a running episode, end the writer thread, then the node."""
         self._recorder.shutdown(_SHUTDOWN_S)
         super().destroy_node()
+
+
+def _stopped(response: StopEpisode.Response, ended: Ended) -> StopEpisode.Response:
+    response.success, response.message = ended.folder is not None, ended.message
+    response.episode_id, response.path = ended.metadata.episode_id, str(ended.folder or "")
+    response.outcome = ended.metadata.outcome.code
+    response.degraded = ended.metadata.degraded
+    return response
 
 
 def _provenance(robot: RobotConfig | None, task: TaskConfig | None) -> dict[str, Any]:
@@ -488,7 +501,7 @@ def _recorder(p: RecorderParameters, streams: Sequence[Stream]) -> EpisodeRecord
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(RecorderNode, args, coroutines=True)
+    return run_node(RecorderNode, args)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,6 @@ from rclpy.executors import (
     Executor,
     ExternalShutdownException,
     MultiThreadedExecutor,
-    SingleThreadedExecutor,
 )
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
@@ -42,7 +41,6 @@ def run_node(
     args: Sequence[str] | None = None,
     *,
     threads: int = 1,
-    coroutines: bool = False,
 ) -> int:
     """Create one node, spin it until the process is asked to stop, destroy it.
 
@@ -51,7 +49,6 @@ def run_node(
             printed, not traced.
         args: Command line, ``sys.argv`` if None.
         threads: Executor threads; more than one only for a node whose docstring says why.
-        coroutines: Whether a callback of the node is a coroutine.
 
     Returns:
         Exit status: 0 after a stop, 2 when the node could not be created.
@@ -65,7 +62,7 @@ def run_node(
         sys.stderr.write(f"cannot start: {error}\n")
         rclpy.try_shutdown()
         return 2
-    executor, serve = executor_of(threads, coroutines=coroutines)
+    executor, serve = executor_of(threads)
     executor.add_node(node)
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: keeps the collector's pauses short
@@ -81,9 +78,7 @@ def run_node(
     return 0
 
 
-def executor_of(
-    threads: int = 1, *, coroutines: bool = False
-) -> tuple[Executor, Callable[[], None]]:
+def executor_of(threads: int = 1) -> tuple[Executor, Callable[[], None]]:
     """An executor, and what serves callbacks for a while, or until one raises.
 
     Where it can be, one that does not build a set of all there is to wait for before every
@@ -92,14 +87,10 @@ def executor_of(
 
     Args:
         threads: As of :func:`run_node`.
-        coroutines: As of :func:`run_node`.
     """
     if threads > 1:
         several = MultiThreadedExecutor(threads)
         return several, several.spin
-    if coroutines:
-        single = SingleThreadedExecutor()
-        return single, single.spin
     events = EventsExecutor()
     return events, partial(events.spin_once, timeout_sec=_WAIT_S)
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -130,9 +131,7 @@ class RawSubscription:
             message_lost=self._note_lost,
             use_default_callbacks=False,  # each event costs the executor time at every wake-up
         )
-        receive: Any = (
-            self._receive
-        )  # with two arguments rclpy gives the message's information too
+        receive = _told_of_reception(self._receive)
         try:
             return self._node.create_subscription(
                 self._kind, self.name, receive, profile, event_callbacks=events, raw=True
@@ -154,6 +153,20 @@ class RawSubscription:
     def _receive(self, data: bytes, information: dict[str, Any]) -> None:
         sequence = information.get("publication_sequence_number") or 0
         self._on_message(data, sequence, information.get("received_timestamp") or 0)
+
+
+def _told_of_reception(receive: Callable[[bytes, dict[str, Any]], None]) -> Any:
+    """A callback that rclpy gives the information about a message too, by any executor.
+
+    rclpy looks at its signature for that. The events executor of 7.1.6 then calls it with one
+    tuple, the others with two arguments.
+    """
+
+    def either(*received: Any) -> None:
+        receive(*(received[0] if len(received) == 1 else received))
+
+    either.__signature__ = inspect.signature(receive)  # type: ignore[attr-defined]
+    return either
 
 
 def _described(profile: QoSProfile) -> OfferedQos:

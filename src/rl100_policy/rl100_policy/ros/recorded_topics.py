@@ -20,8 +20,11 @@ OnMessage = Callable[[Stream, bytes, int, int | None, int], None]
 """Gets stream, CDR, the publisher's sequence number or 0, the header stamp or None [ns], and the
 wall time of reception or 0 [ns]."""
 
-_DEPTH = 200
-"""Messages a subscription holds: bursts of lockstep simulation, and pauses of this process."""
+_DEPTH, _DEPTH_LARGE = 2000, 200
+"""Messages a subscription holds: bursts of lockstep simulation, and pauses of this process. On a
+busy machine these were half a second: too long for 200 joint states at 500 Hz. Of large ones fewer
+come and fewer can be held; what does not fit is replaced, which no middleware counts as lost."""
+_LARGE = frozenset({"sensor_msgs/msg/Image", "sensor_msgs/msg/PointCloud2"})
 
 
 class RecordedTopics:
@@ -67,7 +70,7 @@ class RecordedTopics:
             stream.topic,
             kind,
             latched=stream.latched,
-            depth=_DEPTH,
+            depth=_DEPTH_LARGE if stream.type_name in _LARGE else _DEPTH,
             on_message=partial(self._take, stream, has_header(kind)),
             on_lost=on_lost,
         )

@@ -42,7 +42,7 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
 
 @contextmanager
 def spinning(
-    *nodes: Node, coroutines: bool = False
+    *nodes: Node,
 ) -> Iterator[Callable[[Callable[[], bool]], bool]]:
     """Give a function that spins the nodes until a condition holds; destroys them at the end.
 
@@ -50,9 +50,8 @@ def spinning(
 
     Args:
         nodes: Which ones.
-        coroutines: Whether a callback of theirs is a coroutine.
     """
-    executor, _ = executor_of(coroutines=coroutines)
+    executor, _ = executor_of()
     for node in nodes:
         executor.add_node(node)
 
