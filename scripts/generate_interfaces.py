@@ -311,32 +311,39 @@ def _range(metadata: Any) -> str:
 
 
 @contextmanager
+def node_parameters() -> Iterator[dict[str, object]]:
+    """With which every node starts: the shipped descriptions, a folder, a terminal."""
+    person, terminal = pty.openpty()
+    try:
+        with tempfile.TemporaryDirectory() as bags:
+            yield {
+                "terminal": os.ttyname(terminal),
+                "draw": False,
+                "robot_config": CONFIG / "robots" / "panda.yaml",
+                "task_config": CONFIG / "tasks" / "push_t.yaml",
+                "bags": bags,
+            }
+    finally:
+        os.close(person)
+        os.close(terminal)
+
+
+@contextmanager
 def _running() -> Iterator[list[Any]]:
     """All nodes, with the shipped descriptions, on a private domain."""
     from rl100_policy.ros.testing import isolated_ros
 
-    person, terminal = pty.openpty()
-    with tempfile.TemporaryDirectory() as bags, ExitStack() as opened:
-        opened.callback(os.close, person)
-        opened.callback(os.close, terminal)
-        given = {
-            "terminal": os.ttyname(terminal),
-            "draw": False,
-            "robot_config": CONFIG / "robots" / "panda.yaml",
-            "task_config": CONFIG / "tasks" / "push_t.yaml",
-            "bags": bags,
-        }
-        with isolated_ros(**given), ExitStack() as started:
-            nodes = []
-            for kind in node_classes():
-                nodes.append(kind())
-                started.callback(nodes[-1].destroy_node)
-            deadline = time.monotonic() + 30.0
-            while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
-                if time.monotonic() > deadline:
-                    raise TimeoutError(f"the middleware does not report all of {unknown} yet")
-                time.sleep(0.05)
-            yield nodes
+    with node_parameters() as given, isolated_ros(**given), ExitStack() as started:
+        nodes = []
+        for kind in node_classes():
+            nodes.append(kind())
+            started.callback(nodes[-1].destroy_node)
+        deadline = time.monotonic() + 30.0
+        while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the middleware does not report all of {unknown} yet")
+            time.sleep(0.05)
+        yield nodes
 
 
 def _is_known(node: Any) -> bool:

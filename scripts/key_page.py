@@ -35,7 +35,7 @@ def keys_page(head: str) -> str:
         "| key | gamepad | SpaceMouse | service | what it does |",
         "|---|---|---|---|---|",
         *(
-            f"| {keys[MEANING[press]]} | {_button('gamepad', press)} | "
+            f"| {keys.get(MEANING[press], '`t` again')} | {_button('gamepad', press)} | "
             f"{_button('spacemouse', press)} | `operator/{press.name.lower()}` | "
             f"{MEANING[press]} |"
             for press in Press

@@ -96,11 +96,17 @@ def test_unlabelled_takes_back_all_that_stands_and_nothing_twice(episode):
     assert (episode / "e_0.mcap").stat().st_mtime_ns == before
 
 
-@pytest.mark.parametrize("at_s", [-0.1, 10.1])
+@pytest.mark.parametrize("at_s", [10.1, 99.0])
 def test_a_time_that_is_not_in_the_episode_is_refused(episode, at_s):
     with pytest.raises(BagError, match=r"lasts from 0 to 10\.0 s"):
         correct_outcome(episode, Outcome.SUCCESS, at_s=at_s, source="relabel")
     assert read_metadata(episode).outcome is Outcome.FAILURE
+
+
+@pytest.mark.parametrize("at_s", [0.0, float("nan"), float("inf")])
+def test_a_time_that_is_none_in_an_episode_is_refused(episode, at_s):
+    with pytest.raises(BagError, match="seconds after the start"):
+        correct_outcome(episode, Outcome.SUCCESS, at_s=at_s, source="relabel")
 
 
 def test_an_episode_that_is_being_recorded_is_refused(tmp_path):

@@ -560,3 +560,33 @@ def test_an_arm_that_is_held_back_stops_on_its_way_home(gate):
     for _ in range(60):
         result = gate.go_home(moved)  # the measured arm does not follow
     assert result.flags & GateFlag.HELD_STATE
+
+
+def test_after_a_handover_what_the_new_source_does_not_move_stays_where_it_is(gate):
+    """The tool's target is where the command has it, not where the old source held it."""
+    turned = np.zeros(7)
+    turned[1] = -0.3
+    moved = moved_by(lambda q: gate.jog(turned, q), 5)[-1]
+    gate.hand_over()
+    height = gate.kinematics.tool_position(moved)[2]
+    still = np.array([0.0, 0.05, 0.0, 0.0, 0.0, 0.0])
+    after = moved_by(lambda q: gate.steer(still, q), 6, moved)[-1]
+    assert abs(gate.kinematics.tool_position(after)[2] - height) < 0.012, "it braked, no more"
+
+
+def test_a_way_home_begins_anew_after_somebody_else_moved_the_arm(gate):
+    away = moved_by(lambda q: gate.step(np.array([0.25, 0.0]), q), 8)[-1]
+    gate.hand_over()
+    at_home = moved_by(gate.go_home, 120, away)[-1]
+    moved = moved_by(lambda q: gate.step(np.array([0.25, 0.0]), q), 8, at_home)[-1]
+    gate.hand_over()
+    path = moved_by(gate.go_home, 12, moved)
+    heights = [gate.kinematics.tool_position(q)[2] for q in path]
+    assert max(heights) > heights[0] + 0.05, "up first"
+
+
+def test_joints_turn_slowly_on_the_way_home(gate):
+    q = HOME + np.array([1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
+    gate.reset(q)
+    steps = np.diff(moved_by(gate.go_home, 60, q), axis=0) / ROBOT.control_period
+    assert np.abs(steps / gate.kinematics.velocity_limits).max() < 0.5

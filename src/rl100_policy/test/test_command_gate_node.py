@@ -554,3 +554,29 @@ def test_a_pressed_emergency_stop_needs_no_other_node(real_time):
     assert spin_until(lambda: bench.status[-1].estop)
     bench.state(1)
     assert answers(real_time, 1).flags & GateCommand.HELD_ESTOP
+
+
+def test_after_a_pause_command_is_taken_where_the_arm_is_measured(real_time):
+    """Whoever takes over from nobody that commanded a moment ago has nothing to go on from."""
+    take_command(real_time, GateCommand.TELEOP)
+    path = drive(real_time, 1, 3, HOME, ask=lambda _: None)
+    moved = path[-1] + np.array([0.03, 0, 0, 0, 0, 0, 0])
+    take_command(real_time, GateCommand.TELEOP)
+    real_time[0].state(30, moved)  # nothing was heard of the arm for 2.6 s
+    answers(real_time, 4)
+    np.testing.assert_allclose(real_time[0].records[-1].joint_command, moved, atol=1e-6)
+
+
+@pytest.mark.parametrize("stamp", [0, 10**15], ids=["none", "of another clock"])
+def test_a_device_of_another_clock_is_told_and_one_without_stamps_is_followed(real_time, stamp):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.TELEOP)
+    now = bench.get_clock().now().nanoseconds
+    bench.joints.publish(joint_state_message(ROBOT.joints, HOME, np.zeros(7), now))
+    answers(real_time, 1)
+    bench.twists.publish(twist_message(along_x(0.1), stamp, ""))
+    spin_until(lambda: False, 0.1)
+    bench.joints.publish(joint_state_message(ROBOT.joints, HOME, np.zeros(7), now + PERIOD_NS))
+    moved = answers(real_time, 2).executed[0] > 0.05
+    assert moved == (stamp == 0)
+    assert stamp == 0 or spin_until(lambda: "clock" in bench.status[-1].last_reason)

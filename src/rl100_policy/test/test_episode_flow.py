@@ -172,19 +172,21 @@ def test_a_discarding_that_waits_for_the_bag_can_be_taken_back():
     assert not session.flow.last.discarded
 
 
-def test_a_person_takes_over_from_the_policy_and_hands_back_with_the_same_key():
+def test_a_person_takes_over_from_the_policy_and_hands_back():
     session = recording(POLICY)
     assert session.asked == [DRIVES]
     assert session.press(Press.TAKE_OVER).asked == [TELEOP]
     assert session.flow.taken_over
-    assert session.press(Press.TAKE_OVER).asked == [DRIVES]
+    assert session.press(Press.TAKE_OVER).asked == [], "whoever has command keeps it"
+    assert session.press(Press.HAND_BACK).asked == [DRIVES]
     assert not session.flow.taken_over
 
 
 def test_in_between_episodes_the_person_may_drive_and_nothing_is_recorded():
     session = review()
     assert session.press(Press.TAKE_OVER).asked == [TELEOP]
-    assert session.press(Press.TAKE_OVER).asked == [HOLD]
+    assert session.press(Press.HAND_BACK).asked == [HOLD]
+    assert session.press(Press.HAND_BACK).asked == []
 
 
 def test_taking_over_stops_the_way_home():
@@ -282,6 +284,33 @@ def test_an_answer_that_comes_too_late_is_no_episode_with_anybody_in_command():
     assert session.state is State.IDLE
     session.tell(Started("e1"))
     assert session.asked == [HOLD, StopRecording(0)]
+
+
+def test_going_home_from_a_running_episode_closes_it_first():
+    session = recording().tell(Pressed(Press.RESET, 61))
+    assert session.asked == [HOLD, StopRecording(61)]
+    assert session.tell(closed()).asked == [HOME]
+    assert session.state is State.RESETTING
+
+
+def test_an_emergency_stop_while_the_recorder_begins_is_not_forgotten():
+    session = Session(POLICY).press(Press.NEXT).tell(AtHome()).press(Press.NEXT).tell(Checked())
+    session.press(Press.NEXT, Press.ESTOP).tell(Stopped(latched=True), Started("e1"))
+    assert (session.state, session.asked) == (State.STOPPED, [HOLD, StopRecording(0)])
+    session.tell(closed())
+    assert session.state is State.STOPPED
+    assert session.flow.count(0) == 1
+
+
+def test_the_end_of_another_episode_does_not_end_this_one():
+    session = recording().tell(closed("e0"))
+    assert session.state is State.RECORDING
+
+
+def test_whoever_drove_freely_is_out_of_command_while_the_recorder_begins():
+    session = Session().press(Press.NEXT).tell(AtHome()).press(Press.TAKE_OVER, Press.NEXT)
+    session.tell(Checked()).press(Press.NEXT)
+    assert session.flow.driving is CommandSource.HOLD
 
 
 def test_an_episode_in_which_nobody_can_be_in_command_is_closed():

@@ -187,7 +187,7 @@ def test_a_takeover_is_recorded_step_by_step_and_counted_live(policy, tmp_path):
     assert policy.spin_until(lambda: policy.told.taken_over)
     policy.robot.steers = [0.1, 0.0, 0.0, 0.0, 0.0, 0.0]
     policy.last(1.0)
-    policy.press(OperatorEvent.TAKE_OVER)
+    policy.press(OperatorEvent.HAND_BACK)
     assert policy.spin_until(lambda: not policy.told.taken_over)
     policy.last(0.5)
     policy.press(OperatorEvent.FAILURE)

@@ -125,18 +125,41 @@ def test_a_held_press_is_one_and_an_emergency_stop_counts_every_time(person):
     assert kinds == [OperatorEvent.FAILURE, OperatorEvent.ESTOP, OperatorEvent.ESTOP]
 
 
+def kinds(person: Person) -> list[int]:
+    person.until(lambda: False, 0.3)
+    return [event.kind for event in person.bench.events]
+
+
 def test_a_held_takeover_never_hands_back(person):
-    person.bench.flow.publish(OperatorState(taken_over=False))
-    person.until(lambda: False, 0.3)
+    give(person, 2)
     person.type(b"t")
-    assert person.until(lambda: len(person.bench.events) == 1)
-    person.bench.flow.publish(OperatorState(taken_over=True))
-    person.until(lambda: False, 0.3)
+    assert kinds(person) == [OperatorEvent.TAKE_OVER]
+    give(person, 1)
     person.hold(b"t", 0.5)
-    assert len(person.bench.events) == 1
+    assert kinds(person) == [OperatorEvent.TAKE_OVER]
     person.until(lambda: False, 0.9)
     person.type(b"t")
-    assert person.until(lambda: len(person.bench.events) == 2), "pressed anew it hands back"
+    assert kinds(person) == [OperatorEvent.TAKE_OVER, OperatorEvent.HAND_BACK]
+
+
+def test_two_panicked_presses_never_give_the_arm_back_to_the_policy(person):
+    """Regression: the second one handed back what the first had taken."""
+    give(person, 2)
+    person.type(b"tt")
+    assert set(kinds(person)) == {OperatorEvent.TAKE_OVER}
+
+
+def test_letting_go_of_a_key_is_no_press(person):
+    """Regression: that of ``t`` took over again what its press had handed back."""
+    person.type(b"\x1b[?15u")
+    give(person, 1)
+    person.type(b"\x1b[116;1:1u")
+    person.until(lambda: False, 0.1)
+    give(person, 2)
+    person.type(b"\x1b[116;1:3u")
+    assert kinds(person) == [OperatorEvent.HAND_BACK]
+    person.type(b"\x1b[120;1:1u\x1b[120;1:3u")
+    assert kinds(person) == [OperatorEvent.HAND_BACK, OperatorEvent.ESTOP]
 
 
 def test_a_held_arrow_steers_and_letting_go_stops_within_two_control_periods(person):
@@ -164,8 +187,8 @@ def test_where_the_terminal_tells_releases_they_count(person):
     person.until(lambda: False, 0.1)
     person.type(b"\x1b[1;1:1A")
     assert person.until(lambda: bool(person.bench.twists))
-    person.until(lambda: False, 0.5)
-    assert person.bench.twists[-1][1][0] > 0, "held without a repeat"
+    person.until(lambda: False, 0.4)
+    assert person.bench.twists[-1][1][0] > 0, "held until its first repeat"
     person.type(b"\x1b[1;1:3A")
     assert person.until(lambda: not person.bench.twists[-1][1].any(), 0.5)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from rl100_policy.core.key_bindings import PRESS_KEYS, TOOL_KEYS, bindings
 from rl100_policy.core.key_decoder import KeyAction, KeyDecoder, KeyEvent
 from rl100_policy.core.key_motion import SCALES, KeyMotion
-from rl100_policy.core.presses import MEANING, Press
+from rl100_policy.core.presses import MEANING, Press, meant
 
 FASTEST = np.array([0.2, 0.2, 0.1, 0.5, 0.5, 0.5])
 
@@ -30,7 +30,10 @@ def keys(data: bytes) -> list[str]:
         (b"\x1bOA", ["up"]),  # application mode of the cursor keys
         (b"\x1b[5~\x1b[6~\x1b[2~\x1b[3~", ["page_up", "page_down", "insert", "delete"]),
         (b"\x1b[H\x1b[F\x1b[1~\x1b[4~\x1b[7~", ["home", "end", "home", "end", "home"]),
-        (b"\x1b[1;5A", ["up"]),  # with control held
+        (b"\x1b[1;5A", ["ctrl+up"]),
+        (b"\x1b[61:43;2u", ["+"]),  # shift and = where a terminal tells both
+        (b"\x1b[115;5u\x1b[115;3u", ["ctrl+s", "alt+s"]),
+        (b"\x1b[200~please stop\x1b[201~x", ["x"]),  # pasted text is no row of presses
         (b"a\x1b[Bb", ["a", "down", "b"]),
         (b"\x1b[200~", []),  # a sequence that means no key
         ("ä€".encode(), ["ä", "€"]),
@@ -103,9 +106,43 @@ def test_a_key_that_repeats_moves_until_its_last_repeat_is_a_lease_ago():
 def test_where_releases_are_told_a_key_is_held_until_then():
     held = motion(tells_releases=True)
     held.take(KeyEvent("up"), 1.0)
-    assert held.is_moving(9.0)
-    held.take(KeyEvent("up", KeyAction.RELEASE), 9.1)
-    assert not held.is_moving(9.1)
+    for repeat in range(80):
+        assert held.is_moving(1.7 + 0.1 * repeat)
+        held.take(KeyEvent("up", KeyAction.REPEAT), 1.7 + 0.1 * repeat)
+    held.take(KeyEvent("up", KeyAction.RELEASE), 9.7)
+    assert not held.is_moving(9.7)
+
+
+def test_a_release_that_was_lost_does_not_move_the_arm_for_ever():
+    held = motion(tells_releases=True)
+    held.take(KeyEvent("up"), 1.0)
+    assert not held.is_moving(1.8), "no repeat ever came"
+    held.take(KeyEvent("up"), 2.0)
+    held.take(KeyEvent("up", KeyAction.REPEAT), 2.6)
+    assert held.is_moving(2.8)
+    assert not held.is_moving(2.9)
+
+
+def test_of_two_held_keys_the_repeats_of_one_hold_both():
+    held = motion(tells_releases=True)
+    held.take(KeyEvent("up"), 1.0)
+    held.take(KeyEvent("left"), 1.1)
+    for repeat in range(20):
+        held.take(KeyEvent("left", KeyAction.REPEAT), 1.7 + 0.05 * repeat)
+    assert (held.tool_velocity(2.7, FASTEST)[:2] > 0).all()
+
+
+def test_plus_and_minus_are_found_with_and_without_shift():
+    for key in ("=", "+"):
+        held = motion()
+        held.take(KeyEvent(key), 1.0)
+        assert held.scale == 3
+
+
+def test_a_key_that_takes_over_hands_back_only_when_the_person_has_command_for_sure():
+    assert meant(Press.TAKE_OVER, in_command=False) is Press.TAKE_OVER
+    assert meant(Press.TAKE_OVER, in_command=True) is Press.HAND_BACK
+    assert meant(Press.ESTOP, in_command=True) is Press.ESTOP
 
 
 def test_two_keys_add_up_and_opposite_ones_cancel():
@@ -146,7 +183,7 @@ def test_a_change_of_mode_lets_go_of_what_was_held():
 
 
 def test_every_press_has_a_key_and_every_key_one_meaning():
-    assert set(PRESS_KEYS.values()) == set(Press) == set(MEANING)
+    assert {*PRESS_KEYS.values(), Press.HAND_BACK} == set(Press) == set(MEANING)
     assert not set(PRESS_KEYS) & set(TOOL_KEYS)
     told = [key for each in bindings() for key in each.keys.split()]
     assert set(PRESS_KEYS) | set(TOOL_KEYS) <= set(told)

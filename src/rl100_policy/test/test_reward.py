@@ -68,6 +68,15 @@ def test_an_undo_takes_back_the_newest_press_and_the_one_before_it_counts_again(
     assert of((U, 12.0), (S, 13.0)) == ("success", 13.0, 1.0)
 
 
+def test_a_moment_at_the_start_or_at_the_end_is_not_within():
+    assert of((S, 10.0)) == ("success", 0.0, 1.0)
+    assert of((S, 20.0)) == ("success", 0.0, 1.0)
+
+
+def test_where_the_start_is_not_known_no_moment_is():
+    assert verdict(pressed((S, 15.0)), 0, END).moment_ns == 0
+
+
 def test_an_end_that_is_not_known_is_no_bound():
     assert verdict(pressed((S, 99.0)), START).moment_ns == 99 * SECOND
 

@@ -6,6 +6,7 @@ What was said stays in the bag: an outcome is corrected by saying more.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def correct_outcome(
         BagError: If it is no closed episode, does not last until ``at_s``, or cannot be written;
             it is as before then.
     """
+    if at_s is not None and not (math.isfinite(at_s) and at_s > 0.0):
+        raise BagError(f"expected seconds after the start of {episode}, more than 0, got {at_s}")
     folder = closed_episode(episode)
     metadata = read_metadata(folder)
     if at_s is None and metadata.outcome is outcome:

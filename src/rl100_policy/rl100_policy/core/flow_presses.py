@@ -127,22 +127,29 @@ class PressedIn:
         return go_home(flow, self.settings)
 
     def take_over(self) -> Step:
-        """In a policy's episode to the person and back, otherwise to drive freely and back."""
+        """The person has command from now on: in a policy's episode, or to drive freely."""
         flow = self.flow
         match flow.state:
-            case State.RECORDING if not self.settings.policy_drives:
-                return self._say("you are in command already")
-            case State.RECORDING:
-                driver = CommandSource.POLICY if flow.taken_over else CommandSource.TELEOP
-                message = "the policy drives" if flow.taken_over else "you drive; t hands back"
-                return self._give(driver, message, taken_over=not flow.taken_over)
             case State.STARTING | State.ENDING:
                 return self._say(self._wait)
             case State.STOPPED:
                 return self._say(_STOPPED)
         if flow.driving is CommandSource.TELEOP:
-            return self._give(CommandSource.HOLD, "the arm holds")
+            return self._say("you are in command already")
+        if flow.state is State.RECORDING:
+            return self._give(CommandSource.TELEOP, "you drive; t hands back", taken_over=True)
         return self._give(CommandSource.TELEOP, "you drive; nothing is recorded; t ends it")
+
+    def hand_back(self) -> Step:
+        """The policy has command again in its episode, nobody has it otherwise."""
+        flow = self.flow
+        if flow.driving is not CommandSource.TELEOP:
+            return self._say("you are not in command")
+        if flow.state is not State.RECORDING:
+            return self._give(CommandSource.HOLD, "the arm holds")
+        if not self.settings.policy_drives:
+            return self._say("you demonstrate: s success, f failure, e end, d discard")
+        return self._give(CommandSource.POLICY, "the policy drives; t takes over")
 
     def _give(self, driver: CommandSource, message: str, *, taken_over: bool = False) -> Step:
         state = State.IDLE if self.flow.state is State.RESETTING else self.flow.state
@@ -187,4 +194,5 @@ ON_PRESS: dict[Press, Callable[[PressedIn], Step]] = {
     Press.ESTOP: PressedIn.estop,
     Press.RELEASE: PressedIn.release,
     Press.QUIT: PressedIn.quit,
+    Press.HAND_BACK: PressedIn.hand_back,
 }

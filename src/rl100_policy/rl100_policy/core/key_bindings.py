@@ -21,7 +21,7 @@ PRESS_KEYS: dict[str, Press] = {
     "l": Press.RELEASE,
     "q": Press.QUIT,
 }
-"""Key to press; small letters, so that a stuck caps lock does nothing."""
+"""Key to press. ``t`` takes over, and hands back when the person is in command."""
 
 TOOL_KEYS: dict[str, tuple[int, float]] = {
     "up": (0, 1.0),
@@ -43,6 +43,8 @@ JOINT_KEYS: dict[str, float] = {"up": 1.0, "down": -1.0, "left": 1.0, "right": -
 """Key to the sign in which the chosen joint turns."""
 
 MODE_KEY, FASTER_KEY, SLOWER_KEY, GRIPPER_KEY = "m", "+", "-", "g"
+UNSHIFTED = {"=": "+", "_": "-"}
+"""What these keys are where they need shift, or need none, on some keyboards."""
 JOINT_DIGITS = "123456789"
 
 

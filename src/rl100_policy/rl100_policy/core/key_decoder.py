@@ -27,12 +27,15 @@ class KeyEvent:
 
     key: str
     """A printable character, or a name: up, down, left, right, page_up, page_down, home, end,
-    insert, delete, escape, enter, backspace, tab, space."""
+    insert, delete, escape, enter, backspace, tab, space; with ``ctrl+`` or ``alt+`` before it."""
     action: KeyAction = KeyAction.PRESS
 
 
-ENABLE_RELEASES = "\x1b[>11u"
-"""Asks a terminal that can to tell releases, and to send every key as an escape sequence."""
+ENABLE_RELEASES = "\x1b[>15u"
+"""Asks a terminal that can to tell releases, to send every key as an escape sequence, and what a
+key gives with shift."""
+ENABLE_PASTE, DISABLE_PASTE = "\x1b[?2004h", "\x1b[?2004l"
+"""Ask a terminal to put marks around what is pasted: text is not a row of presses."""
 DISABLE_RELEASES = "\x1b[<u"
 """Takes it back."""
 ASK_RELEASES = "\x1b[?u"
@@ -45,6 +48,8 @@ _NUMBERS = {
 }  # fmt: skip
 _CODES = {9: "tab", 13: "enter", 27: "escape", 32: "space", 127: "backspace", 8: "backspace"}
 _ACTIONS = {"1": KeyAction.PRESS, "2": KeyAction.REPEAT, "3": KeyAction.RELEASE}
+_PASTE = {"200": True, "201": False}
+_SHIFT, _ALT, _CONTROL = 1, 2, 4
 _SEQUENCE = re.compile(rb"\x1b(?:\[([?0-9;:<>=]*)([@-~])|O([A-Z]))")
 _UNFINISHED = re.compile(rb"\x1b(?:\[[?0-9;:<>=]*|O)?\Z")
 
@@ -55,6 +60,7 @@ class KeyDecoder:
     def __init__(self) -> None:
         """Begin with nothing read."""
         self._rest = b""
+        self._pasting = False
         self.reports_releases = False
         """The terminal has said that it tells releases."""
 
@@ -70,7 +76,8 @@ class KeyDecoder:
             elif _UNFINISHED.match(self._rest):
                 break
             else:
-                found += self._of_text()
+                keys = self._of_text()
+                found += [] if self._pasting else keys
         return found
 
     def flush(self) -> list[KeyEvent]:
@@ -100,10 +107,19 @@ class KeyDecoder:
         if parameters.startswith("?"):
             self.reports_releases |= final == "u"
             return []
+        if final == "~" and parameters in _PASTE:
+            self._pasting = _PASTE[parameters]
+            return []
         first, _, second = parameters.partition(";")
-        _, _, action = second.partition(":")
-        key = self._named(first.partition(":")[0], final)
-        return [KeyEvent(key, _ACTIONS.get(action, KeyAction.PRESS))] if key else []
+        modifiers, _, action = second.partition(";")[0].partition(":")
+        held = int(modifiers) - 1 if modifiers.isdigit() else 0
+        number, _, others = first.partition(":")
+        shifted = others.partition(":")[0]
+        key = self._named(shifted if held & _SHIFT and shifted else number, final)
+        if not key or self._pasting:
+            return []
+        name = f"ctrl+{key}" if held & _CONTROL else f"alt+{key}" if held & _ALT else key
+        return [KeyEvent(name, _ACTIONS.get(action, KeyAction.PRESS))]
 
     @staticmethod
     def _named(number: str, final: str) -> str:

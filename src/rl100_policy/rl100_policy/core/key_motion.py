@@ -16,11 +16,15 @@ from rl100_policy.core.key_bindings import (
     MODE_KEY,
     SLOWER_KEY,
     TOOL_KEYS,
+    UNSHIFTED,
 )
 from rl100_policy.core.key_decoder import KeyAction, KeyEvent
 
 Floats = NDArray[np.float64]
 
+_UNTIL_REPEAT_S, _BETWEEN_REPEATS_S = 0.75, 0.25
+"""Where releases are told: longest time from a press to its first repeat, and between repeats
+[s]."""
 SCALES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 """Step sizes, as shares of the largest velocity."""
 
@@ -29,8 +33,9 @@ SCALES = (0.1, 0.2, 0.35, 0.5, 0.7, 1.0)
 class KeyMotion:
     """The state of the motion keys. Times are monotonic, in seconds.
 
-    A key that was pressed moves the arm for ``lease_s``, and longer as long as it is repeated or,
-    where the terminal tells releases, until it is released.
+    A key that was pressed moves the arm for ``lease_s``, and longer as long as it is repeated.
+    Where the terminal tells releases it moves the arm until then; but a release may get lost with
+    the focus or the link, so repeats must keep coming all the same.
     """
 
     joints: Sequence[str]
@@ -50,17 +55,25 @@ class KeyMotion:
         """Note a key event; whether it is one of motion."""
         keys = JOINT_KEYS if self.by_joint else TOOL_KEYS
         if event.key in keys:
-            if event.action is KeyAction.RELEASE:
-                self._held.pop(event.key, None)
-            else:
-                lease = float("inf") if self.tells_releases else now_s + self.lease_s
-                self._held[event.key] = lease
+            self._hold(event, now_s)
             return True
         if event.key in TOOL_KEYS:
             return True  # a tool's key that means nothing to a joint
         return event.action is not KeyAction.RELEASE and self._set(event.key)
 
+    def _hold(self, event: KeyEvent, now_s: float) -> None:
+        if event.action is KeyAction.RELEASE:
+            self._held.pop(event.key, None)
+        elif not self.tells_releases:
+            self._held[event.key] = now_s + self.lease_s
+        elif event.action is KeyAction.PRESS:
+            self._held[event.key] = now_s + _UNTIL_REPEAT_S
+        else:  # only the newest of several held keys is repeated
+            self._held[event.key] = 0.0
+            self._held = dict.fromkeys(self._held, now_s + _BETWEEN_REPEATS_S)
+
     def _set(self, key: str) -> bool:
+        key = UNSHIFTED.get(key, key)
         if key == MODE_KEY:
             self.by_joint = not self.by_joint
         elif key in (FASTER_KEY, SLOWER_KEY):

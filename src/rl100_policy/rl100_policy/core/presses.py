@@ -20,6 +20,7 @@ class Press(IntEnum):
     ESTOP = 9
     RELEASE = 10
     QUIT = 11
+    HAND_BACK = 12
 
 
 MEANING = {
@@ -30,9 +31,21 @@ MEANING = {
     Press.DISCARD: "discard the episode to the trash",
     Press.UNDO: "undo the judgement or the discarding",
     Press.RESET: "home; a running episode ends, unjudged",
-    Press.TAKE_OVER: "take over from the policy, hand back",
+    Press.TAKE_OVER: "take over; pressed again: hand back",
     Press.ESTOP: "emergency stop",
     Press.RELEASE: "release the emergency stop",
     Press.QUIT: "quit; a running episode is kept",
+    Press.HAND_BACK: "hand back, to the policy or to nobody",
 }
 """What each does, for people."""
+
+
+def meant(press: Press, *, in_command: bool) -> Press:
+    """What a press of a key or button means that both takes over and hands back.
+
+    Args:
+        press: What was pressed.
+        in_command: The person is known to be in command. Who is not sure takes over: that stops
+            the policy, and does nothing if the person has command already.
+    """
+    return Press.HAND_BACK if press is Press.TAKE_OVER and in_command else press

@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import termios
+import time
 import tty
 from types import TracebackType
 from typing import Self, TextIO
@@ -18,15 +19,19 @@ from typing import Self, TextIO
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.key_decoder import (
     ASK_RELEASES,
+    DISABLE_PASTE,
     DISABLE_RELEASES,
+    ENABLE_PASTE,
     ENABLE_RELEASES,
     KeyDecoder,
     KeyEvent,
 )
 
 TTY = "/dev/tty"
-_ESCAPE_S = 0.05
-"""An escape byte that nothing follows for this long is the escape key [s]."""
+_READ_S = 0.05
+_ESCAPE_S = 0.2
+"""An escape byte that nothing follows for this long is the escape key [s]: a slow link may bring the
+rest of an arrow later than the first byte."""
 
 
 class Terminal:
@@ -55,11 +60,12 @@ class Terminal:
             os.dup(self._descriptor), "w", encoding="utf-8", errors="replace"
         )
         self._decoder = KeyDecoder()
+        self._heard_s = 0.0
 
     def __enter__(self) -> Self:
         """Read keys one by one, and ask whether the terminal tells releases."""
         tty.setcbreak(self._descriptor, termios.TCSANOW)
-        self._write(ENABLE_RELEASES + ASK_RELEASES)
+        self._write(ENABLE_RELEASES + ASK_RELEASES + ENABLE_PASTE)
         return self
 
     def __exit__(
@@ -70,7 +76,7 @@ class Terminal:
     ) -> None:
         """Leave the terminal as it was."""
         with contextlib.suppress(OSError, ValueError, termios.error):
-            self._write(DISABLE_RELEASES)
+            self._write(DISABLE_RELEASES + DISABLE_PASTE)
             termios.tcsetattr(self._descriptor, termios.TCSADRAIN, self._before)
             self.screen.close()
         os.close(self._descriptor)
@@ -86,9 +92,11 @@ class Terminal:
         Raises:
             EOFError: If the terminal is gone.
         """
-        ready, _, _ = select.select([self._descriptor], [], [], min(timeout_s, _ESCAPE_S))
+        ready, _, _ = select.select([self._descriptor], [], [], min(timeout_s, _READ_S))
         if not ready:
-            return self._decoder.flush()
+            late = time.monotonic() - self._heard_s > _ESCAPE_S
+            return self._decoder.flush() if late else []
+        self._heard_s = time.monotonic()
         try:
             data = os.read(self._descriptor, 1024)
         except OSError as error:

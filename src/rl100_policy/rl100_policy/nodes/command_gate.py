@@ -72,6 +72,8 @@ Proposal = tuple[Floats, Chunk] | None
 
 _LATE = 1.2
 """Control periods that a teleop command may be old."""
+_OTHER_CLOCK_S = 1.0
+"""A teleop command stamped farther from now than this has another clock [s]."""
 _SILENCE = 10
 """Control periods without a joint state after which the arm may be anywhere."""
 
@@ -187,11 +189,24 @@ class CommandGateNode(Node):
                 f"expected {self._robot.base_frame!r}"
             )
             return
-        self._wish = (messages.stamp_ns(message.header.stamp), twist, self._gate.steer)
-        self._answer()
+        self._ask(messages.stamp_ns(message.header.stamp), twist, self._gate.steer)
 
     def _on_jog(self, stamp_ns: int, velocities: Floats) -> None:
-        self._wish = (stamp_ns, velocities, self._gate.jog)
+        self._ask(stamp_ns, velocities, self._gate.jog)
+
+    def _ask(self, stamp_ns: int, asked: Floats, how: Steering) -> None:
+        """Take a person's request; without a stamp, in real time, it is of now."""
+        now_ns = self.get_clock().now().nanoseconds
+        if not self._settings.lockstep:
+            stamp_ns = stamp_ns or max(now_ns, self._newest_ns)
+            apart_s = (stamp_ns - max(now_ns, self._newest_ns)) / 1e9
+            if self._newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
+                self._refuse(
+                    f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
+                    "device the same one (use_sim_time), or no stamp"
+                )
+                return
+        self._wish = (stamp_ns, asked, how)
         self._answer()
 
     def _on_gripper(self, message: Float64) -> None:

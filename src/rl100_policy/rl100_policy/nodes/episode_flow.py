@@ -64,6 +64,8 @@ from rl100_policy.ros.qos import EVENT, LATCHED
 
 _TICK_S = 0.1
 _STATE_PERIOD_S = 0.5
+_APART_NS = 1_000_000_000
+"""A press that is stamped farther from the clock than this has another clock."""
 _HEARTBEAT_S = 2.0
 """Gate and recorder tell their state twice a second; longer silence is the end of them [s]."""
 
@@ -177,10 +179,33 @@ class EpisodeFlowNode(Node):
                 f"operator/event of kind {event.kind}, expected 1 to {max(Press)}; ignored"
             )
             return
+        stamp_ns = self._believable(event)
+        event.header.stamp = time_message(stamp_ns)
         self._last = event
-        now_ns = self.get_clock().now().nanoseconds
-        self._tell(told.Pressed(press, messages.stamp_ns(event.header.stamp) or now_ns))
+        self._tell(told.Pressed(press, stamp_ns))
         self._publish()
+
+    def _believable(self, event: OperatorEvent) -> int:
+        """Time of a press [ns]: its stamp, unless that is of another clock; never before the last.
+
+        What is judged, undone and judged anew counts in the order of stamps, so presses of two
+        devices have to be on one clock and in the order in which they came.
+        """
+        now_ns, stamp_ns = (
+            self.get_clock().now().nanoseconds,
+            messages.stamp_ns(event.header.stamp),
+        )
+        if stamp_ns and abs(stamp_ns - now_ns) > _APART_NS:
+            self.get_logger().warning(
+                f"a press by {event.source} is stamped {(stamp_ns - now_ns) / 1e9:+.1f} s from "
+                "this node's clock; the time of its arrival is used. Give the device's node the "
+                "same clock (use_sim_time), or synchronise the machines",
+                throttle_duration_sec=10.0,
+            )
+            stamp_ns = 0
+        last_ns = messages.stamp_ns(self._last.header.stamp)
+        stamp_ns = min(stamp_ns or now_ns, now_ns)
+        return max(stamp_ns, last_ns + 1) if last_ns <= now_ns else stamp_ns
 
     def _on_gate(self, status: GateStatus) -> None:
         self._heard["command gate"] = time.monotonic()

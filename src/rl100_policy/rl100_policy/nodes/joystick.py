@@ -29,6 +29,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.joystick import PROFILES, JoystickMap, newly_pressed
+from rl100_policy.core.presses import meant
 from rl100_policy.ros.conversions import header, twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
@@ -101,7 +102,11 @@ class JoystickNode(Node):
         stamp_ns = messages.stamp_ns(joy.header.stamp) or self.get_clock().now().nanoseconds
         for press in self._map.presses(before.buttons, joy.buttons):
             self._events.publish(
-                OperatorEvent(header=header(stamp_ns), kind=int(press), source="joystick")
+                OperatorEvent(
+                    header=header(stamp_ns),
+                    kind=int(meant(press, in_command=self._in_command)),
+                    source="joystick",
+                )
             )
         button = self._p.gripper_button
         if button >= 0 and newly_pressed(button, before.buttons, joy.buttons):

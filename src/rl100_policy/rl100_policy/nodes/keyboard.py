@@ -48,7 +48,7 @@ from rl100_policy.core.key_motion import KeyMotion
 from rl100_policy.core.key_repeat import KeyRepeat
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.operator_screen import Seen, is_small, screen
-from rl100_policy.core.presses import Press
+from rl100_policy.core.presses import Press, meant
 from rl100_policy.core.scene_view import SceneView
 from rl100_policy.core.terminal import TTY, Terminal
 from rl100_policy.ros.conversions import header, twist_message
@@ -208,6 +208,9 @@ class KeyboardNode(Node):
                 self._take(event, time.monotonic())
 
     def _take(self, event: KeyEvent, now_s: float) -> None:
+        if event.key == "ctrl+c":  # what a terminal that tells releases makes of it
+            self.context.try_shutdown()
+            return
         press = PRESS_KEYS.get(event.key)
         if event.key == GRIPPER_KEY:
             self._move_gripper(event, now_s)
@@ -219,13 +222,15 @@ class KeyboardNode(Node):
             self._last_key = event.key if known else f"{event.key}: no such key"
             return
         is_press = self._repeat.is_press(event, now_s)
-        told = self._seen.operator
-        # Of all doubtful ones only those count that stop the arm or give it to the person.
-        takes = press is Press.TAKE_OVER and told is not None and not told.taken_over
-        if is_press or press is Press.ESTOP or takes:
+        if event.action is KeyAction.RELEASE:
+            return
+        gate = self._seen.gate
+        press = meant(press, in_command=gate is not None and gate.source == CommandSource.TELEOP)
+        # Of doubtful ones only those count that stop the arm or give it to the person.
+        if is_press or press in (Press.ESTOP, Press.TAKE_OVER):
             self._last_key = event.key
             self._press(press)
-        elif event.action is not KeyAction.RELEASE:
+        else:
             self._last_key = f"{event.key}: held, or again too soon"
 
     def _press(self, press: Press) -> None:
