@@ -107,3 +107,18 @@ def test_an_episode_needs_the_space_that_it_will_take_beside_what_must_stay_free
     assert disk_problem("bags", 10**10, 10**8, predicted) == ""
     told = disk_problem("bags", 10**9, 10**8, predicted)
     assert "1000 MB are free in bags, 2260 MB are needed (2160 for the episode" in told
+
+
+def test_a_sensor_whose_stamps_are_of_another_clock_is_told():
+    watch = heard()
+    watch.stamp_ns = 5 * 10**9
+    late = missing([TopicFacts(watch, True)], 8.0, ros_ns=3605 * 10**9, needs_data=True)
+    assert len(late) == 1
+    assert "stamped -3600.0 s from this node's clock" in late[0]
+    near = missing([TopicFacts(watch, True)], 8.0, ros_ns=5_500_000_000, needs_data=True)
+    assert near == []
+
+
+def test_what_is_only_watched_is_not_needed_for_an_episode_to_begin():
+    watched = replace(CAMERA, awaited=False)
+    assert problems(TopicFacts(TopicWatch(watched), False)) == []

@@ -122,6 +122,7 @@ def test_losses_are_told_apart_by_who_lost_them():
         ("/a p/msg/T latched", Stream("/a", "p/msg/T", latched=True)),
         ("a p/msg/T sensor", Stream("a", "p/msg/T", period_ns=PERIOD_NS)),
         ("a p/msg/T latched sensor=0.25", Stream("a", "p/msg/T", True, 250_000_000)),
+        ("a p/msg/T watched", Stream("a", "p/msg/T", period_ns=PERIOD_NS, awaited=False)),
         (
             "a p/msg/T required frame=base_link",
             Stream("a", "p/msg/T", required=True, frame="base_link"),
@@ -157,3 +158,43 @@ def test_stamps_that_go_back_by_more_than_a_period_degrade_the_episode():
 
 def test_the_longest_gap_between_two_stamps_is_known():
     assert observed(1, 2, 2.4, 4.4, 5).tally("joint_states").worst_gap_ns == 2 * PERIOD_NS
+
+
+COMMANDS = Stream("gate", "p/msg/T", period_ns=PERIOD_NS, awaited=False)
+CAMERA = Stream("camera", "sensor_msgs/msg/Image", period_ns=PERIOD_NS, frame="optical")
+
+
+def watched(stream: Stream, *steps: float, end: float = 0) -> EpisodeSession:
+    session = EpisodeSession([stream])
+    for step in steps:
+        session.observe(stream.topic, round(step * PERIOD_NS), 10, written=True)
+    session.end_ns = round(end * PERIOD_NS)
+    return session
+
+
+def test_commands_that_fall_silent_degrade_the_episode_and_nobody_waits_for_them():
+    silent = watched(COMMANDS, 1, 2, 3, end=30)
+    assert silent.reached_end
+    assert silent.losses["gate"].gaps == 27
+    assert silent.degraded_reasons
+    assert not watched(COMMANDS, *range(1, 28), end=30).lost, "the last may be on their way"
+
+
+def test_commands_that_never_came_degrade_the_episode():
+    assert watched(COMMANDS).degraded_reasons == ("gate: no message during the episode",)
+
+
+def test_a_frozen_camera_is_noticed():
+    session = watched(CAMERA, 1, 2, 2, 2, 2)
+    assert session.tally("camera").repeated == 3
+    assert "camera: 3 stamps repeated; is it frozen?" in session.degraded_reasons
+
+
+def test_two_drivers_of_joints_may_have_equal_stamps():
+    assert observed(1, 1, 2, 2).tally("joint_states").repeated == 0
+
+
+def test_messages_in_another_frame_degrade_the_episode():
+    session = watched(CAMERA, 1, 2)
+    session.misplace("camera")
+    assert "camera: 1 messages in another frame" in session.degraded_reasons

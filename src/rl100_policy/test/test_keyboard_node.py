@@ -210,7 +210,6 @@ def test_the_screen_tells_state_counts_keys_and_topics(person):
     person.bench.flow.publish(told)
     assert person.until(lambda: b"RECORDING" in person.shown and b"3 success" in person.shown)
     assert b"7 s left" in person.shown
-    assert b"emergency stop" in person.shown
 
 
 def test_the_terminal_is_left_as_it_was(person):

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import rclpy
 import yaml
@@ -25,7 +26,7 @@ from rl100_policy.bags.recovery import check_episode
 from rl100_policy.core.config import load_robot
 from rl100_policy.core.messages import stamp_ns
 from rl100_policy.nodes.recorder import RecorderNode
-from rl100_policy.ros.conversions import header, time_message
+from rl100_policy.ros.conversions import depth_message, header, time_message
 from rl100_policy.ros.qos import EVENT, LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
 
@@ -536,3 +537,26 @@ def test_an_episode_that_this_recorder_did_not_close_is_not_moved(session, tmp_p
     refused = session.call(discard, DiscardEpisode.Request(episode_id="other"))
     assert not refused.success
     assert (tmp_path / "other").is_dir()
+
+
+def test_joints_and_images_that_no_learner_could_use_are_told_before_an_episode(tmp_path):
+    robot_config = load_robot(PANDA)
+    camera = robot_config.camera()
+    task = PANDA.parents[1] / "tasks" / "push_t.yaml"
+    given = {"robot_config": PANDA, "task_config": task, "bags": tmp_path, "require_data": False}
+    with isolated_ros(**given, sync=False):
+        robot = Robot()
+        images = robot.create_publisher(Image, camera.topic, SENSOR)
+        check = robot.create_client(CheckRecording, "episode/check")
+        with spinning(RecorderNode(), robot) as spin_until:
+            session = Session(robot, spin_until).ready()
+            assert spin_until(
+                lambda: check.service_is_ready() and images.get_subscription_count() > 0
+            )
+            robot.move(1)  # of a joint "a"
+            wrong = np.zeros((48, 64), np.uint16)
+            images.publish(depth_message(wrong, PERIOD_NS, camera.optical_frame))
+            spin_until(lambda: False, 0.3)
+            told = session.call(check, CheckRecording.Request()).message
+    assert "none of the joints" in told
+    assert "images are 64 x 48, expected 128 x 96" in told

@@ -19,6 +19,8 @@ _SLOW = 0.5
 _SILENT_PERIODS = 5
 _SILENT_S = 0.5
 """A sensor is silent after this many periods, but not before this time [s]."""
+_APART_S = 1.0
+"""Stamps of a sensor farther from now than this are of another clock [s]."""
 _RESERVE = 1.2
 """Of the disk space that an episode is expected to take."""
 
@@ -31,6 +33,8 @@ class TopicWatch:
         self.stream = stream
         self.frame_id = ""
         """Of the newest message, where the stream says which is expected."""
+        self.stamp_ns: int | None = None
+        """Of its header."""
         self._first_s = self._last_s = math.nan
         self._seconds: dict[int, tuple[int, int]] = {}
         """Messages and bytes by whole second."""
@@ -51,6 +55,12 @@ class TopicWatch:
         if len(self._seconds) > WINDOW_S + 1:
             for old in [each for each in self._seconds if each < second - WINDOW_S]:
                 del self._seconds[old]
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether its newest message is in another frame than the one expected."""
+        expected = self.stream.frame
+        return bool(expected and self.frame_id) and self.frame_id != expected
 
     @property
     def seen(self) -> bool:
@@ -83,7 +93,7 @@ class TopicWatch:
 
     def is_silent(self, now_s: float) -> bool:
         """Whether a sensor has not been heard of for some periods."""
-        if not self.stream.is_sensor:
+        if not self.stream.expected_hz:
             return False
         patience = max(_SILENT_S, _SILENT_PERIODS / self.stream.expected_hz)
         return not self.age_s(now_s) <= patience
@@ -101,18 +111,22 @@ class TopicFacts:
     """Its publisher offers a quality of service that cannot be matched yet."""
 
 
-def missing(facts: Iterable[TopicFacts], now_s: float, *, needs_data: bool) -> list[str]:
+def missing(
+    facts: Iterable[TopicFacts], now_s: float, *, ros_ns: int = 0, needs_data: bool
+) -> list[str]:
     """What keeps an episode from beginning, one line each, for people.
 
     Args:
         facts: Of every recorded topic.
         now_s: Monotonic time [s].
+        ros_ns: ROS time, to which stamps have to be near; 0: not looked at.
         needs_data: Sensors must be heard at their rate already; otherwise a publisher is enough.
     """
-    return [problem for each in facts if (problem := _problem(each, now_s, needs_data))]
+    found = [_problem(each, now_s, ros_ns, needs_data=needs_data) for each in facts]
+    return [problem for problem in found if problem]
 
 
-def _problem(facts: TopicFacts, now_s: float, needs_data: bool) -> str:
+def _problem(facts: TopicFacts, now_s: float, ros_ns: int, *, needs_data: bool) -> str:
     watch, stream = facts.watch, facts.watch.stream
     if facts.other_types:
         return (
@@ -125,14 +139,26 @@ def _problem(facts: TopicFacts, now_s: float, needs_data: bool) -> str:
         return f"nobody publishes {stream.topic} ({stream.type_name}); start its driver"
     if facts.incompatible:
         return f"{stream.topic}: its quality of service is being matched; try again in a second"
-    if stream.frame and watch.frame_id and watch.frame_id != stream.frame:
+    if watch.is_elsewhere:
         return (
             f"{stream.topic} comes in frame {watch.frame_id!r}, the robot description has "
             f"{stream.frame!r}: correct one of the two"
         )
     if not needs_data:
         return ""
-    return _no_data(watch, now_s)
+    return _no_data(watch, now_s) or _other_clock(watch, ros_ns)
+
+
+def _other_clock(watch: TopicWatch, ros_ns: int) -> str:
+    if not (ros_ns and watch.stamp_ns and watch.stream.is_sensor):
+        return ""
+    apart_s = (watch.stamp_ns - ros_ns) / 1e9
+    if abs(apart_s) <= _APART_S:
+        return ""
+    return (
+        f"{watch.stream.topic} is stamped {apart_s:+.1f} s from this node's clock; synchronise "
+        "the machines, or give both the same clock (use_sim_time)"
+    )
 
 
 def _no_data(watch: TopicWatch, now_s: float) -> str:

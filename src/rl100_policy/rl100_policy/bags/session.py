@@ -16,7 +16,8 @@ from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.interventions import Interventions
 
 STREAM_FORM = (
-    "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>]] [required] [frame=<frame>]'"
+    "'<topic> <package/msg/Name> [latched] [sensor[=<period in s>] | watched] [required] "
+    "[frame=<frame>]'"
 )
 
 _BACK_NS = 100_000_000
@@ -27,6 +28,8 @@ _SILENT_S = 1.0
 slow one, within three periods."""
 
 
+_ON_ITS_WAY = 5
+"""Messages by which one that is only watched may be behind at the end."""
 _LATE_NS = 200_000_000
 """The first message of a sensor may come this much after the start, or two periods."""
 
@@ -46,11 +49,14 @@ class Stream:
     """No episode begins without a publisher of it, though it is no sensor."""
     frame: str = ""
     """Frame that its header must name; empty: any."""
+    awaited: bool = True
+    """Of a periodic one: no episode begins without it, and each waits for its end on it. Otherwise
+    it is only watched."""
 
     @property
     def is_sensor(self) -> bool:
         """Its stamps are expected at a fixed period, and an episode waits for its end on it."""
-        return self.period_ns > 0
+        return self.period_ns > 0 and self.awaited
 
     @property
     def is_required(self) -> bool:
@@ -59,7 +65,7 @@ class Stream:
 
     @property
     def expected_hz(self) -> float:
-        """Messages per second of a sensor; 0 of others."""
+        """Messages per second of what is periodic; 0 of others."""
         return 1e9 / self.period_ns if self.period_ns else 0.0
 
 
@@ -67,8 +73,9 @@ def parse_stream(text: str, default_period_ns: int) -> Stream:
     """Stream from one entry of the recorder's ``topics`` parameter.
 
     Entries are ``<topic> <package/msg/Name>``, optionally followed by ``latched``, ``sensor`` (a
-    periodic sensor at the control period) or ``sensor=<period in s>``, ``required`` (no episode
-    begins without it, as without a sensor) and ``frame=<frame of its header>``.
+    periodic sensor at the control period) or ``sensor=<period in s>``, ``watched`` likewise
+    (gaps and silence degrade an episode, which neither needs it to begin nor waits for it),
+    ``required`` (no episode begins without it, as without a sensor), ``frame=<frame>``.
 
     Raises:
         ConfigError: If the entry is malformed; shows it and the form expected.
@@ -82,8 +89,8 @@ def parse_stream(text: str, default_period_ns: int) -> Stream:
         name, _, value = word.partition("=")
         if word in ("latched", "required"):
             told[word] = True
-        elif word == "sensor":
-            told["period_ns"] = default_period_ns
+        elif word in ("sensor", "watched"):
+            told |= {"period_ns": default_period_ns, "awaited": word == "sensor"}
         elif name == "sensor" and value.replace(".", "", 1).isdigit() and float(value) > 0:
             told["period_ns"] = round(float(value) * 1e9)
         elif name == "frame" and value:
@@ -107,6 +114,10 @@ class TopicTally:
     recorder: int = 0
     backward: int = 0
     """Header stamps that went back."""
+    repeated: int = 0
+    """Header stamps that were those of the message before."""
+    elsewhere: int = 0
+    """Messages in another frame than the one expected."""
     back_ns: int = 0
     """Farthest that a header stamp lay before the one before it."""
     worst_gap_ns: int = 0
@@ -139,6 +150,8 @@ class EpisodeSession:
     def __post_init__(self) -> None:
         """One tally per topic."""
         self._tallies = {stream.topic: TopicTally() for stream in self.streams}
+        self._cameras = {stream.topic for stream in self.streams if stream.frame}
+        """Of one driver each; two drivers of joints may well have equal stamps."""
         self._periods = {stream.topic: stream.period_ns for stream in self.streams}
 
     def observe(self, topic: str, stamp_ns: int | None, size: int, *, written: bool) -> None:
@@ -165,6 +178,7 @@ class EpisodeSession:
             if period_ns and -since_ns > max(period_ns, _BACK_NS):
                 tally.backward += 1
                 tally.back_ns = max(tally.back_ns, -since_ns)
+            tally.repeated += topic in self._cameras and stamp_ns == tally.newest_ns
             tally.newest_ns = stamp_ns
             tally.first_ns = stamp_ns if tally.first_ns is None else tally.first_ns
 
@@ -178,6 +192,10 @@ class EpisodeSession:
         for tally in self._tallies.values():
             if tally.messages != tally.looked_at:
                 tally.looked_at, tally.heard_s = tally.messages, now_s
+
+    def misplace(self, topic: str) -> None:
+        """Count a message in another frame than the one expected."""
+        self._tallies[topic].elsewhere += 1
 
     def lose(self, topic: str, count: int) -> None:
         """Count messages that the middleware reported lost."""
@@ -224,7 +242,11 @@ class EpisodeSession:
             f"stamp gaps {loss.gaps}, recorder {loss.recorder})"
             for topic, loss in self.losses.items()
         ]
-        for topic, tally in self._sensor_tallies().items():
+        for topic, tally in self._periodic_tallies().items():
+            if tally.repeated:
+                reasons.append(f"{topic}: {tally.repeated} stamps repeated; is it frozen?")
+            if tally.elsewhere:
+                reasons.append(f"{topic}: {tally.elsewhere} messages in another frame")
             if tally.backward:
                 reasons.append(
                     f"{topic}: stamps went back {tally.backward} times, by up to "
@@ -246,6 +268,13 @@ class EpisodeSession:
             lost=self.losses,
             degraded_reasons=self.degraded_reasons,
         )
+
+    def _periodic_tallies(self) -> dict[str, TopicTally]:
+        return {
+            stream.topic: self._tallies[stream.topic]
+            for stream in self.streams
+            if stream.period_ns
+        }
 
     def _sensor_tallies(self) -> dict[str, TopicTally]:
         return {
@@ -269,7 +298,9 @@ class EpisodeSession:
             return 0
         if tally.back_ns:  # how the end lies to a clock that jumped is not known
             return 0
-        return max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+        missed = max(0, round((self.end_ns - tally.newest_ns) / period_ns))
+        # What nobody waits for may still be on its way.
+        return missed if topic in self._sensor_tallies() or missed > _ON_ITS_WAY else 0
 
     def _silent_at_end_s(self, topic: str, tally: TopicTally) -> float:
         """How long a sensor had said nothing when an episode without an end stamp ended, or 0."""

@@ -21,7 +21,7 @@ _SUITE_TOPICS = (
     "operator/event rl100_msgs/msg/OperatorEvent",
     "policy/action_chunk rl100_msgs/msg/ActionChunk",
     f"{DECISION_TOPIC} rl100_msgs/msg/DecisionRecord",
-    f"{EXECUTED_TOPIC} rl100_msgs/msg/GateCommand",
+    f"{EXECUTED_TOPIC} rl100_msgs/msg/GateCommand watched",
     f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
 )
 

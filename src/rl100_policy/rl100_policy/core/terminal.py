@@ -30,8 +30,8 @@ from rl100_policy.core.key_decoder import (
 TTY = "/dev/tty"
 _READ_S = 0.05
 _ESCAPE_S = 0.2
-"""An escape byte that nothing follows for this long is the escape key [s]: a slow link may bring the
-rest of an arrow later than the first byte."""
+"""An escape byte that nothing follows for this long is the escape key [s]: a slow link may bring
+the rest of an arrow later than the first byte."""
 
 
 class Terminal:

@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +79,8 @@ from rl100_policy.bags.topics import (
 from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
-from rl100_policy.core.errors import BagError, ConfigError
+from rl100_policy.core.errors import BagError, ConfigError, ObservationError
+from rl100_policy.core.sight import sight_camera
 from rl100_policy.ros.diagnostics import (
     DIAGNOSTICS_TOPIC,
     diagnostic_array,
@@ -173,6 +174,8 @@ class RecorderNode(Node):
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
         self._recorder = _recorder(p, streams)
+        self._contents = _contents(robot, task) if robot else {}
+        """By topic, what is wrong with a message."""
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
         self._inputs = RecordedTopics(self, streams, self._on_message, self._recorder.lose)
         self._readers: dict[str, Sequence[str]] = {}
@@ -207,6 +210,8 @@ class RecorderNode(Node):
         topic = self._inputs.described(stream.topic)
         raw = RawMessage(topic, data, self._episode_now_ns(), sequence % 2**32)
         self._recorder.record(stream, raw, stamp_ns)
+        if self._inputs.is_elsewhere(stream.topic):
+            self._recorder.session.misplace(stream.topic)
         if stream.topic == EXECUTED_TOPIC:
             self._recorder.session.commanders.observe_message(data)
 
@@ -276,7 +281,10 @@ class RecorderNode(Node):
         predicted = predicted_bytes(self._inputs.watches, now_s, self._expected_s)
         found = [disk_problem(p.bags, free, floor, predicted)]
         if p.require_publishers:
-            found += missing(self._inputs.facts(), now_s, needs_data=p.require_data)
+            ros_ns = self.get_clock().now().nanoseconds
+            facts = self._inputs.facts()
+            found += missing(facts, now_s, ros_ns=ros_ns, needs_data=p.require_data)
+            found += self._unusable()
             found.append(self._unreached(EXECUTED_TOPIC, "gate/status", "command gate"))
             if policy_version:
                 found.append(self._unreached(DECISION_TOPIC, "policy/status", "policy node"))
@@ -298,6 +306,20 @@ class RecorderNode(Node):
         problems = self._missing(request.policy_version)
         if problems:
             raise BagError("; ".join(problems))
+
+    def _unusable(self) -> list[str]:
+        """What the newest messages of joints and camera say that a learner could not use."""
+        found = []
+        for topic, check in self._contents.items():
+            if topic not in self._inputs or self.count_publishers(topic) > 1:
+                continue  # of several drivers on one topic another's may be the newest
+            message = self._inputs.newest(topic)
+            try:
+                problem = "" if message is None else check(message)
+            except ObservationError as error:
+                problem = str(error)
+            found += [f"{topic}: {problem}"] if problem else []
+        return found
 
     def _unreached(self, topic: str, told_by: str, publisher: str) -> str:
         """Why the first messages of a publisher would be missed; empty if they would not."""
@@ -481,6 +503,29 @@ def _provenance(robot: RobotConfig | None, task: TaskConfig | None) -> dict[str,
         "config_hash": config_hash(*(config for config in (robot, task) if config)),
         "software_version": software_version(),
     }
+
+
+def _contents(robot: RobotConfig, task: TaskConfig | None) -> dict[str, Callable[[Any], str]]:
+    """What joint states and the images that the task is seen with have to be like."""
+
+    def joints(message: Any) -> str:
+        known = messages.joint_positions(message, robot.joints) is not None
+        expected = f"none of the joints {list(robot.joints)} is in {list(message.name)}"
+        return "" if known else expected
+
+    found: dict[str, Callable[[Any], str]] = {"joint_states": joints}
+    camera = sight_camera(task, robot) if task else None
+    if camera is None or camera.kind == "points":
+        return found
+
+    def image(message: Any) -> str:
+        read = messages.depth_image if camera.kind == "depth" else messages.colour_image
+        height, width = read(message).shape[:2]
+        if (width, height) == (camera.width, camera.height):
+            return ""
+        return f"images are {width} x {height}, expected {camera.width} x {camera.height}"
+
+    return {**found, camera.topic: image}
 
 
 def _recorder(p: RecorderParameters, streams: Sequence[Stream]) -> EpisodeRecorder:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 from rclpy.node import Node
+from rclpy.serialization import deserialize_message
 
 from rl100_policy.bags.definitions import MessageDefinitions
 from rl100_policy.bags.health import TopicFacts, TopicWatch
@@ -48,6 +50,8 @@ class RecordedTopics:
         self._streams = {stream.topic: stream for stream in streams}
         self._watches = {stream.topic: TopicWatch(stream) for stream in streams}
         self._latched: dict[str, tuple[bytes, int]] = {}
+        self._newest: dict[str, bytes] = {}
+        """Of what no episode begins without."""
         self._described: dict[str, RecordedTopic] = {}
         self._inputs = {
             stream.topic: self._subscribe(stream, partial(on_lost, stream)) for stream in streams
@@ -84,13 +88,25 @@ class RecordedTopics:
             watch.frame_id = messages.peek_frame_id(data) or ""
         if stream.latched:
             self._latched[stream.topic] = (data, sequence)
-        stamp_ns = messages.peek_stamp_ns(data) if stamped else None
+        if stream.is_required:
+            self._newest[stream.topic] = data
+        watch.stamp_ns = stamp_ns = messages.peek_stamp_ns(data) if stamped else None
         self._on_message(stream, data, sequence, stamp_ns, received_ns)
 
     def latched(self) -> Iterator[tuple[Stream, bytes, int]]:
         """The newest message of each latched topic that has one: stream, CDR, sequence number."""
         for topic, (data, sequence) in self._latched.items():
             yield self._streams[topic], data, sequence
+
+    def is_elsewhere(self, topic: str) -> bool:
+        """Whether the newest message of a topic is in another frame than the one expected."""
+        return self._watches[topic].is_elsewhere
+
+    def newest(self, topic: str) -> Any:
+        """Newest message of a topic that no episode begins without; None before the first."""
+        data = self._newest.get(topic)
+        kind = message_class(self._streams[topic].type_name)
+        return None if data is None else deserialize_message(data, kind)
 
     def begin_episode(self) -> None:
         """Describe every topic anew at its first message."""
@@ -116,7 +132,7 @@ class RecordedTopics:
         return {
             self._inputs[topic].name: stream.period_ns * 1e-9
             for topic, stream in self._streams.items()
-            if stream.is_sensor
+            if stream.period_ns
         }
 
     def adapt(self) -> None:

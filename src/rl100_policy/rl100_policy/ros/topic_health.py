@@ -33,6 +33,8 @@ def topic_health(
         messages=tally.messages,
         worst_gap_s=tally.worst_gap_ns * 1e-9,
         backward=tally.backward,
+        repeated=tally.repeated,
+        elsewhere=tally.elsewhere,
     )
     if loss is not None:
         health.lost_middleware, health.lost_gaps = loss.middleware, loss.gaps
@@ -55,6 +57,8 @@ def _trouble(health: TopicHealth, facts: TopicFacts, now_s: float, *, recording:
         "missing by their stamps": health.lost_gaps,
         "not written": health.lost_recorder,
         "stamps went back": health.backward,
+        "stamps repeated": health.repeated,
+        "in another frame": health.elsewhere,
     }
     found += [f"{count} {what}" for what, count in lost.items() if count]
     return ", ".join(found)
@@ -72,6 +76,8 @@ def topic_status(health: TopicHealth) -> DiagnosticStatus:
         "missing by their stamps": health.lost_gaps,
         "not written": health.lost_recorder,
         "stamps went back": health.backward,
+        "stamps repeated": health.repeated,
+        "in another frame": health.elsewhere,
     }
     level = DiagnosticStatus.WARN if health.trouble else DiagnosticStatus.OK
     message = health.trouble or f"{health.rate_hz:.1f} Hz"
