@@ -407,7 +407,9 @@ class EpisodeFlowNode(Node):
         self._state.publish(state)
 
 
-_NO_POLICY = "no policy version is loaded; call policy/load, or start the graph with policy:="
+_NO_POLICY = (
+    "no policy version is loaded (yet); wait, call policy/load, or start the graph with policy:="
+)
 
 
 def _ignore(_: Any) -> None:

@@ -61,7 +61,11 @@ class JoystickParameters:
         1.0, "share of the task's largest velocity at full deflection", low=0.01, high=1.0
     )
     timeout: float = parameter(
-        0.5, "a device not heard of for this long asks for nothing [s]", low=0.05, high=10.0
+        0.2,
+        "a device not heard of for this long asks for nothing [s]; drivers repeat a deflection that "
+        "does not change (autorepeat_rate of joy_node, 20 Hz)",
+        low=0.05,
+        high=10.0,
     )
 
 
