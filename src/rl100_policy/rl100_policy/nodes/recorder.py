@@ -45,7 +45,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ from rl100_policy.bags.writer import Compression
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError, ObservationError
-from rl100_policy.core.sight import sight_camera
+from rl100_policy.core.usable import content_checks
 from rl100_policy.ros.diagnostics import (
     DIAGNOSTICS_TOPIC,
     diagnostic_array,
@@ -174,7 +174,7 @@ class RecorderNode(Node):
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
         self._recorder = _recorder(p, streams)
-        self._contents = _contents(robot, task) if robot else {}
+        self._contents = content_checks(robot, task) if robot else {}
         """By topic, what is wrong with a message."""
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
         self._inputs = RecordedTopics(self, streams, self._on_message, self._recorder.lose)
@@ -503,29 +503,6 @@ def _provenance(robot: RobotConfig | None, task: TaskConfig | None) -> dict[str,
         "config_hash": config_hash(*(config for config in (robot, task) if config)),
         "software_version": software_version(),
     }
-
-
-def _contents(robot: RobotConfig, task: TaskConfig | None) -> dict[str, Callable[[Any], str]]:
-    """What joint states and the images that the task is seen with have to be like."""
-
-    def joints(message: Any) -> str:
-        known = messages.joint_positions(message, robot.joints) is not None
-        expected = f"none of the joints {list(robot.joints)} is in {list(message.name)}"
-        return "" if known else expected
-
-    found: dict[str, Callable[[Any], str]] = {"joint_states": joints}
-    camera = sight_camera(task, robot) if task else None
-    if camera is None or camera.kind == "points":
-        return found
-
-    def image(message: Any) -> str:
-        read = messages.depth_image if camera.kind == "depth" else messages.colour_image
-        height, width = read(message).shape[:2]
-        if (width, height) == (camera.width, camera.height):
-            return ""
-        return f"images are {width} x {height}, expected {camera.width} x {camera.height}"
-
-    return {**found, camera.topic: image}
 
 
 def _recorder(p: RecorderParameters, streams: Sequence[Stream]) -> EpisodeRecorder:
