@@ -62,8 +62,8 @@ class JoystickParameters:
     )
     timeout: float = parameter(
         0.2,
-        "a device not heard of for this long asks for nothing [s]; drivers repeat a deflection that "
-        "does not change (autorepeat_rate of joy_node, 20 Hz)",
+        "a device not heard of for this long asks for nothing [s]; drivers repeat a deflection "
+        "that does not change (autorepeat_rate of joy_node, 20 Hz)",
         low=0.05,
         high=10.0,
     )
