@@ -132,9 +132,11 @@ def _session(tmp_path, **parameters):
     given = PATHS | {"bags": tmp_path, "sync": False} | parameters
     with isolated_ros(**given):
         robot = Robot()
-        nodes = (CommandGateNode(), RecorderNode(), EpisodeFlowNode(), robot)
+        recorder = RecorderNode()
+        nodes = (CommandGateNode(), recorder, EpisodeFlowNode(), robot)
         with spinning(*nodes) as spin_until:
             session = Session(robot, spin_until)
+            session.recorder = recorder
             assert spin_until(
                 lambda: (
                     bool(robot.states)
@@ -282,3 +284,35 @@ def test_quitting_closes_the_episode_and_ends_the_session(person, tmp_path):
     told = person.wait_for(OperatorState.OVER)
     assert (tmp_path / told.episode_id).is_dir()
     assert told.unlabelled == 1
+
+
+def test_presses_of_two_clocks_count_in_the_order_in_which_they_came(person, tmp_path):
+    """Regression: a gamepad on wall time judged last for ever, whatever was corrected later."""
+    person.start()
+    person.last(0.5)
+    ahead = person.robot.get_clock().now().nanoseconds + 3600 * 10**9
+    person.robot.events.publish(
+        OperatorEvent(header=header(ahead), kind=OperatorEvent.SUCCESS, source="joystick")
+    )
+    person.wait_for(OperatorState.REVIEW)
+    person.press(OperatorEvent.UNDO)
+    person.press(OperatorEvent.FAILURE)
+    assert person.spin_until(lambda: person.told.outcome == EpisodeState.FAILURE)
+    metadata, _ = bag_of(tmp_path, person.told)
+    assert not metadata.degraded, metadata.degraded_reasons
+    stamps = [each.stamp_ns for each in metadata.judgements]
+    assert stamps == sorted(stamps)
+    assert max(stamps) < ahead
+
+
+def test_the_end_of_a_recorder_ends_the_episode_and_the_arm_holds(policy):
+    policy.robot.policy_acts = True
+    policy.start()
+    policy.last(0.5)
+    policy.recorder.destroy_node()
+    told = policy.wait_for(OperatorState.REVIEW, 30.0)
+    assert "gone" in told.message or "not there" in told.message, told.message
+    policy.last(0.5)
+    still = policy.robot.q.copy()
+    policy.last(0.5)
+    np.testing.assert_array_equal(policy.robot.q, still)
