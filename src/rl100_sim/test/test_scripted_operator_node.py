@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool
 
 from rl100_msgs.msg import SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.ros.late_answers import create_late_service
 from rl100_policy.ros.qos import EVENT
 from rl100_policy.ros.testing import isolated_ros, spinning
 from rl100_sim.nodes import scripted_operator
@@ -52,27 +52,29 @@ class Controls(Node):
         self._episode_is_over = False
         self.started_at: list[int] = []
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
-        self._group = ReentrantCallbackGroup()
         for name, kind in CONTROLS.items():
-            self.create_service(kind, name, self._handler(name), callback_group=self._group)
+            create_late_service(self, kind, name, self._handler(name))
 
     def _handler(self, name: str) -> Callable:
-        async def handle(request, response):
+        def handle(request, response):
             self.asked[name] += 1
             response.success = self._carry_out(name, request)
             if name == "sim/reset":
                 response.stamp.sec = 100 * self.asked[name]
             if name in self._mute and self.asked[name] == 1:
-                await Future()  # for ever
-            if self._delay_s:
-                released = Future()
-                timer = self.create_timer(
-                    self._delay_s, lambda: released.set_result(None), callback_group=self._group
-                )
-                await released
-                timer.destroy()
-            self.answered[name] += 1
-            return response
+                return Future()  # for ever
+            if not self._delay_s:
+                self.answered[name] += 1
+                return response
+            answer = Future()
+
+            def release() -> None:
+                timer.cancel()
+                self.answered[name] += 1
+                answer.set_result(response)
+
+            timer = self.create_timer(self._delay_s, release)
+            return answer
 
         return handle
 
