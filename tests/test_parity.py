@@ -133,7 +133,7 @@ def record_an_episode(
         person = Person()
         clouds = (CloudNode(),) if sees else ()
         nodes = (SimRobotNode(), *clouds, CommandGateNode(), RecorderNode(), PolicyNode())
-        with spinning(*nodes, person, coroutines=True) as spin_until:
+        with spinning(*nodes, person, events=False) as spin_until:
 
             def ask(name, request):
                 client = person.controls[name]

@@ -134,7 +134,7 @@ def _session(tmp_path, **parameters):
         robot = Robot()
         recorder = RecorderNode()
         nodes = (CommandGateNode(), recorder, EpisodeFlowNode(), robot)
-        with spinning(*nodes) as spin_until:
+        with spinning(*nodes, events=False) as spin_until:
             session = Session(robot, spin_until)
             session.recorder = recorder
             assert spin_until(

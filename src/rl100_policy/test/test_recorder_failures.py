@@ -159,7 +159,7 @@ def test_a_full_disk_ends_the_episode_and_what_was_flushed_is_recovered_once_the
             depth.publish(Image(header=header(sent[-1]), data=bytes(IMAGE_BYTES)))
             person.move(sent[-1])
 
-        with spinning(recorder, person) as spin_until:
+        with spinning(recorder, person, events=False) as spin_until:
             person.ready(spin_until)
             assert spin_until(lambda: depth.get_subscription_count() > 0)
             name = person.begin()
@@ -192,7 +192,7 @@ def test_a_camera_that_dies_is_named_and_its_episode_ends_in_time(tmp_path, has_
         person, recorder = Person(), RecorderNode()
         domain = person.context.get_domain_id()
         with (
-            spinning(recorder, person) as spin_until,
+            spinning(recorder, person, events=False) as spin_until,
             process("-c", CAMERA, domain=domain) as camera,
         ):
             person.ready(spin_until)
@@ -226,7 +226,7 @@ def test_a_clock_that_jumps_back_keeps_every_message_and_degrades_the_episode(tm
             assert person.spin_until(lambda: recorder.get_clock().now().nanoseconds == now)
             person.move(now)
 
-        with spinning(recorder, person) as spin_until:
+        with spinning(recorder, person, events=False) as spin_until:
             person.ready(spin_until)
             assert spin_until(lambda: clock.get_subscription_count() > 0)
             tick(100 * 10**9)
@@ -247,7 +247,7 @@ def test_a_system_clock_that_is_set_back_loses_no_message(tmp_path):
     """Regression: what came then was taken for what had waited since before the episode."""
     with isolated_ros(bags=tmp_path, topics=JOINTS_ONLY, sync=False, require_data=False):
         person, recorder = Person(), RecorderNode()
-        with spinning(recorder, person) as spin_until:
+        with spinning(recorder, person, events=False) as spin_until:
             person.ready(spin_until)
             person.begin()
             person.move()
@@ -266,7 +266,7 @@ def test_two_recorders_share_a_folder_and_a_recovery_leaves_both_alone(tmp_path)
         with (
             recorder_process(tmp_path, one, "/one"),
             recorder_process(tmp_path, two, "/two"),
-            spinning(one, two) as spin_until,
+            spinning(one, two, events=False) as spin_until,
         ):
             one.ready(spin_until)
             two.ready(spin_until)
@@ -296,7 +296,7 @@ def test_a_read_only_folder_refuses_the_start_by_name(small_disk):
     subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
     with isolated_ros(bags=small_disk, topics=JOINTS_ONLY, min_free_mb=0, require_data=False):
         person = Person()
-        with spinning(RecorderNode(), person) as spin_until:
+        with spinning(RecorderNode(), person, events=False) as spin_until:
             person.ready(spin_until)
             answer = person.call(person.start, StartEpisode.Request(task="push_t"))
             assert person.states[-1].state == EpisodeState.IDLE
@@ -309,7 +309,7 @@ def test_a_folder_that_cannot_be_looked_at_refuses_the_start(tmp_path):
     """Regression: the request was never answered."""
     with isolated_ros(bags=tmp_path / ("a" * 300), topics=JOINTS_ONLY, require_data=False):
         person = Person()
-        with spinning(RecorderNode(), person) as spin_until:
+        with spinning(RecorderNode(), person, events=False) as spin_until:
             person.ready(spin_until)
             answer = person.call(person.start, StartEpisode.Request(task="push_t"))
     assert not answer.success
@@ -322,7 +322,7 @@ def test_a_folder_that_goes_away_while_recording_ends_the_episode_at_once(tmp_pa
     bags, elsewhere = tmp_path / "bags", tmp_path / "elsewhere"
     with isolated_ros(bags=bags, topics=JOINTS_ONLY, require_data=False):
         person = Person()
-        with spinning(RecorderNode(), person) as spin_until:
+        with spinning(RecorderNode(), person, events=False) as spin_until:
             person.ready(spin_until)
             person.begin()
             person.move_for(0.6)

@@ -104,7 +104,7 @@ class Session:
 def session(tmp_path: Path) -> Iterator[Session]:
     with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             yield Session(robot, spin_until).ready()
 
 
@@ -156,7 +156,7 @@ def test_an_episode_begins_when_the_caller_says_though_the_simulated_clock_is_la
     with isolated_ros(**given, use_sim_time=True):
         robot, recorder = Robot(), RecorderNode()
         clock = robot.create_publisher(Clock, "/clock", 10)
-        with spinning(recorder, robot) as spin_until:
+        with spinning(recorder, robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: clock.get_subscription_count() > 0)
             clock.publish(Clock(clock=time_message(late * 10**9)))
@@ -315,7 +315,7 @@ def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
         recorder = RecorderNode()  # subscribes reliably: nobody publishes yet
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         robot = Robot(best_effort)
-        with spinning(recorder, robot) as spin_until:
+        with spinning(recorder, robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             session.begin()
             session.robot.move(1)
@@ -329,7 +329,7 @@ def test_nothing_starts_while_a_sensor_has_no_publisher(tmp_path):
     with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
         robot.destroy_publisher(robot.joints)
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             assert spin_until(robot.start.service_is_ready)
             response = Session(robot, spin_until).call(robot.start, StartEpisode.Request())
     assert not response.success
@@ -362,7 +362,7 @@ def test_the_camera_of_the_robot_description_is_recorded(tmp_path):
         info = robot.create_publisher(CameraInfo, "front/depth/camera_info", SENSOR)
         gate = robot.create_publisher(GateStatus, "gate/status", LATCHED)
         gate.publish(commands_reach(["/recorder"]))
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: image.get_subscription_count() > 0)
             assert spin_until(lambda: info.get_subscription_count() > 0)
@@ -393,7 +393,7 @@ def test_an_episode_waits_until_what_it_is_about_reaches_the_recorder(
     with isolated_ros(bags=tmp_path, topics=[*TOPICS, topic], require_data=False, sync=False):
         robot = Robot()
         tells = robot.create_publisher(type(status([])), told_by, LATCHED)
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
 
             def start(version):
@@ -424,7 +424,7 @@ def test_an_episode_waits_until_what_it_is_about_reaches_the_recorder(
 def test_a_stopped_node_closes_its_episode(tmp_path):
     with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
         robot = Robot()
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             episode_id = session.begin()
             session.robot.move(3)
@@ -447,7 +447,7 @@ def test_a_check_lists_everything_that_is_missing_and_starts_nothing(tmp_path):
         other = Node("other", context=elsewhere)  # in one process DDS has one type for a name
         other.create_publisher(Twist, "wrench", 10)
         check = robot.create_client(CheckRecording, "episode/check")
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: check.service_is_ready())
             spin_until(lambda: False, 1.0)
@@ -471,7 +471,7 @@ def test_an_episode_begins_once_its_sensors_come_at_their_rate(tmp_path):
         robot = Robot()
         check = robot.create_client(CheckRecording, "episode/check")
         robot.create_timer(0.1, lambda: robot.move(time.time_ns() // PERIOD_NS))
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(lambda: check.service_is_ready())
             spin_until(lambda: False, 0.5)
@@ -548,7 +548,7 @@ def test_joints_and_images_that_no_learner_could_use_are_told_before_an_episode(
         robot = Robot()
         images = robot.create_publisher(Image, camera.topic, SENSOR)
         check = robot.create_client(CheckRecording, "episode/check")
-        with spinning(RecorderNode(), robot) as spin_until:
+        with spinning(RecorderNode(), robot, events=False) as spin_until:
             session = Session(robot, spin_until).ready()
             assert spin_until(
                 lambda: check.service_is_ready() and images.get_subscription_count() > 0

@@ -523,7 +523,7 @@ def _recorder(p: RecorderParameters, streams: Sequence[Stream]) -> EpisodeRecord
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(RecorderNode, args)
+    return run_node(RecorderNode, args, events=False)
 
 
 if __name__ == "__main__":

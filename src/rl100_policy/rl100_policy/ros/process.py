@@ -16,6 +16,7 @@ from rclpy.executors import (
     Executor,
     ExternalShutdownException,
     MultiThreadedExecutor,
+    SingleThreadedExecutor,
 )
 from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
@@ -41,6 +42,7 @@ def run_node(
     args: Sequence[str] | None = None,
     *,
     threads: int = 1,
+    events: bool = True,
 ) -> int:
     """Create one node, spin it until the process is asked to stop, destroy it.
 
@@ -49,6 +51,8 @@ def run_node(
             printed, not traced.
         args: Command line, ``sys.argv`` if None.
         threads: Executor threads; more than one only for a node whose docstring says why.
+        events: Whether one thread may be the events executor's. Not that of a node that makes
+            subscriptions and answers services later: rclpy 7.1.6 was seen to crash then.
 
     Returns:
         Exit status: 0 after a stop, 2 when the node could not be created.
@@ -62,7 +66,7 @@ def run_node(
         sys.stderr.write(f"cannot start: {error}\n")
         rclpy.try_shutdown()
         return 2
-    executor, serve = executor_of(threads)
+    executor, serve = executor_of(threads, events=events)
     executor.add_node(node)
     gc.collect()
     gc.freeze()  # what exists now lives as long as the process: keeps the collector's pauses short
@@ -78,7 +82,7 @@ def run_node(
     return 0
 
 
-def executor_of(threads: int = 1) -> tuple[Executor, Callable[[], None]]:
+def executor_of(threads: int = 1, *, events: bool = True) -> tuple[Executor, Callable[[], None]]:
     """An executor, and what serves callbacks for a while, or until one raises.
 
     Where it can be, one that does not build a set of all there is to wait for before every
@@ -87,12 +91,16 @@ def executor_of(threads: int = 1) -> tuple[Executor, Callable[[], None]]:
 
     Args:
         threads: As of :func:`run_node`.
+        events: As of :func:`run_node`.
     """
     if threads > 1:
         several = MultiThreadedExecutor(threads)
         return several, several.spin
-    events = EventsExecutor()
-    return events, partial(events.spin_once, timeout_sec=_WAIT_S)
+    if not events:
+        single = SingleThreadedExecutor()
+        return single, single.spin
+    of_events = EventsExecutor()
+    return of_events, partial(of_events.spin_once, timeout_sec=_WAIT_S)
 
 
 def _interrupt_once() -> None:

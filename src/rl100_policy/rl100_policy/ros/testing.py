@@ -41,17 +41,16 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
 
 
 @contextmanager
-def spinning(
-    *nodes: Node,
-) -> Iterator[Callable[[Callable[[], bool]], bool]]:
+def spinning(*nodes: Node, events: bool = True) -> Iterator[Callable[[Callable[[], bool]], bool]]:
     """Give a function that spins the nodes until a condition holds; destroys them at the end.
 
     By the executor that a node of one thread has in a process of its own.
 
     Args:
         nodes: Which ones.
+        events: As of ``run_node``.
     """
-    executor, _ = executor_of()
+    executor, _ = executor_of(events=events)
     for node in nodes:
         executor.add_node(node)
 
