@@ -307,10 +307,20 @@ def test_the_end_of_another_episode_does_not_end_this_one():
     assert session.state is State.RECORDING
 
 
-def test_whoever_drove_freely_is_out_of_command_while_the_recorder_begins():
-    session = Session().press(Press.NEXT).tell(AtHome()).press(Press.TAKE_OVER, Press.NEXT)
-    session.tell(Checked()).press(Press.NEXT)
-    assert session.flow.driving is CommandSource.HOLD
+@pytest.mark.parametrize("armed", [False, True], ids=["scene", "armed"])
+def test_whoever_drives_freely_goes_home_before_an_episode_begins(armed):
+    """Regression: the next press gave the policy the arm, wherever the person had left it."""
+    session = Session(POLICY).press(Press.NEXT).tell(AtHome())
+    if armed:
+        session.press(Press.NEXT).tell(Checked())
+    session.press(Press.TAKE_OVER)
+    assert (session.state, session.asked) == (State.IDLE, [TELEOP])
+    assert session.press(Press.NEXT).asked == [HOME]
+
+
+def test_when_all_are_collected_it_is_said():
+    session = review(FlowSettings(wanted=1))
+    assert "all are collected" in session.flow.message
 
 
 def test_an_episode_in_which_nobody_can_be_in_command_is_closed():

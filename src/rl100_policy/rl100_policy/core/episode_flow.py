@@ -163,12 +163,16 @@ def _closed(flow: Flow, ended: Ended, settings: FlowSettings) -> Step:
         state=State.REVIEW,
         driving=CommandSource.HOLD,
         taken_over=False,
-        message=f"{ended.message}{wanted}; s, f, u, d change it; space goes on",
+        message=f"{ended.message}{wanted}; s, f, u, d change it; {_next(closed, settings)}",
     )
     if flow.then is Press.RESET:
         after, more = go_home(closed, settings)
         return after, (*requests, *more)
     return over(closed) if flow.then is Press.QUIT else (closed, requests)
+
+
+def _next(flow: Flow, settings: FlowSettings) -> str:
+    return "all are collected: q ends" if flow.is_complete(settings) else "space goes on"
 
 
 def _told(flow: Flow, event: Judged | Moved | Refused) -> Flow:

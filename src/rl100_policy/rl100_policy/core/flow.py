@@ -91,7 +91,7 @@ class Flow:
     checking: bool = False
     """The recorder was asked what is missing."""
     scene_set: bool = False
-    message: str = "ready"
+    message: str = "space begins an episode; wait until the topics come at their rates"
     """What happened and what to do next, for people."""
 
     @property

@@ -76,7 +76,10 @@ class PressedIn:
             return after, (judge, *requests)
         if flow.state in (State.ENDING, State.REVIEW):
             return replace(flow, message=f"{said} noted"), (judge,)
-        return self._say(f"{said} refused: no episode is running or in review")
+        return self._say(
+            f"{said} refused: no episode is running or in review; u takes back the last judgement, "
+            "`./rl100 relabel` gives another"
+        )
 
     def stop(self) -> Step:
         """End the episode without a judgement."""
@@ -152,7 +155,8 @@ class PressedIn:
         return self._give(CommandSource.POLICY, "the policy drives; t takes over")
 
     def _give(self, driver: CommandSource, message: str, *, taken_over: bool = False) -> Step:
-        state = State.IDLE if self.flow.state is State.RESETTING else self.flow.state
+        begun = self.flow.state in (State.RESETTING, State.SCENE, State.ARMED)
+        state = State.IDLE if begun else self.flow.state  # an episode begins at home
         given = replace(
             self.flow, state=state, driving=driver, taken_over=taken_over, message=message
         )
