@@ -77,8 +77,8 @@ class PressedIn:
         if flow.state in (State.ENDING, State.REVIEW):
             return replace(flow, message=f"{said} noted"), (judge,)
         return self._say(
-            f"{said} refused: no episode is running or in review; u takes back the last judgement, "
-            "`./rl100 relabel` gives another"
+            f"{said} refused: no episode is running or in review; u takes the last judgement "
+            "back, `./rl100 relabel` gives another"
         )
 
     def stop(self) -> Step:
