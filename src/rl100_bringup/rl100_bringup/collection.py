@@ -52,7 +52,7 @@ def collect_episodes(arguments: GraphArguments, log_folder: Path, console: Conso
             console.print("stopping: a running episode is closed and kept")
         finally:
             _end(keyboard)
-    if keyboard.returncode:
+    if keyboard.returncode not in (0, -signal.SIGINT):
         console.print(f"the keyboard ended with status {keyboard.returncode}", highlight=False)
     index = read_index(bags)
     new = [entry for entry in index.entries if entry.folder not in before]

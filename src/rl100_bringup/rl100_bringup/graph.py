@@ -231,6 +231,8 @@ def _check(arguments: GraphArguments) -> None:
             f"driver:={arguments.driver} is for episodes in real time that are recorded: leave "
             "out lockstep:=true and record:=false"
         )
+    if arguments.driver == "policy" and not arguments.policy:
+        raise ConfigError("driver:=policy needs a version that drives: give policy:=FOLDER")
 
 
 def _for_a_person(

@@ -93,6 +93,7 @@ def test_every_node_is_installed_and_gets_its_parameters_in_a_file(node, tmp_pat
         ({"lockstep": "maybe"}, "lockstep.*maybe"),
         ({"driver": "person", "lockstep": "true"}, "driver:=person is for episodes in real time"),
         ({"driver": "policy", "record": "false"}, "that are recorded"),
+        ({"driver": "policy"}, "give policy:=FOLDER"),
         ({"episodes": "many"}, "episodes.*number.*many"),
         ({"sampler": "magic"}, "one_step"),
         ({"robot": "r2d2"}, "panda"),
