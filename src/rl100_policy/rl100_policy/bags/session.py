@@ -26,8 +26,6 @@ not in step."""
 _SILENT_S = 1.0
 """An episode that ends at no stamp lacks nothing of a sensor that was heard this lately [s]; of a
 slow one, within three periods."""
-
-
 _ON_ITS_WAY = 5
 """Messages by which one that is only watched may be behind at the end."""
 _LATE_NS = 200_000_000
