@@ -71,8 +71,8 @@ def parse_stream(text: str, default_period_ns: int) -> Stream:
     """Stream from one entry of the recorder's ``topics`` parameter.
 
     Entries are ``<topic> <package/msg/Name>``, optionally followed by ``latched``, ``sensor`` (a
-    periodic sensor at the control period) or ``sensor=<period in s>``, ``watched`` likewise
-    (gaps and silence degrade an episode, which neither needs it to begin nor waits for it),
+    periodic sensor at the control period) or ``sensor=<period in s>``, ``watched`` (at the control
+    period; gaps and silence degrade an episode, which neither needs it to begin nor waits for it),
     ``required`` (no episode begins without it, as without a sensor), ``frame=<frame>``.
 
     Raises:

@@ -121,7 +121,8 @@ class KeyboardNode(Node):
         self._title = f"RL-100: {task.name} on {robot.name}"
         self._lock = threading.Lock()
         """Of the motion keys."""
-        self._terminal = Terminal(self._p.terminal).__enter__()
+        self._opened = contextlib.ExitStack()
+        self._terminal = self._opened.enter_context(Terminal(self._p.terminal))
         self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self._grippers = self.create_publisher(Float64, GRIPPER_TOPIC, COMMAND)
@@ -287,7 +288,7 @@ class KeyboardNode(Node):
         self._reader.join(timeout=2.0)
         if self._live is not None:
             self._live.stop()
-        self._terminal.__exit__(None, None, None)
+        self._opened.close()
         super().destroy_node()
 
 

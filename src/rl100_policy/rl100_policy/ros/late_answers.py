@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Services that answer later, without a coroutine: rclpy's events executor awaits none."""
+"""Services that answer later, without a coroutine.
+
+rclpy 7.1.6 resumes a waiting coroutine in every turn of the executor, and its events executor
+awaits none.
+"""
 
 from __future__ import annotations
 
