@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rl100_policy.bags import recording, relabel
+from rl100_policy.bags import late_changes, recording, trash
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.journal import BagJournal, RawMessage, free_bytes
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
@@ -196,6 +196,37 @@ def test_episodes_closed_long_ago_are_forgotten(bench, monkeypatch):
         bench.recorder.judge("episode", judgement(JudgementKind.SUCCESS))
 
 
+def test_an_episode_on_its_way_to_the_trash_is_not_sent_there_again(bench, monkeypatch):
+    """Regression: of two requests only one was answered."""
+    go = threading.Event()
+    discard = trash.discard
+    monkeypatch.setattr(trash, "discard", lambda *told: go.wait() and discard(*told))
+    bench.recorder.begin(META)
+    bench.end()
+    bench.recorder.discard("episode")
+    with pytest.raises(BagError, match="being moved already"):
+        bench.recorder.discard("episode")
+    go.set()
+    eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.saved == 0)
+    assert bench.recorder.moved() == [("episode", "")]
+    bench.recorder.discard("episode", restore=True)
+    eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.saved == 1)
+
+
+def test_whatever_goes_wrong_with_a_move_is_told_and_the_next_one_works(bench, monkeypatch):
+    """Regression: an error that nobody had thought of ended the thread."""
+    with monkeypatch.context() as patch:
+        patch.setattr(trash, "discard", lambda *_: 1 / 0)
+        bench.recorder.begin(META)
+        bench.end()
+        bench.recorder.discard("episode")
+        told = eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.moved())
+    assert told == [("episode", "ZeroDivisionError: division by zero")]
+    bench.recorder.discard("episode")
+    told = eventually(lambda: bench.recorder.poll(0.0) or bench.recorder.moved())
+    assert told == [("episode", "")]
+
+
 def test_a_judgement_that_cannot_be_kept_is_told_and_the_episode_ends(bench, tmp_path):
     closing(bench)
     eventually((tmp_path / "episode").is_dir)
@@ -218,7 +249,7 @@ def test_a_relabelling_does_not_keep_the_running_episode_from_the_disk(
         assert may_go_on.wait(30.0)
         return relabel_episode(folder, *judgements)
 
-    monkeypatch.setattr(relabel, "relabel_episode", slow)
+    monkeypatch.setattr(late_changes, "relabel_episode", slow)
     bench.recorder.begin(META)
     bench.end()
     bench.recorder.judge("episode", judgement(JudgementKind.SUCCESS))

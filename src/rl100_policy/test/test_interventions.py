@@ -42,3 +42,10 @@ def test_the_share_is_of_the_periods_in_which_somebody_commanded():
 def test_the_mean_length_is_in_seconds_and_of_none_there_is_none():
     assert of("ppttppttttpp").mean_s(0.1) == pytest.approx(0.3)
     assert math.isnan(of("tttt").mean_s(0.1))
+
+
+def test_two_episodes_together_have_what_both_have():
+    both = of("ppptt") + of("tthpptp")
+    assert (both.count, both.intervened) == (2, 3)
+    assert both.share == pytest.approx(3 / 11)
+    assert (of("p") + of("t")).count == 0  # nobody takes over from one episode to the next

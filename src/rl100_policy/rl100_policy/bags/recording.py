@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Life of an episode in a recorder: begin, messages, judgements, end, closed bag. No ROS.
 
-All calls come from one thread and do not wait for the bag: the journal's thread writes it, and the
-relabeller's adds judgements to bags that are closed. Time is given by the caller (monotonic, s),
-so that tests need not wait for it either.
+All calls come from one thread and do not wait for the bag: the journal's thread writes it, that
+of the late changes adds judgements to closed bags and moves them. Time is given by the
+caller (monotonic, s), so that tests need not wait for it either.
 """
 
 from __future__ import annotations
@@ -17,8 +17,15 @@ from pathlib import Path
 from rl100_policy.bags.identity import TRASH
 from rl100_policy.bags.journal import BagJournal, Closed, Event, Failed, RawMessage
 from rl100_policy.bags.judgement import Judgement
+from rl100_policy.bags.late_changes import (
+    LateChanges,
+    LateEvent,
+    Moved,
+    NotMoved,
+    NotRelabelled,
+    Relabelled,
+)
 from rl100_policy.bags.metadata import EpisodeMetadata
-from rl100_policy.bags.relabel import LateEvent, Moved, NotRelabelled, Relabelled, Relabeller
 from rl100_policy.bags.session import EpisodeSession, Stream
 from rl100_policy.bags.writer import Compression, EpisodeWriter
 from rl100_policy.core.errors import BagError
@@ -55,10 +62,12 @@ class EpisodeRecorder:
         """Begin idle."""
         self._bags, self._streams = bags, streams
         self._journal, self._compression = journal, compression
-        self._relabeller = Relabeller()
+        self._late_changes = LateChanges()
         self._session = EpisodeSession(streams)
         self._folders: dict[str, Path] = {}
         """Of the episodes closed last, by id, oldest first."""
+        self._moving: dict[Path, str] = {}
+        """Ids of the episodes on their way to the trash or back, by the folder they leave."""
         self._told: list[tuple[str, str]] = []
         self._late: list[Judgement] = []
         """Judgements that came while the bag was being closed."""
@@ -135,7 +144,7 @@ class EpisodeRecorder:
         current = self.metadata if self.phase is not Phase.IDLE else None
         about = episode_id or (current.episode_id if current else "")
         if about in self._folders:
-            self._relabeller.relabel(self._folders[about], [judgement])
+            self._late_changes.relabel(self._folders[about], [judgement])
         elif current is None or about != current.episode_id:
             what = f"episode {episode_id}" if episode_id else "the running episode"
             raise BagError(f"a judgement about {what} came, which is not recorded here; refused")
@@ -159,8 +168,8 @@ class EpisodeRecorder:
             Its id.
 
         Raises:
-            BagError: If it is not among the last ``REMEMBERED`` that this recorder closed, or is
-                where it should go already.
+            BagError: If it is not among the last ``REMEMBERED`` that this recorder closed, is
+                where it should go already, or on its way.
         """
         about = episode_id or next(reversed(self._folders), "")
         folder = self._folders.get(about)
@@ -171,7 +180,10 @@ class EpisodeRecorder:
             )
         if (folder.parent.name == TRASH) != restore:
             raise BagError(f"episode {about} is in {folder.parent} already")
-        self._relabeller.move(folder, restore=restore)
+        if folder in self._moving:
+            raise BagError(f"episode {about} is being moved already")
+        self._moving[folder] = about
+        self._late_changes.move(folder, restore=restore)
         return about
 
     def moved(self) -> list[tuple[str, str]]:
@@ -209,7 +221,7 @@ class EpisodeRecorder:
     def poll(self, now_s: float) -> Ended | None:
         """Do what is due and take over what the writer did; returns an episode that ended."""
         ended = None
-        for event in (*self._journal.poll(), *self._relabeller.poll()):
+        for event in (*self._journal.poll(), *self._late_changes.poll()):
             ended = self._take(event) or ended
         if self.takes_messages:
             self._session.look(now_s)
@@ -225,7 +237,7 @@ class EpisodeRecorder:
             self._hand_over("the recorder was stopped")
         self._journal.shutdown(timeout_s)
         self.poll(time.monotonic())  # a bag closed just now may have judgements waiting for it
-        self._relabeller.shutdown(max(0.0, deadline_s - time.monotonic()))
+        self._late_changes.shutdown(max(0.0, deadline_s - time.monotonic()))
 
     def _hand_over(self, reason: str) -> None:
         assert self.metadata is not None  # an episode is running
@@ -245,8 +257,11 @@ class EpisodeRecorder:
                     self.metadata = metadata
                 self.reason = f"{metadata.episode_id} is now {metadata.outcome.value}"
                 return self._end_closed(folder)
-            case Moved(source, target, problem):
-                self._moved(source, target, problem)
+            case Moved(source, target):
+                self._moved(source, target)
+                return None
+            case NotMoved(folder, reason):
+                self._not_moved(folder, reason)
                 return None
             case NotRelabelled(folder, reason):
                 self.reason = f"judgement not kept: {reason}"
@@ -260,21 +275,21 @@ class EpisodeRecorder:
             del self._folders[next(iter(self._folders))]
         if not self._late:
             return self._end_closed(folder)
-        self._relabeller.relabel(folder, self._late)
+        self._late_changes.relabel(folder, self._late)
         return None
 
-    def _moved(self, source: Path, target: Path | None, problem: str) -> None:
-        about = next((key for key, folder in self._folders.items() if folder == source), None)
-        if about is None:
-            return
-        self._told.append((about, problem))
-        if target is None:
-            self.reason = problem
-            return
-        self._folders[about] = target
+    def _moved(self, source: Path, target: Path) -> None:
+        about = self._moving.pop(source)
+        if about in self._folders:
+            self._folders[about] = target
         discarded = target.parent.name == TRASH
         self.saved += -1 if discarded else 1
         self.reason = f"{about} is now {'in the trash' if discarded else 'back'}: {target}"
+        self._told.append((about, ""))
+
+    def _not_moved(self, folder: Path, reason: str) -> None:
+        self.reason = reason
+        self._told.append((self._moving.pop(folder), reason))
 
     def _is_current(self, folder: Path) -> bool:
         """Whether a closed folder is that of the newest episode."""

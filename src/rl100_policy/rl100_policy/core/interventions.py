@@ -46,6 +46,14 @@ class Interventions:
         if source in _SOURCES:
             self.observe(CommandSource(source))
 
+    def __add__(self, later: Interventions) -> Interventions:
+        """Counts of both together, of which none goes on."""
+        return Interventions(
+            periods=self.periods + later.periods,
+            count=self.count + later.count,
+            intervened=self.intervened + later.intervened,
+        )
+
     def as_metadata(self) -> dict[str, Any]:
         """Fields of the metadata of an episode."""
         return {

@@ -22,7 +22,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -369,17 +369,12 @@ class EpisodeFlowNode(Node):
     # What is told
 
     def _begin_counting(self) -> None:
-        ended, self._counts = self._counts, Interventions()
-        self._before.periods.update(ended.periods)
-        self._before.intervened += ended.intervened
-        self._before.count += ended.count
+        self._before, self._counts = self._before + self._counts, Interventions()
 
     def _publish(self) -> None:
         flow, now_s = self._flow, time.monotonic()
         self._next_state_s = now_s + _STATE_PERIOD_S
-        counts, session = self._counts, replace(self._before, periods=self._before.periods.copy())
-        session.periods.update(counts.periods)
-        session.intervened += counts.intervened
+        counts = self._counts
         state = OperatorState(
             state=int(flow.state),
             driver=self._p.driver,
@@ -396,7 +391,7 @@ class EpisodeFlowNode(Node):
             interventions=counts.count,
             intervention_share=counts.share,
             intervention_mean_s=counts.mean_s(self._period_s),
-            session_intervention_share=session.share,
+            session_intervention_share=(self._before + counts).share,
             last_event=self._last.kind,
             last_source=self._last.source,
             last_stamp=self._last.header.stamp,
