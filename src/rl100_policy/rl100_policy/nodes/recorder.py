@@ -20,7 +20,7 @@ one that adds judgements to closed episodes.
 | executor | subscriptions, services, 20 Hz timer | start: for the disk |
 | (writer thread) | messages, flushes, end of the running episode | at the end: for the disk |
 | (disk thread) | what was flushed, to disk | for the disk |
-| (relabeller thread) | copies of closed bags with further judgements | for the disk |
+| (late-changes thread) | copies of closed bags with further judgements | for the disk |
 
 The start service looks at the free space and makes folder and head of the bag; a second thread for
 that would buy nothing, since no episode is running. Stop and discard answer when the bag is where
