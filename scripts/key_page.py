@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from doc_tables import table
 from rl100_policy.core.joystick import PROFILES
 from rl100_policy.core.key_bindings import bindings
 from rl100_policy.core.presses import MEANING, Press
@@ -32,28 +33,32 @@ def keys_page(head: str) -> str:
     """The content of docs/keys.md, after a head."""
     keys = {what: f"`{keys}`" for keys, what in ((each.keys, each.what) for each in bindings())}
     presses = [
-        "| key | gamepad | SpaceMouse | service | what it does |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {keys.get(MEANING[press], '`t` again')} | {_button('gamepad', press)} | "
-            f"{_button('spacemouse', press)} | `operator/{press.name.lower()}` | "
-            f"{MEANING[press]} |"
-            for press in Press
-        ),
+        (
+            keys.get(MEANING[press], "`t` again"),
+            _button("gamepad", press),
+            _button("spacemouse", press),
+            f"`operator/{press.name.lower()}`",
+            MEANING[press],
+        )
+        for press in Press
     ]
     told = set(MEANING.values())
-    motion = [
-        "| key | what it does |",
-        "|---|---|",
-        *(f"| `{each.keys}` | {each.what} |" for each in bindings() if each.what not in told),
-    ]
-    axes = ["| profile | axes |", "|---|---|"]
-    axes += [
-        f"| {name} | {', '.join(f'`{entry}`' for entry in entries)} |"
+    motion = [(f"`{each.keys}`", each.what) for each in bindings() if each.what not in told]
+    axes = [
+        (name, ", ".join(f"`{entry}`" for entry in entries))
         for name, (entries, _) in PROFILES.items()
         if entries
     ]
-    return "\n".join([head + _ABOUT, *presses, "", _MOTION, *motion, "", _AXES, *axes, ""])
+    return "\n".join(
+        [
+            head + _ABOUT,
+            table(["key", "gamepad", "SpaceMouse", "service", "what it does"], presses),
+            _MOTION,
+            table(["key", "what it does"], motion),
+            _AXES,
+            table(["profile", "axes"], axes),
+        ]
+    )
 
 
 def _button(profile: str, press: Press) -> str:

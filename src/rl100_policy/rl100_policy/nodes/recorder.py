@@ -13,7 +13,7 @@ and begins every bag. Out: ``episode/state`` EpisodeState (LATCHED, on change an
 ``episode/start`` StartEpisode, ``episode/stop`` StopEpisode, ``episode/discard`` DiscardEpisode.
 
 Threads: one executor thread, one that writes the running episode, one that waits for the disk, and
-one that adds judgements to closed episodes.
+one that changes closed episodes.
 
 | thread | serves | may wait |
 |---|---|---|
