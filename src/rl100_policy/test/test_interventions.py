@@ -8,7 +8,12 @@ import pytest
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.interventions import Interventions
 
-LETTERS = {"h": CommandSource.HOLD, "t": CommandSource.TELEOP, "p": CommandSource.POLICY}
+LETTERS = {
+    "h": CommandSource.HOLD,
+    "t": CommandSource.TELEOP,
+    "p": CommandSource.POLICY,
+    "g": CommandSource.HOME,
+}
 
 
 def of(text: str) -> Interventions:
@@ -24,6 +29,7 @@ def of(text: str) -> Interventions:
         ("pppptttppp", 1, 3),
         ("ppttppttpp", 2, 4),
         ("pphttthpp", 1, 3),  # a pause in between is no other intervention, and none of it
+        ("pptgtt", 1, 1),  # the way home ends it
         ("ttttpp", 0, 0),  # who began is not one who took over
         ("tttt", 0, 0),
         ("ppppp", 0, 0),

@@ -17,6 +17,7 @@ from rl100_policy.bags.reading import read_messages
 from rl100_policy.bags.topics import EXECUTED_TOPIC
 from rl100_policy.core.errors import BagError
 from rl100_policy.core.gate_result import CommandSource, GateFlag
+from rl100_policy.core.interventions import Interventions
 from rl100_policy.core.messages import stamp_ns
 
 Floats = NDArray[np.float64]
@@ -89,20 +90,23 @@ class CommandRecord:
         return tuple(found)
 
     def interventions(self) -> tuple[Stretch, ...]:
-        """Stretches in which a person was in command after a policy had been.
+        """Stretches that :class:`rl100_policy.core.interventions.Interventions` counts.
 
-        A pause of nobody does not end one, as in :mod:`rl100_policy.core.interventions`.
+        A source that this version does not know is passed over.
         """
         found: list[Stretch] = []
-        before: int = CommandSource.HOLD
+        counts = Interventions()
         for each in self.stretches():
-            if each.source == CommandSource.TELEOP and before == CommandSource.POLICY:
+            if each.source not in set(CommandSource):
+                continue
+            count, intervened = counts.count, counts.intervened
+            counts.observe(CommandSource(each.source))
+            if counts.count > count:
                 found.append(each)
-            elif each.source == CommandSource.TELEOP and found and before == each.source:
+            elif counts.intervened > intervened:
                 begun = found.pop()
                 periods = begun.periods + each.periods
                 found.append(Stretch(each.source, begun.begin_ns, each.end_ns, periods))
-            before = before if each.source == CommandSource.HOLD else each.source
         return tuple(found)
 
     def flag_counts(self) -> dict[str, int]:

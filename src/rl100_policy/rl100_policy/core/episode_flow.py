@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from rl100_policy.core.flow import Flow, FlowSettings, Kept, State, Step, say
+from rl100_policy.core.flow import OUTCOMES, Flow, FlowSettings, Kept, State, Step, say
 from rl100_policy.core.flow_events import (
     AtHome,
     Checked,
@@ -38,9 +38,6 @@ from rl100_policy.core.flow_presses import ON_PRESS, PressedIn
 from rl100_policy.core.flow_steps import HOLD, check, end, go_home, over, stopped, to_scene
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.presses import Press
-
-_SAID = {0: "unlabelled", 1: "success", 2: "failure"}
-"""By the constants of rl100_msgs/EpisodeState."""
 
 
 def step(flow: Flow, event: Event, now_s: float, settings: FlowSettings) -> Step:
@@ -182,7 +179,7 @@ def _told(flow: Flow, event: Judged | Moved | Refused) -> Flow:
     if known is None:
         return flow
     if isinstance(event, Judged):
-        now, said = replace(known, outcome=event.outcome), _SAID[event.outcome]
+        now, said = replace(known, outcome=event.outcome), OUTCOMES[event.outcome]
     else:
         now = replace(known, discarded=event.discarded)
         said = "in the trash; u takes it back" if event.discarded else "back from the trash"

@@ -28,6 +28,8 @@ class State(IntEnum):
     OVER = 9
 
 
+OUTCOMES = ("unlabelled", "success", "failure")
+"""Names of the constants of rl100_msgs/EpisodeState."""
 _ASK_AGAIN_S = 1.0
 
 

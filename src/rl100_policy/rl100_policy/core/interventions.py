@@ -19,7 +19,8 @@ class Interventions:
     """Counts who commanded, one control period after the other.
 
     An intervention begins in the period in which a person has command and the policy had it
-    before, and lasts until somebody else has it. A demonstration has none.
+    before, and lasts until somebody else has it; a pause of nobody does not end it. A
+    demonstration has none.
     """
 
     periods: Counter[CommandSource] = field(default_factory=Counter)
@@ -30,15 +31,19 @@ class Interventions:
     """Control periods in interventions."""
     _before: CommandSource = CommandSource.HOLD
     """Who was in command last, a pause of nobody not counted."""
+    _lasts: bool = False
+    """An intervention is going on."""
 
     def observe(self, source: CommandSource) -> None:
         """Note who was in command in the next period."""
         self.periods[source] += 1
-        if source is CommandSource.TELEOP and self._before is CommandSource.POLICY:
-            self.count += 1
-        if source is not CommandSource.HOLD:
-            self._before = source
-        self.intervened += source is CommandSource.TELEOP and self.count > 0
+        if source is CommandSource.HOLD:
+            return
+        begins = source is CommandSource.TELEOP and self._before is CommandSource.POLICY
+        self._lasts = begins or (self._lasts and source is CommandSource.TELEOP)
+        self.count += begins
+        self.intervened += self._lasts
+        self._before = source
 
     def observe_message(self, data: bytes) -> None:
         """Note a serialised rl100_msgs/GateCommand; one that cannot be one is passed over."""

@@ -17,7 +17,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from rl100_policy.core.flow import State
+from rl100_policy.core.flow import OUTCOMES, State
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.key_bindings import (
     FASTER_KEY,
@@ -33,7 +33,6 @@ from rl100_policy.core.presses import Press
 
 _WIDE, _HIGH = 110, 36
 """Columns and lines that everything takes."""
-_OUTCOMES = ("unlabelled", "success", "failure")
 _STYLES = {
     State.RECORDING: "bold white on red",
     State.ARMED: "bold black on yellow",
@@ -139,7 +138,7 @@ def _counts(seen: Seen) -> RenderableType:
         return Text("")
     kept = told.successes + told.failures + told.unlabelled
     wanted = f" of {told.wanted}" if told.wanted else ""
-    outcome = "in the trash" if told.discarded else _OUTCOMES[told.outcome]
+    outcome = "in the trash" if told.discarded else OUTCOMES[told.outcome]
     episode = f"{told.episode_id}: {outcome}" if told.episode_id else "none yet"
     rows = [
         (

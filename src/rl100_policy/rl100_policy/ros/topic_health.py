@@ -52,7 +52,13 @@ def _trouble(health: TopicHealth, facts: TopicFacts, now_s: float, *, recording:
     elif recording and facts.watch.is_silent(now_s):
         age = f"{health.age_s:.1f} s" if facts.watch.seen else "ever"
         found.append(f"silent for {age}")
-    lost = {
+    found += [f"{count} {what}" for what, count in _defects(health).items() if count]
+    return ", ".join(found)
+
+
+def _defects(health: TopicHealth) -> dict[str, int]:
+    """How many messages there is something wrong with, by what that is."""
+    return {
         "lost by the middleware": health.lost_middleware,
         "missing by their stamps": health.lost_gaps,
         "not written": health.lost_recorder,
@@ -60,8 +66,6 @@ def _trouble(health: TopicHealth, facts: TopicFacts, now_s: float, *, recording:
         "stamps repeated": health.repeated,
         "in another frame": health.elsewhere,
     }
-    found += [f"{count} {what}" for what, count in lost.items() if count]
-    return ", ".join(found)
 
 
 def topic_status(health: TopicHealth) -> DiagnosticStatus:
@@ -72,12 +76,7 @@ def topic_status(health: TopicHealth) -> DiagnosticStatus:
         "age [s]": f"{health.age_s:.2f}",
         "messages": health.messages,
         "worst gap [s]": f"{health.worst_gap_s:.3f}",
-        "lost by the middleware": health.lost_middleware,
-        "missing by their stamps": health.lost_gaps,
-        "not written": health.lost_recorder,
-        "stamps went back": health.backward,
-        "stamps repeated": health.repeated,
-        "in another frame": health.elsewhere,
+        **_defects(health),
     }
     level = DiagnosticStatus.WARN if health.trouble else DiagnosticStatus.OK
     message = health.trouble or f"{health.rate_hz:.1f} Hz"
