@@ -25,27 +25,14 @@ from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.index import read_index
 from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
 from rl100_policy.bags.recovery import check_episode
-from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
+from rl100_policy.bags.testing import FROM_ABOVE, MessageFactory, SyntheticEpisode
 from rl100_policy.core.command import CommandGate
-from rl100_policy.core.config import CameraConfig, load_robot, load_task
+from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.gate_result import CommandSource
 
 CONFIG = Path(__file__).parents[1] / "config"
-CAMERA = CameraConfig(
-    name="camera",
-    topic="camera/depth/image_rect_raw",
-    optical_frame="camera_depth_optical_frame",
-    width=16,
-    height=12,
-    fx=20.0,
-    fy=20.0,
-    cx=7.5,
-    cy=5.5,
-    xyz=(0.5, 0.0, 0.5),
-    rpy=(np.pi, 0.0, 0.0),
-)
-ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (CAMERA,)})
+ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (FROM_ABOVE,)})
 TASK = load_task(CONFIG / "tasks" / "push_t.yaml")
 PERIOD_NS = 100_000_000
 START_NS = 1_700_000_000_000_000_000
@@ -82,7 +69,9 @@ def motion() -> Motion:
 
 @pytest.fixture
 def ours(motion) -> SyntheticEpisode:
-    depth = 460 + np.arange(T + 1)[:, None, None] + np.zeros((1, CAMERA.height, CAMERA.width))
+    depth = (
+        460 + np.arange(T + 1)[:, None, None] + np.zeros((1, FROM_ABOVE.height, FROM_ABOVE.width))
+    )
     return SyntheticEpisode(
         TASK, ROBOT, depth.astype(np.uint16), motion.positions,
         motion.executed.astype(np.float32), start_ns=START_NS, judgements=SUCCESS,
@@ -242,7 +231,7 @@ def test_streams_of_other_rates_are_joined_on_the_control_grid(site):
 
     recorder, lag_ns = ForeignRecorder(NAMES, FACTORY), 30_000_000
     names = [NAMES.joints[name] for name in ROBOT.joints]
-    camera = CAMERA.model_copy(update={"optical_frame": NAMES.frame})
+    camera = FROM_ABOVE.model_copy(update={"optical_frame": NAMES.frame})
     info = FACTORY.camera_info(START_NS, camera)
     recorder.add(NAMES.info, "sensor_msgs/msg/CameraInfo", START_NS, info)
     for first_ns, step_ns, topic in (
@@ -252,7 +241,7 @@ def test_streams_of_other_rates_are_joined_on_the_control_grid(site):
             late = lag_ns if topic == NAMES.joint_states else 0  # the arm lags behind its leader
             data = FACTORY.joint_state(time, names, told(time - late))
             recorder.add(topic, "sensor_msgs/msg/JointState", time, data)
-    depth = np.full((CAMERA.height, CAMERA.width), 470, np.uint16)
+    depth = np.full((FROM_ABOVE.height, FROM_ABOVE.width), 470, np.uint16)
     for time in range(START_NS + 7_000_000, START_NS + duration_ns, 33_333_333):
         data = FACTORY.depth(time, depth, NAMES.frame)
         recorder.add(NAMES.image, "sensor_msgs/msg/Image", time, data)
@@ -319,7 +308,7 @@ def test_recorded_extrinsics_are_kept_in_our_frames(site, ours, foreign):
         site, extrinsics={"source": "topic", "topic": "camera_pose", "base_frame": NAMES.base}
     )
     moved = ROBOT.model_copy(
-        update={"cameras": (CAMERA.model_copy(update={"xyz": (9.0, 9.0, 9.0)}),)}
+        update={"cameras": (FROM_ABOVE.model_copy(update={"xyz": (9.0, 9.0, 9.0)}),)}
     )
     (site / "robot.yaml").write_text(yaml.safe_dump(moved.model_dump(mode="json")))
     fits, report = imported(site, foreign.write(site / "theirs"))
@@ -436,7 +425,7 @@ def colour_for_depth(recorder, ours):
     without(recorder, NAMES.image)
     for step in range(T + 1):
         stamp = ours.stamp_ns(step)
-        pixels = np.zeros((CAMERA.height, CAMERA.width, 3), np.uint8)
+        pixels = np.zeros((FROM_ABOVE.height, FROM_ABOVE.width, 3), np.uint8)
         data = FACTORY.colour(stamp, pixels, NAMES.frame)
         recorder.add(NAMES.image, "sensor_msgs/msg/Image", stamp, data)
 

@@ -10,16 +10,12 @@ import torch
 
 from rl100_learner.data.decisions import DecisionReader, decision_batch
 from rl100_policy.bags.judgement import Judgement, JudgementKind
-from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
-from rl100_policy.core.config import CameraConfig, load_robot, load_task
+from rl100_policy.bags.testing import FROM_ABOVE, MessageFactory, SyntheticEpisode
+from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import BagError
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-CAMERA = CameraConfig(
-    name="camera", topic="camera/depth/image", optical_frame="optical", width=16, height=12,
-    fx=20.0, fy=20.0, cx=7.5, cy=5.5, xyz=(0.5, 0.0, 0.5), rpy=(np.pi, 0.0, 0.0),
-)  # fmt: skip
-ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (CAMERA,)})
+ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (FROM_ABOVE,)})
 TASK = load_task(CONFIG / "tasks" / "push_t.yaml")
 FACTORY = MessageFactory()
 T, GAMMA = 10, 0.9
@@ -40,7 +36,9 @@ def episode(
 ) -> SyntheticEpisode:
     """Ten periods; the cloud of step t lies 1 mm lower than that of step t - 1."""
     steps = np.arange(T + 1)
-    depth = np.broadcast_to(460 + steps[:, None, None], (T + 1, CAMERA.height, CAMERA.width))
+    depth = np.broadcast_to(
+        460 + steps[:, None, None], (T + 1, FROM_ABOVE.height, FROM_ABOVE.width)
+    )
     plain = SyntheticEpisode(
         TASK, ROBOT, depth.astype(np.uint16), np.tile(ROBOT.home, (T + 1, 1)),
         np.zeros((T, 2), np.float32), judgements=judgements or judged(kind),

@@ -24,7 +24,7 @@ from rl100_learner.data.streams import executed_actions
 from rl100_policy.bags.identity import CACHE, METADATA_FILE, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.relabel import relabel_episode
-from rl100_policy.bags.testing import MessageFactory, SyntheticEpisode
+from rl100_policy.bags.testing import FROM_ABOVE, MessageFactory, SyntheticEpisode
 from rl100_policy.core.config import (
     CameraConfig,
     ImageObservation,
@@ -36,20 +36,7 @@ from rl100_policy.core.errors import BagError, ConfigError
 from rl100_policy.core.kinematics import ArmKinematics
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
-CAMERA = CameraConfig(
-    name="camera",
-    topic="camera/depth/image_rect_raw",
-    optical_frame="camera_depth_optical_frame",
-    width=16,
-    height=12,
-    fx=20.0,
-    fy=20.0,
-    cx=7.5,
-    cy=5.5,
-    xyz=(0.5, 0.0, 0.5),
-    rpy=(np.pi, 0.0, 0.0),  # z down, x forward, y to the right
-)
-ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (CAMERA,)})
+ROBOT = load_robot(CONFIG / "robots" / "panda.yaml").model_copy(update={"cameras": (FROM_ABOVE,)})
 TASK = load_task(CONFIG / "tasks" / "push_t.yaml")
 FACTORY = MessageFactory()
 T = 8
@@ -58,7 +45,9 @@ SUCCESS = (Judgement(stamp_ns=1, kind=JudgementKind.SUCCESS),)
 
 def known_episode(**changes) -> SyntheticEpisode:
     steps = np.arange(T + 1)
-    depth = np.broadcast_to(460 + steps[:, None, None], (T + 1, CAMERA.height, CAMERA.width))
+    depth = np.broadcast_to(
+        460 + steps[:, None, None], (T + 1, FROM_ABOVE.height, FROM_ABOVE.width)
+    )
     positions = np.tile(ROBOT.home, (T + 1, 1))
     positions[:, 0] += 0.01 * steps
     actions = np.stack([0.01 * steps[:T], -0.02 * steps[:T]], axis=1)
@@ -100,9 +89,9 @@ def test_every_point_is_a_pixel_of_the_plane(tmp_path):
     episode = read_episode(written(tmp_path), TASK, ROBOT)
     depth_m = 0.460
     x, y = episode.visual[0, :, 0], episode.visual[0, :, 1]
-    u = (x - 0.5) * CAMERA.fx / depth_m + CAMERA.cx
-    v = -y * CAMERA.fy / depth_m + CAMERA.cy  # y of the camera points to -y of the base
-    for pixel, size in ((u, CAMERA.width), (v, CAMERA.height)):
+    u = (x - 0.5) * FROM_ABOVE.fx / depth_m + FROM_ABOVE.cx
+    v = -y * FROM_ABOVE.fy / depth_m + FROM_ABOVE.cy  # y of the camera points to -y of the base
+    for pixel, size in ((u, FROM_ABOVE.width), (v, FROM_ABOVE.height)):
         np.testing.assert_allclose(pixel, np.round(pixel), atol=1e-3)
         assert pixel.min() > -0.5
         assert pixel.max() < size - 0.5
@@ -209,10 +198,10 @@ def test_joint_states_of_another_driver_are_no_concern_of_the_episode(tmp_path):
 @pytest.mark.parametrize(
     ("stream", "topic", "data"),
     [
-        ("camera_info", CAMERA.info_topic, FACTORY.camera_info(0, CAMERA.model_copy(
+        ("camera_info", FROM_ABOVE.info_topic, FACTORY.camera_info(0, FROM_ABOVE.model_copy(
             update={"fx": np.nan}))),
-        ("camera_info", CAMERA.info_topic, b"\x00\x01\x00\x00"),
-        ("extrinsics", "camera/extrinsics", FACTORY.extrinsics(0, CAMERA.model_copy(
+        ("camera_info", FROM_ABOVE.info_topic, b"\x00\x01\x00\x00"),
+        ("extrinsics", "camera/extrinsics", FACTORY.extrinsics(0, FROM_ABOVE.model_copy(
             update={"xyz": (np.nan, 0.0, 0.0)}), ROBOT.base_frame)),
         ("command", "gate/command", b"\x00\x01\x00\x00"),
     ],
@@ -291,7 +280,7 @@ def test_a_bag_recorded_with_another_setup_is_refused_by_key_unless_accepted(tmp
 
 def test_what_is_recorded_itself_may_be_described_otherwise(tmp_path):
     changes = {"home": (0.1,) * 7, "velocity_scale": 0.5, "position_margin": 0.1}
-    camera = CAMERA.model_copy(update={"name": "top", "xyz": (0.4, 0.0, 0.5)})
+    camera = FROM_ABOVE.model_copy(update={"name": "top", "xyz": (0.4, 0.0, 0.5)})
     robot = ROBOT.model_copy(update={**changes, "cameras": (camera,)})
     folder = written(tmp_path)
     task = TASK.model_copy(update={"description": "other words", "time_limit": 1.0})
@@ -495,7 +484,7 @@ def test_the_action_learned_is_the_executed_one_not_the_one_asked_for():
 
 def test_the_clouds_keep_the_depth_range_of_the_camera(tmp_path):
     """Regression: the learner could use another range than the live node and no test said so."""
-    near = CAMERA.model_copy(update={"depth_max": 0.4635})
+    near = FROM_ABOVE.model_copy(update={"depth_max": 0.4635})
     robot = ROBOT.model_copy(update={"cameras": (near,)})
     folder = known_episode(robot=robot).write(tmp_path)
     read = EpisodeReader(TASK, robot).read(folder)
@@ -504,7 +493,7 @@ def test_the_clouds_keep_the_depth_range_of_the_camera(tmp_path):
 
 def test_an_episode_of_a_camera_that_delivers_points_gives_the_same_clouds(tmp_path):
     of_depth = EpisodeReader(TASK, ROBOT).read(known_episode().write(tmp_path / "a")).episode
-    camera = CAMERA.model_copy(update={"kind": "points", "topic": "camera/depth/points"})
+    camera = FROM_ABOVE.model_copy(update={"kind": "points", "topic": "camera/depth/points"})
     robot = ROBOT.model_copy(update={"cameras": (camera,)})
     folder = known_episode(robot=robot).write(tmp_path / "b")
     of_points = EpisodeReader(TASK, robot).read(folder).episode
@@ -518,7 +507,7 @@ COLOUR = CameraConfig(
     width=8, height=6, fx=10.0, fy=10.0, cx=3.5, cy=2.5, xyz=(0.5, 0.0, 0.5),
     rpy=(np.pi, 0.0, 0.0),
 )  # fmt: skip
-BOTH = ROBOT.model_copy(update={"cameras": (CAMERA, COLOUR)})
+BOTH = ROBOT.model_copy(update={"cameras": (FROM_ABOVE, COLOUR)})
 SEEN_TASK = TASK.model_copy(update={"observation": ImageObservation(height=3, width=4)})
 BLIND_TASK = TASK.model_copy(update={"observation": StateObservation()})
 

@@ -20,7 +20,7 @@ from rl100_policy.bags.foreign.drafts import Commands, Draft
 from rl100_policy.bags.foreign.episode_contract import EpisodeContract
 from rl100_policy.bags.foreign.findings import Finding, FrameCheck, Status, is_met
 from rl100_policy.bags.foreign.setpoints import executed_actions, sampled
-from rl100_policy.bags.judgement import Judgement, JudgementKind
+from rl100_policy.bags.judgement import Judgement
 from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig, check_action
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.gate_result import CommandSource
@@ -227,9 +227,8 @@ class DatasetExaminer:
                 success = bool(np.ravel(told)[-1])
             case _:
                 return ()
-        kind = JudgementKind.SUCCESS if success else JudgementKind.FAILURE
         source = f"import: {self.mapping.outcome}"
-        return (Judgement(stamp_ns=end_ns, kind=kind, reward=float(success), source=source),)
+        return (Judgement.final(success=success, stamp_ns=end_ns, source=source),)
 
     def _check_frames(self, rows: DatasetEpisode, draft: Draft) -> FrameCheck:
         """Makes what a policy would see of every frame."""

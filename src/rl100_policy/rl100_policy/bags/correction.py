@@ -21,9 +21,6 @@ from rl100_policy.core.errors import BagError
 RELABEL = "relabel"
 """Source of judgements given to a closed episode begins with this."""
 
-_KINDS = {Outcome.SUCCESS: JudgementKind.SUCCESS, Outcome.FAILURE: JudgementKind.FAILURE}
-_REWARDS = {Outcome.SUCCESS: 1.0, Outcome.FAILURE: 0.0}
-
 
 def correcting_judgements(
     given: Sequence[Judgement], outcome: Outcome, *, stamp_ns: int, last_ns: int, source: str
@@ -47,9 +44,8 @@ def correcting_judgements(
     undo = Judgement(stamp_ns=after_ns, kind=JudgementKind.UNDO, source=source)
     if outcome is Outcome.UNLABELLED:
         return (undo,) * len(standing_judgements(given))
-    wanted = Judgement(
-        stamp_ns=stamp_ns, kind=_KINDS[outcome], reward=_REWARDS[outcome], source=source
-    )
+    success = outcome is Outcome.SUCCESS
+    wanted = Judgement.final(success=success, stamp_ns=stamp_ns, source=source)
     before = standing_judgements(each for each in given if each.stamp_ns <= stamp_ns)
     cleared = (Judgement(stamp_ns=stamp_ns, kind=JudgementKind.UNDO, source=source),) * len(before)
     # An undo later in time takes back the new one in place of the one it was meant for, so it is

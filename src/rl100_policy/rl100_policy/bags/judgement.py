@@ -49,6 +49,12 @@ class Judgement(FrozenModel):
     source: str = ""
     """Who or what judged."""
 
+    @classmethod
+    def final(cls, *, success: bool, stamp_ns: int, source: str) -> Judgement:
+        """That the task is done, worth 1, or has failed, worth 0."""
+        kind = JudgementKind.SUCCESS if success else JudgementKind.FAILURE
+        return cls(stamp_ns=stamp_ns, kind=kind, reward=float(success), source=source)
+
     @property
     def seen_ns(self) -> int:
         """When the person saw what they judge, ROS time."""

@@ -16,9 +16,24 @@ from rl100_policy.bags.identity import new_episode_id
 from rl100_policy.bags.judgement import Judgement
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.writer import EpisodeWriter
-from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.config import CameraConfig, RobotConfig, TaskConfig
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.point_cloud import Intrinsics, deproject
+
+FROM_ABOVE = CameraConfig(
+    name="camera",
+    topic="camera/depth/image_rect_raw",
+    optical_frame="camera_depth_optical_frame",
+    width=16,
+    height=12,
+    fx=20.0,
+    fy=20.0,
+    cx=7.5,
+    cy=5.5,
+    xyz=(0.5, 0.0, 0.5),
+    rpy=(np.pi, 0.0, 0.0),
+)
+"""A small depth camera half a metre above the table: its z is down, x forward, y to the right."""
 
 
 @dataclass(frozen=True)

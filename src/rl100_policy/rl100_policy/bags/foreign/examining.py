@@ -21,13 +21,11 @@ from rl100_policy.bags.foreign.mapping import ImportMapping
 from rl100_policy.bags.foreign.recorded import Recorded, RecordingReader, stamp_of
 from rl100_policy.bags.foreign.source import ForeignBag
 from rl100_policy.bags.foreign.view import camera_pose, camera_view, with_our_frame
-from rl100_policy.bags.judgement import Judgement, JudgementKind, Outcome
+from rl100_policy.bags.judgement import Judgement, Outcome
 from rl100_policy.core.config import RobotConfig, TaskConfig, check_action
 from rl100_policy.core.errors import BagError, ObservationError
 from rl100_policy.core.point_cloud import Intrinsics
 from rl100_policy.core.sight import sight_maker
-
-_KIND = {Outcome.SUCCESS: JudgementKind.SUCCESS, Outcome.FAILURE: JudgementKind.FAILURE}
 
 
 @dataclass(frozen=True)
@@ -153,10 +151,8 @@ class Examiner:
             return span
         if given is Outcome.UNLABELLED:
             return replace(span, judgements=())
-        judgement = Judgement(
-            stamp_ns=span.end_ns, kind=_KIND[given], reward=float(given is Outcome.SUCCESS),
-            source="import",
-        )  # fmt: skip
+        success = given is Outcome.SUCCESS
+        judgement = Judgement.final(success=success, stamp_ns=span.end_ns, source="import")
         return replace(span, judgements=(judgement,))
 
     def _episodes(

@@ -237,15 +237,14 @@ class RecordingReader:
 
     def _judgement(self, message: ForeignMessage, stamp: int) -> None:
         value = self._bag.parse(message)
+        source = f"import: {message.topic}"
         if message.type_name == FEEDBACK:
             kind, reward = JudgementKind(value.kind), float(value.reward)
+            judgement = Judgement(stamp_ns=stamp, kind=kind, reward=reward, source=source)
         else:
-            kind = JudgementKind.SUCCESS if value.data else JudgementKind.FAILURE
-            reward = float(kind is JudgementKind.SUCCESS)
-        source = f"import: {message.topic}"
-        self.found.judgements.append(
-            Judgement(stamp_ns=stamp, kind=kind, reward=reward, source=source)
-        )
+            success = bool(value.data)
+            judgement = Judgement.final(success=success, stamp_ns=stamp, source=source)
+        self.found.judgements.append(judgement)
 
     def _marker(self, message: ForeignMessage, stamp: int) -> None:
         begins = bool(self._bag.parse(message).data) if message.type_name == BOOL else None
