@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One episode from its bag, by the code that serves the live robot.
 
-Rules for what is missing: only the longest gap-free stretch is used (see ``alignment``); a camera
-frame that cannot be used counts as missing; any other message that a live node would refuse is
-skipped, and counted in the notes; periods at the beginning and end in which nobody was
-in command are not part of the episode. It ends where the person saw its outcome
+Rules for what is missing: only the longest gap-free stretch is used (see ``bags.alignment``); a
+camera frame that cannot be used counts as missing; any other message that a live node would refuse
+is skipped, and counted in the notes; periods at the beginning and end in which nobody was in
+command are not part of the episode. It ends where the person saw its outcome
 (:mod:`rl100_policy.bags.reward`); if the stretch does not reach that, its outcome is unlabelled,
 because the outcome was given to an end that is not in it.
 """
@@ -23,7 +23,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_learner.data.alignment import Alignment, align, nearest_index
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.streams import (
     ExecutedActions,
@@ -33,6 +32,7 @@ from rl100_learner.data.streams import (
     recorded_camera_pose,
     recorded_intrinsics,
 )
+from rl100_policy.bags.alignment import Alignment, align, nearest_index
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import BagMessage, read_messages, read_metadata

@@ -25,11 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from rl100_learner.algorithms.batches import DecisionBatch
-from rl100_learner.data.alignment import nearest_index
 from rl100_learner.data.bag_episode import EpisodeReader
 from rl100_learner.data.episode import Episode
 from rl100_learner.data.streams import by_stamp
 from rl100_learner.objectives.returns import bootstrap_discount, chunk_reward
+from rl100_policy.bags.alignment import nearest_index
 from rl100_policy.bags.reading import read_messages
 from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, longest_episode

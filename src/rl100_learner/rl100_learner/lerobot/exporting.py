@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rl100_learner.data.alignment import nearest_index
 from rl100_learner.data.bag_episode import EpisodeReader, ReadEpisode
 from rl100_learner.data.streams import by_stamp
 from rl100_learner.lerobot.layout import (
@@ -28,6 +27,7 @@ from rl100_learner.lerobot.layout import (
     Feature,
 )
 from rl100_learner.lerobot.writing import DatasetWriter
+from rl100_policy.bags.alignment import nearest_index
 from rl100_policy.bags.index import hint_of_bags, read_index
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reading import read_messages

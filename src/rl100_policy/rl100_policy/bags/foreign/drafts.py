@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rl100_policy.bags.alignment import align, nearest_index
 from rl100_policy.bags.foreign.cutting import Span
 from rl100_policy.bags.foreign.mapping import ImportMapping
 from rl100_policy.bags.foreign.recorded import Recorded
@@ -81,38 +82,17 @@ class Draft:
         """Stamps of the frames that an episode on this grid is made of, increasing."""
         grid = self.commands.grid_ns
         results = np.union1d(grid, grid + self.period_ns)
-        index = nearest(self.frame_ns, results, self.period_ns // 2)
+        index = nearest_index(self.frame_ns, results, self.period_ns // 2)
         return np.unique(self.frame_ns[index[index >= 0]])
 
     def usable(self, frame_ns: Stamps) -> int:
-        """Control periods of the longest stretch in which nothing is missing.
+        """Control periods that a learner would use: of the longest stretch without a gap.
 
         Args:
             frame_ns: Stamps of the frames that can be used, increasing.
         """
-        tolerance = self.period_ns // 2
-        grid, good = self.commands.grid_ns, self.commands.known
-        for times in (grid, grid + self.period_ns):
-            good = good & (nearest(frame_ns, times, tolerance) >= 0)
-            good = good & (nearest(self.joint_ns, times, tolerance) >= 0)
-        follows = np.abs(np.diff(grid) - self.period_ns) <= tolerance
-        best = run = 0
-        for index, whole in enumerate(good.tolist()):
-            joined = index > 0 and good[index - 1] and follows[index - 1]
-            run = (run + 1 if joined else 1) if whole else 0
-            best = max(best, run)
-        return best
-
-
-def nearest(stamps: Stamps, times: Stamps, tolerance_ns: int) -> NDArray[np.int64]:
-    """Index of the stamp nearest to each time, -1 where none is within the tolerance."""
-    if len(stamps) == 0:
-        return np.full(len(times), -1, dtype=np.int64)
-    after = np.clip(np.searchsorted(stamps, times), 0, len(stamps) - 1)
-    before = np.maximum(after - 1, 0)
-    chosen = np.where(times - stamps[before] <= np.abs(stamps[after] - times), before, after)
-    near = np.abs(stamps[chosen] - times) <= tolerance_ns
-    return np.where(near, chosen, -1).astype(np.int64)
+        known_ns = self.commands.grid_ns[self.commands.known]
+        return len(align(self.joint_ns, frame_ns, known_ns, self.period_ns).commands)
 
 
 class Drafter:

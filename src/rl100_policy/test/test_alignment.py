@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl100_learner.data.alignment import align, nearest_index
+from rl100_policy.bags.alignment import align, nearest_index
 from rl100_policy.core.observation import Frame, ObservationWindow
 
 P = 100  # period; stamps below are in units of ns, only their ratios matter
