@@ -9,7 +9,12 @@ import numpy as np
 
 from rl100_policy.bags.foreign.drafts import Draft, Stamps
 from rl100_policy.bags.foreign.findings import Finding, FrameCheck, Status
-from rl100_policy.bags.foreign.mapping import AnyAction, GateAction, MeasuredAction
+from rl100_policy.bags.foreign.mapping import (
+    AnyAction,
+    GateAction,
+    MeasuredAction,
+    SampledAction,
+)
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.bags.reward import verdict
 from rl100_policy.core.config import RobotConfig, TaskConfig
@@ -85,10 +90,10 @@ class EpisodeContract:
             if wrong:
                 advice = "give the task it was recorded for"
                 return Finding("command", expected, wrong, Status.NOT_OK, advice)
-        # nothing tells of the last period, whose end is after the recording
-        if known < len(draft.commands.grid_ns) - 1 - round(
-            getattr(action, "reached_after", 0.0) * 10
-        ):
+        late_s = action.reached_after if isinstance(action, SampledAction) else 0.0
+        # nothing tells of the first ones then, nor of the last, whose end is after the recording
+        untold = 1 + round(late_s / self.robot.control_period)
+        if known < len(draft.commands.grid_ns) - untold:
             few = known < _LEAST_USABLE * len(draft.commands.grid_ns)
             status = Status.NOT_OK if few else Status.WARNING
             advice = "commands pause: longest_gap of the action may be raised, or episodes cut"
