@@ -19,6 +19,7 @@ from typing import Self
 
 import yaml
 from ament_index_python.packages import PackageNotFoundError, get_package_prefix
+from filelock import FileLock, Timeout
 
 from rl100_bringup import tether
 from rl100_bringup.graph import NodeDescription
@@ -126,8 +127,10 @@ class RunningGraph:
         Args:
             nodes: What to start.
             log_folder: One file per node is written there.
-            domain: ROS domain of all nodes; None: that of this process's environment.
+            domain: ROS domain of all nodes, which the caller has reserved; None: that of this
+                process's environment, which is claimed then.
         """
+        self._claim = None if domain is not None else _claim_of(_domain_here())
         self._nodes, self._log_folder = list(nodes), log_folder
         self._variables = dict(os.environ)
         if domain is not None:
@@ -137,9 +140,16 @@ class RunningGraph:
         self._processes: list[NodeProcess] = []
 
     def __enter__(self) -> Self:
-        """Start all nodes."""
-        self._log_folder.mkdir(parents=True, exist_ok=True)
+        """Start all nodes.
+
+        Raises:
+            ConfigError: If another graph of this machine runs in the domain: its nodes would hear
+                this one's keys and sensors.
+        """
+        if self._claim is not None:
+            _acquire(self._claim)
         try:
+            self._log_folder.mkdir(parents=True, exist_ok=True)
             for node in self._nodes:
                 self._processes.append(self._start(node))
         except BaseException:
@@ -220,3 +230,27 @@ class RunningGraph:
             process.wait(_STOP_TIMEOUT_S)
         self._processes.clear()
         self._params.cleanup()
+        if self._claim is not None:
+            self._claim.release()
+
+
+def _domain_here() -> str:
+    return os.environ.get("ROS_DOMAIN_ID", "0")
+
+
+def _claim_of(domain: str) -> FileLock:
+    """Lock of this user's graph in a domain; of a process that was killed the system lets go."""
+    return FileLock(
+        Path(tempfile.gettempdir()) / f"rl100_{os.getuid()}_domain_{domain}.lock", timeout=0
+    )
+
+
+def _acquire(claim: FileLock) -> None:
+    try:
+        claim.acquire()
+    except Timeout as error:
+        raise ConfigError(
+            f"a graph runs in ROS domain {_domain_here()} on this machine already, and would "
+            "hear this one's keys and sensors; stop it (Ctrl-C or q in its terminal), or set "
+            "another ROS_DOMAIN_ID for this one"
+        ) from error

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from rl100_bringup.graph import NodeDescription
 from rl100_bringup.processes import NodeDiedError, RunningGraph, node_command
+from rl100_policy.core.errors import ConfigError
 from rl100_policy.ros.domain import free_domain
 
 SHOW = NodeDescription("fake_package", "show", "show", {})
@@ -21,7 +23,8 @@ LIMIT_S = 30.0
 
 @pytest.fixture(autouse=True)
 def fake_package(tmp_path, monkeypatch):
-    """A package whose node says where it is and waits to be ended."""
+    """A package whose node says where it is and waits to be ended; claims of its own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     prefix = tmp_path / "prefix"
     index = prefix / "share/ament_index/resource_index/packages/fake_package"
     index.parent.mkdir(parents=True)
@@ -80,6 +83,21 @@ def test_a_graph_runs_in_the_domain_it_is_given(tmp_path, monkeypatch):
     monkeypatch.delenv("ROS_AUTOMATIC_DISCOVERY_RANGE", raising=False)
     assert "domain=77 range=LOCALHOST " in shown(tmp_path, domain=77)
     assert "domain=3 range= " in shown(tmp_path)
+
+
+def test_two_graphs_of_one_domain_are_refused(tmp_path, monkeypatch):
+    """Regression: a key in the terminal of one was taken by both."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", "3")
+    with RunningGraph([SHOW], tmp_path / "log"):
+        with (
+            pytest.raises(ConfigError, match="a graph runs in ROS domain 3 on this machine"),
+            RunningGraph([SHOW], tmp_path / "other"),
+        ):
+            pass
+        monkeypatch.setenv("ROS_DOMAIN_ID", "4")
+        shown(tmp_path)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "3")
+    shown(tmp_path)
 
 
 def test_a_discovery_range_that_the_person_has_set_is_kept(tmp_path, monkeypatch):

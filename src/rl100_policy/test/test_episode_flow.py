@@ -278,6 +278,39 @@ def test_quitting_closes_a_running_episode_first():
     assert session.tell(closed()).state is State.OVER
 
 
+@pytest.mark.parametrize("press", [Press.NEXT, Press.RESET])
+def test_a_session_that_is_over_can_go_on(press):
+    """Regression: a graph that outlives the session took no key any more."""
+    session = review().press(Press.QUIT)
+    assert session.state is State.OVER
+    assert session.press(press).asked == [HOME]
+    assert session.flow.collected == 1
+
+
+def test_the_emergency_stop_works_when_the_session_is_over():
+    """Regression: it asked nobody to stop."""
+    session = review().press(Press.QUIT, Press.ESTOP)
+    assert LatchStop() in session.asked
+    assert session.state is State.STOPPED
+
+
+def test_the_end_of_a_session_does_not_release_the_emergency_stop():
+    session = review().press(Press.ESTOP).tell(Stopped(latched=True)).press(Press.QUIT)
+    assert session.state is State.OVER
+    session.press(Press.NEXT)
+    assert (session.state, session.asked) == (State.STOPPED, [])
+    session.press(Press.QUIT).tell(Stopped(latched=False))
+    assert session.press(Press.NEXT).asked == [HOME]
+
+
+def test_an_episode_that_begins_after_the_end_is_closed():
+    session = Session().press(Press.NEXT).tell(AtHome()).press(Press.NEXT).tell(Checked())
+    session.press(Press.NEXT, Press.QUIT).wait(20.0)
+    assert session.state is State.OVER
+    assert session.tell(Started("e1")).asked == [HOLD, StopRecording(0)]
+    assert session.tell(closed()).state is State.OVER
+
+
 def test_an_answer_that_comes_too_late_is_no_episode_with_anybody_in_command():
     session = Session().press(Press.NEXT).tell(AtHome()).press(Press.NEXT).tell(Checked())
     session.press(Press.NEXT).wait(20.0)
@@ -420,12 +453,10 @@ def test_whatever_happens_in_whatever_order_the_promises_hold(told, conditions):
         if flow.state in (State.ENDING, State.REVIEW, State.STOPPED, State.OVER, State.STARTING):
             free = flow.state is State.REVIEW and flow.driving is CommandSource.TELEOP
             assert free or flow.driving is CommandSource.HOLD
-        if flow.state is not State.OVER:
-            assert list(flow.episodes) == world.begun
+        assert list(flow.episodes) == world.begun
         kept = sum(flow.count(outcome) for outcome in (0, 1, 2))
         closed_ids = [each for each in world.begun if each != world.running]
-        if flow.state is not State.OVER:
-            assert kept + flow.trashed == len(closed_ids)
+        assert kept + flow.trashed == len(closed_ids)
         assert max(world.stops.values(), default=0) <= 1
         assert flow.message
 

@@ -73,6 +73,9 @@ class Person:
 
         return self.spin_until(looking, timeout_s)
 
+    def pressed(self, kind: int) -> bool:
+        return any(each.kind == kind for each in self.bench.events)
+
     def hold(self, key: bytes, seconds: float, every=0.03) -> None:
         """As a terminal repeats a key that is held."""
         end = time.monotonic() + seconds
@@ -223,7 +226,23 @@ def test_the_terminal_is_left_as_it_was(person):
 
 
 def test_the_end_of_the_session_ends_the_node(person):
+    person.bench.flow.publish(OperatorState(state=OperatorState.REVIEW))
+    person.until(lambda: False, 0.2)
     person.bench.flow.publish(OperatorState(state=OperatorState.OVER))
+    person.until(lambda: False, 0.2)
+    assert person.terminal.exit_status(10.0) == 0
+
+
+def test_a_session_that_was_over_before_does_not_end_the_node(person):
+    """Regression: under `up` no keyboard could be started after the first had quit."""
+    over = OperatorState(state=OperatorState.OVER, message="over before")
+    person.bench.flow.publish(over)
+    assert person.until(lambda: b"over before" in person.shown)
+    person.type(b" ")
+    assert person.until(lambda: person.pressed(OperatorEvent.NEXT))
+    person.type(b"q")
+    assert person.until(lambda: person.pressed(OperatorEvent.QUIT))
+    person.bench.flow.publish(over)
     person.until(lambda: False, 0.2)
     assert person.terminal.exit_status(10.0) == 0
 

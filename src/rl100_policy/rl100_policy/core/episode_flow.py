@@ -35,7 +35,16 @@ from rl100_policy.core.flow_events import (
     Tick,
 )
 from rl100_policy.core.flow_presses import ON_PRESS, PressedIn
-from rl100_policy.core.flow_steps import HOLD, check, end, go_home, over, stopped, to_scene
+from rl100_policy.core.flow_steps import (
+    HOLD,
+    begin_anew,
+    check,
+    end,
+    go_home,
+    over,
+    stopped,
+    to_scene,
+)
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.presses import Press
 
@@ -49,8 +58,6 @@ def step(flow: Flow, event: Event, now_s: float, settings: FlowSettings) -> Step
         now_s: Monotonic time [s].
         settings: Of the session.
     """
-    if flow.state is State.OVER:
-        return flow, ()
     after, requests = _reaction(flow, event, now_s, settings)
     entered = after.state is not flow.state or after.checking is not flow.checking
     return (replace(after, since_s=now_s) if entered else after), requests
@@ -59,6 +66,8 @@ def step(flow: Flow, event: Event, now_s: float, settings: FlowSettings) -> Step
 def _reaction(flow: Flow, event: Event, now_s: float, settings: FlowSettings) -> Step:
     match event:
         case Pressed(press, stamp_ns):
+            if flow.state is State.OVER and press is not Press.QUIT:
+                flow = begin_anew(flow)
             return ON_PRESS[press](PressedIn(flow, stamp_ns, settings))
         case Tick():
             return _time_passed(flow, now_s, settings)
@@ -75,6 +84,7 @@ def _reaction(flow: Flow, event: Event, now_s: float, settings: FlowSettings) ->
 
 
 def _released(flow: Flow) -> Step:
+    flow = replace(flow, latched=False)
     if flow.state is not State.STOPPED:
         return flow, ()
     state = State.REVIEW if flow.episode_id in flow.episodes else State.IDLE
@@ -123,7 +133,9 @@ def _recorded(flow: Flow, event: Started | NotStarted | Ended, settings: FlowSet
 
 def _begun(flow: Flow, episode_id: str, settings: FlowSettings) -> Step:
     """The recorder has begun, so nothing that happens from now on is missed."""
-    begun = replace(flow, episode_id=episode_id, episodes={**flow.episodes, episode_id: Kept()})
+    then = Press.QUIT if flow.state is State.OVER else flow.then
+    episodes = {**flow.episodes, episode_id: Kept()}
+    begun = replace(flow, episode_id=episode_id, episodes=episodes, then=then)
     if flow.state is not State.STARTING or flow.then is Press.QUIT:
         # It took too long, or was stopped meanwhile: an episode in which nothing happens.
         after, requests = end(begun, 0, "started too late: closing the episode")

@@ -93,6 +93,8 @@ class Flow:
     checking: bool = False
     """The recorder was asked what is missing."""
     scene_set: bool = False
+    latched: bool = False
+    """The emergency stop is."""
     message: str = "space begins an episode; wait until the topics come at their rates"
     """What happened and what to do next, for people."""
 

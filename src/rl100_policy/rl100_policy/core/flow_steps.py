@@ -71,6 +71,7 @@ def stopped(flow: Flow, end_ns: int = 0) -> Step:
         driving=CommandSource.HOLD,
         taken_over=False,
         checking=False,
+        latched=True,
         message=f"emergency stop;{kept} l releases it",
     )
     return after, ((StopRecording(end_ns),) if running else ())
@@ -79,6 +80,14 @@ def stopped(flow: Flow, end_ns: int = 0) -> Step:
 def over(flow: Flow) -> Step:
     """The session ends."""
     ended = replace(
-        flow, state=State.OVER, driving=CommandSource.HOLD, message="the session is over"
+        flow,
+        state=State.OVER,
+        driving=CommandSource.HOLD,
+        message="the session is over; any key but q begins another",
     )
     return ended, (HOLD,)
+
+
+def begin_anew(flow: Flow) -> Flow:
+    """A session that is over goes on; its episodes still count."""
+    return replace(flow, state=State.STOPPED if flow.latched else State.IDLE, then=None)

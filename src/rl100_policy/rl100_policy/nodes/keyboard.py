@@ -150,6 +150,8 @@ class KeyboardNode(Node):
         self._next_look_s = 0.0
         self._moved_s = -SETTLE_S
         """When a motion key was last held, monotonic."""
+        self._quits = False
+        """The end was asked for here."""
         self._stopping = False
         self._reader = threading.Thread(target=self._read, name="keys", daemon=True)
         self._reader.start()
@@ -182,8 +184,10 @@ class KeyboardNode(Node):
         return view
 
     def _on_operator(self, state: OperatorState) -> None:
-        self._seen.operator = state
-        if state.state == OperatorState.OVER:
+        before, self._seen.operator = self._seen.operator, state
+        over = OperatorState.OVER
+        # One that was over when this node came is nothing to end for: any key begins another.
+        if state.state == over and (self._quits or (before and before.state != over)):
             self.context.try_shutdown()  # ends the process
 
     def _keeper(self, name: str) -> Callable[[object], None]:
@@ -236,6 +240,7 @@ class KeyboardNode(Node):
 
     def _press(self, press: Press) -> None:
         stamp_ns = self.get_clock().now().nanoseconds
+        self._quits |= press is Press.QUIT
         self._events.publish(
             OperatorEvent(header=header(stamp_ns), kind=int(press), source="keyboard")
         )
