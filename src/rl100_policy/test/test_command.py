@@ -554,6 +554,22 @@ def test_the_way_home_ends_there_and_sweeps_nothing_off_the_table(gate, directio
     assert not (across & low & ~start).any(), "moves across the table only above it"
 
 
+def test_an_arm_that_is_stretched_on_its_way_up_goes_across_at_the_height_it_has():
+    low, high = TASK.tool_workspace.low, TASK.tool_workspace.high
+    box = WorkspaceBox(low=low, high=(*high[:2], 0.9))
+    gate = CommandGate(ROBOT, TASK.model_copy(update={"tool_workspace": box}))
+    gate.reset(HOME)
+    away = moved_by(lambda q: gate.step(np.array([0.25, 0.2]), q), 12)[-1]
+    gate.reset(away)
+    path = moved_by(gate.go_home, 250, away)
+    assert gate.at_home(path[-1])
+    tools = np.array([gate.kinematics.tool_position(q) for q in path])
+    assert 0.1 < tools[:, 2].max() < 0.5, "it went up, and not to the end of its reach"
+    sideways = np.linalg.norm(np.diff(tools[:, :2], axis=0), axis=1) > 2e-3
+    beside = np.linalg.norm(tools[:-1, :2] - tools[-1, :2], axis=1) > 0.02
+    assert tools[:-1, 2][sideways & beside].min() > tools[:, 2].max() - 0.03
+
+
 def test_an_arm_that_is_held_back_stops_on_its_way_home(gate):
     moved = moved_by(lambda q: gate.step(np.array([0.25, 0.1]), q), 10)[-1]
     gate.reset(moved)

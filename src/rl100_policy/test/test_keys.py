@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rl100_policy.core.key_bindings import PRESS_KEYS, TOOL_KEYS, bindings
 from rl100_policy.core.key_decoder import KeyAction, KeyDecoder, KeyEvent
 from rl100_policy.core.key_motion import SCALES, KeyMotion
+from rl100_policy.core.key_repeat import KeyRepeat
 from rl100_policy.core.presses import MEANING, Press, meant
 
 FASTEST = np.array([0.2, 0.2, 0.1, 0.5, 0.5, 0.5])
@@ -86,6 +87,23 @@ def test_whatever_is_read_however_it_is_cut_gives_the_same_keys(data, places):
 
 def motion(**changes) -> KeyMotion:
     return KeyMotion(["a", "b", "c"], lease_s=0.1, **changes)
+
+
+def test_what_a_terminal_repeats_is_one_press_and_what_comes_later_another():
+    repeat, key = KeyRepeat(), KeyEvent("s")
+    assert repeat.is_press(key, 1.0)
+    assert not repeat.is_press(key, 1.66), "the longest that terminals wait before they repeat"
+    assert not repeat.is_press(key, 1.70)
+    assert repeat.is_press(KeyEvent("f"), 1.71)
+    assert repeat.is_press(key, 2.5)
+
+
+def test_where_releases_are_told_a_press_may_follow_at_once():
+    repeat, key = KeyRepeat(), KeyEvent("s")
+    assert repeat.is_press(key, 1.0)
+    assert not repeat.is_press(KeyEvent("s", KeyAction.REPEAT), 2.5)
+    assert not repeat.is_press(KeyEvent("s", KeyAction.RELEASE), 2.6)
+    assert repeat.is_press(key, 2.65)
 
 
 def test_a_tap_is_a_step_that_ends_with_its_lease():
