@@ -14,6 +14,7 @@ from rl100_bringup.importing import findings_table
 from rl100_learner.lerobot.examining import DatasetExaminer
 from rl100_learner.lerobot.exporting import ExportRequest, export_bags
 from rl100_learner.lerobot.importing import DatasetImporter
+from rl100_learner.lerobot.layout import REWARD, SUCCESS
 from rl100_learner.lerobot.mapping import LeRobotMapping, load_lerobot_mapping
 from rl100_policy.bags.foreign.findings import Status, is_met
 from rl100_policy.bags.foreign.origin import imported_before
@@ -73,6 +74,13 @@ def export_dataset(
         f"LeRobot {info.codebase_version}: {', '.join(info.features)}",
         highlight=False,
     )
+    if REWARD not in info.features:
+        console.print(
+            f"without {REWARD} and {SUCCESS}: some of the episodes are unlabelled; judge them "
+            "(./rl100 relabel), or export with --outcome success --outcome failure",
+            highlight=False,
+            markup=False,
+        )
     name = repo_id or into.name
     console.print(
         f'load it: LeRobotDataset("{name}", root="{into.resolve()}")',

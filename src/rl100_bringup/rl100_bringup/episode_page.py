@@ -20,6 +20,7 @@ from rl100_policy.bags.judgement import JudgementKind
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.playback import Permission, permission_of
 from rl100_policy.core.errors import BagError
+from rl100_policy.core.gate_result import CLIPPED, HELD, GateFlag
 
 Floats = NDArray[np.float64]
 
@@ -30,6 +31,13 @@ _KIND_COLOURS = {
     JudgementKind.FAILURE: "tab:red",
     JudgementKind.UNDO: "0.4",
 }
+_GATE_MARKS = (
+    ("clipped", CLIPPED, "k", 0.2),
+    ("more than the action", GateFlag.BEYOND_ACTION, "tab:purple", 0.2),
+    ("held: nothing new", GateFlag.HELD_STALE, "0.6", 0.07),
+    ("held: refused", HELD & ~GateFlag.HELD_STALE, "tab:red", 0.07),
+)
+"""What the gate made of a request: name, flags, colour, height."""
 _LEGEND: Mapping[str, Any] = {
     "loc": "upper left", "bbox_to_anchor": (1.005, 1.05), "fontsize": 7, "frameon": False,
 }  # fmt: skip
@@ -114,9 +122,10 @@ def _draw_band(axes: Axes, page: EpisodePage) -> None:
             label="_" if name in named else name,
         )  # fmt: skip
         named.add(name)
-    changed = page.seconds(commands.stamps_ns[commands.flags != 0])
-    if len(changed):
-        axes.plot(changed, np.full(len(changed), 0.14), "k|", ms=5, label="clipped or held")
+    for name, flags, colour, height in _GATE_MARKS:
+        marked = page.seconds(commands.stamps_ns[(commands.flags & int(flags)) != 0])
+        if len(marked):
+            axes.plot(marked, np.full(len(marked), height), "|", color=colour, ms=4, label=name)
 
 
 def _draw_joints(axes: Axes, page: EpisodePage) -> None:

@@ -290,6 +290,18 @@ def test_a_folder_is_split_by_a_value_and_keeps_its_episodes(bags, tmp_path, fir
     assert linked.samefile(bag_file(first))
 
 
+def test_what_was_divided_otherwise_before_is_named(bags, tmp_path, first):
+    words = ["bags", "split", bags, "--by", "outcome", "--into", tmp_path / "by"]
+    assert "also in" not in told(*words)
+    told("relabel", first, "--outcome", "failure")
+    output = told(*words)
+    old = tmp_path / "by" / "success" / first.name
+    assert f"belongs to failure now; `./rl100 bags delete {old}`" in output
+    told("bags", "delete", old)
+    assert "also in" not in told(*words)
+    assert len(listed("bags", bags)) == 2
+
+
 def test_a_split_can_copy(bags, tmp_path, first):
     told("bags", "split", bags, "--by", "driver", "--into", tmp_path / "by", "--copy")
     copied = bag_file(tmp_path / "by" / "person" / first.name)
@@ -339,6 +351,7 @@ def test_an_episode_is_judged_anew_and_the_trace_stays(first, words, monkeypatch
     shown = told("bags", "show", first)
     assert re.search(r"0\.50 +failure +0 +relabel by ann: it fell +decides", shown)
     assert re.search(r"1\.00 +success +0 +keyboard +\n", shown)
+    assert shown.index("1.00  success") < shown.index("0.50  failure"), "as they were given"
 
 
 def test_a_judgement_is_taken_back_and_the_list_follows(bags, first, second):

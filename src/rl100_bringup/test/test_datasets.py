@@ -156,8 +156,9 @@ def test_reward_and_success_are_of_the_last_row_of_a_success(site):
 def test_what_nobody_judged_has_no_reward(site):
     episode(0).write(site / "bags", FACTORY)
     episode(1, judgements=()).write(site / "bags", FACTORY)
-    root, _ = export(site)
+    root, told = export(site)
     assert not {"next.reward", "next.success"} & set(read_info(root).features)
+    assert "without next.reward and next.success: some of the episodes are unlabelled" in told
 
 
 def test_only_the_outcomes_asked_for_are_exported(site):

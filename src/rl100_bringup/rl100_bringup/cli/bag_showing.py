@@ -130,14 +130,14 @@ def _command_lines(commands: CommandRecord, begin_ns: int) -> list[tuple[str, st
 
 
 def _judgements(meta: EpisodeMetadata, begin_ns: int) -> Table:
-    """Every one ever given, in the order of time; the one that decides is marked."""
+    """Every one ever given, as they were given; the one that decides is marked."""
     standing = standing_judgements(meta.judgements)
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("judged at [s]", justify="right", no_wrap=True)
     for title in ("judgement", "reward", "by"):
         table.add_column(title, overflow="fold")
     table.add_column("state", no_wrap=True)
-    for each in sorted(meta.judgements, key=lambda judgement: judgement.stamp_ns):
+    for each in meta.judgements:
         stands = any(each is other for other in standing)
         state = "decides" if standing and each is standing[-1] else "stands" if stands else ""
         table.add_row(

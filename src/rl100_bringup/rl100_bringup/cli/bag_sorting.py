@@ -12,7 +12,7 @@ from rich.console import Console
 from rl100_bringup.cli.bag_listing import chosen_of
 from rl100_policy.bags.division import Groups
 from rl100_policy.bags.episode_filter import EpisodeFilter
-from rl100_policy.bags.index import IndexEntry
+from rl100_policy.bags.index import IndexEntry, read_index
 from rl100_policy.bags.transfer import Transfer, TransferMode, TransferStatus, transfer_episode
 from rl100_policy.core.errors import BagError
 
@@ -60,9 +60,25 @@ def split_bags(
     """
     entries, right = _entries(folder, chosen, console)
     _require_some([folder], entries)
-    for name, members in divide(entries).items():
+    groups = divide(entries)
+    for name, members in groups.items():
         right &= _transfer(folder, members, into / name, mode, console)
+    _tell_of_earlier_divisions(into, groups, console)
     return right
+
+
+def _tell_of_earlier_divisions(into: Path, groups: Groups, console: Console) -> None:
+    """Name what lies in a group that it does not belong to now, such as the relabelled."""
+    belongs = {entry.folder: name for name, members in groups.items() for entry in members}
+    for group in sorted(each for each in into.iterdir() if each.is_dir()):
+        for entry in sorted(read_index(group).entries, key=lambda each: each.folder):
+            now = belongs.get(entry.folder, group.name)
+            if now != group.name:
+                console.print(
+                    f"also in {group}: {entry.folder}, which belongs to {now} now; "
+                    f"`./rl100 bags delete {group / entry.folder}` takes it away there",
+                    highlight=False, markup=False, soft_wrap=True,
+                )  # fmt: skip
 
 
 def _entries(
