@@ -182,8 +182,8 @@ def test_the_paper_preset_for_single_actions_decides():
 @pytest.mark.parametrize(
     ("kind", "visual", "says"),
     [
-        ("state", torch.zeros((1, 2, 5, 3)), r"no points should be \[B, 2, 0, 3\], found .*5, 3"),
-        ("image", torch.zeros((1, 2, 24, 24, 3), dtype=torch.uint8), r"\[B, 2, 24, 32, 3\]"),
+        ("state", torch.zeros((1, 2, 5, 3)), r"no points should be \[C, 0, 3\], found .*5, 3"),
+        ("image", torch.zeros((1, 2, 24, 24, 3), dtype=torch.uint8), r"\[C, 24, 32, 3\]"),
         ("image", torch.zeros((1, 2, 24, 32, 3)), "type uint8, found torch.float32"),
         ("points", torch.zeros((1, 2, 16, 3), dtype=torch.uint8), "type float32, found"),
     ],

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import torch
@@ -51,6 +50,19 @@ class Decision:
     log_probs: Tensor
     timesteps: tuple[int, ...]
     sigmas: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Networks:
+    """How a policy computes: by its own layers, or by something that gives the same faster.
+
+    Attributes:
+        denoise: As :meth:`DiffusionPolicy.epsilon`.
+        one_step: As :meth:`DiffusionPolicy.one_step`.
+    """
+
+    denoise: Callable[[Tensor, Tensor, Tensor], Tensor]
+    one_step: Callable[[Tensor, Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -140,6 +152,11 @@ class DiffusionPolicy(nn.Module):
         """
         return self.encode_window(visual, proprio).condition
 
+    def encode_frames(self, visual: Tensor, proprio: Tensor) -> Tensor:
+        """What :meth:`encode` makes of single frames, [C, ...] and [C, d_q] to [C, frame_dim]."""
+        features: Features = self.encoder(visual, proprio, self.normalizer)
+        return features.frame
+
     def encode_window(
         self, visual: Tensor, proprio: Tensor, generator: torch.Generator | None = None
     ) -> Encoding:
@@ -218,8 +235,10 @@ class DiffusionPolicy(nn.Module):
         sampler: Sampler,
         noise_seed: int | Sequence[int] | torch.Generator,
         deterministic: bool = True,
+        networks: Networks | None = None,
     ) -> Decision:
-        """As :meth:`decide`, from condition vectors [B, d_c]."""
+        """As :meth:`decide`, from condition vectors [B, d_c]; None: by this policy's layers."""
+        networks = networks or Networks(self.epsilon, self.one_step)
         size = self.config.action
         shape = (len(condition), size.n_chunk, size.dim)
         generator = None
@@ -235,11 +254,14 @@ class DiffusionPolicy(nn.Module):
         timesteps: tuple[int, ...]
         sigmas: tuple[float, ...]
         if sampler == "one_step":
-            latents = torch.stack((x_start, self.one_step(x_start, condition)), dim=1)
+            latents = torch.stack((x_start, networks.one_step(x_start, condition)), dim=1)
             log_probs = latents.new_empty((len(latents), 0))
             timesteps, sigmas = (self.config.diffusion.n_train - 1,), ()
         else:
-            denoise = partial(self.epsilon, condition=condition)
+
+            def denoise(x: Tensor, timestep: Tensor) -> Tensor:
+                return networks.denoise(x, timestep, condition)
+
             chain = sample_chain(
                 denoise, self.schedule, x_start, generator=generator, deterministic=deterministic
             )
@@ -252,24 +274,39 @@ class DiffusionPolicy(nn.Module):
 
     def _check(self, visual: Tensor, proprio: Tensor) -> None:
         size = self.config.observation
-        expected: tuple[int | str, ...] = (size.n_obs, *size.visual_shape)
+        counts = tuple(visual.shape[:2])
+        if counts != tuple(proprio.shape[:2]) or counts[1:] != (size.n_obs,):
+            raise ObservationError(
+                f"expected windows of {size.n_obs} frames, found {_SEEN[size.sight]} "
+                f"{tuple(visual.shape)} and proprioception {tuple(proprio.shape)}"
+            )
+        self.check_frames(visual.flatten(0, 1), proprio.flatten(0, 1))
+
+    def check_frames(self, visual: Tensor, proprio: Tensor) -> None:
+        """Refuse frames, [C, ...] and [C, d_q], that are not what this policy sees.
+
+        Raises:
+            ObservationError: Names what was expected and what came.
+        """
+        size = self.config.observation
+        expected: tuple[int | str, ...] = size.visual_shape
         found = tuple(visual.shape[1:])
-        if size.sight == "points" and len(found) == 3:
-            expected = (size.n_obs, found[1] or "N", 3)  # any number of points but none
+        if size.sight == "points" and len(found) == 2:
+            expected = (found[0] or "N", 3)  # any number of points but none
         if found != expected:
             shape = ", ".join(map(str, expected))
             raise ObservationError(
-                f"{_SEEN[size.sight]} should be [B, {shape}], found {tuple(visual.shape)}"
+                f"{_SEEN[size.sight]} should be [C, {shape}], found {tuple(visual.shape)}"
             )
         if (visual.dtype == torch.uint8) != (size.sight == "image"):
             wanted = "uint8" if size.sight == "image" else "float32"
             raise ObservationError(
                 f"{_SEEN[size.sight]} should be of type {wanted}, found {visual.dtype}"
             )
-        window = (len(visual), size.n_obs, size.proprio_dim)
-        if proprio.shape != window:
+        if proprio.shape != (len(visual), size.proprio_dim):
             raise ObservationError(
-                f"proprioception should be {window}, found {tuple(proprio.shape)}"
+                f"proprioception should be [{len(visual)}, {size.proprio_dim}], found "
+                f"{tuple(proprio.shape)}"
             )
         # A non-finite number anywhere makes the sum non-finite; cheaper than an element-wise test.
         if not torch.isfinite(visual.sum() + proprio.sum()).item():

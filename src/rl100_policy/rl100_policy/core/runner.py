@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from rl100_policy.core.config import RobotConfig, TaskConfig
+from rl100_policy.core.engine import Engine
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.observation import Frame, Visual, stack
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
@@ -41,6 +41,9 @@ class Decided:
     timesteps: list[int]
     sigmas: list[float]
     inference_s: float
+    """From the window to the actions [s]."""
+    encode_s: float
+    """Of it until every frame was encoded [s]."""
 
 
 def decision_seed(noise_seed: int, visual: Visual, proprio: NDArray[np.float32]) -> int:
@@ -68,9 +71,20 @@ class PolicyRunner:
         sampler: Sampler,
         deterministic: bool,
         noise_seed: int,
+        traced: bool = True,
     ) -> None:
-        """Hold a policy that is already in evaluation mode."""
-        self._policy = policy
+        """Hold a policy that is already in evaluation mode.
+
+        Args:
+            policy: On the CPU.
+            version: Its reference.
+            sampler: How it decides.
+            deterministic: Take the mean of every transition.
+            noise_seed: Of the noise; each decision mixes in its observation.
+            traced: False runs the networks as they are, see :class:`Engine`.
+        """
+        self._engine = Engine(policy, sampler, traced=traced)
+        self._config = policy.config
         self.version, self.sampler = version, sampler
         self._deterministic, self._noise_seed = deterministic, noise_seed
 
@@ -108,17 +122,30 @@ class PolicyRunner:
     @property
     def n_chunk(self) -> int:
         """Actions of one decision."""
-        return self._policy.config.action.n_chunk
+        return self._config.action.n_chunk
+
+    @property
+    def plain(self) -> str:
+        """Why the networks are run as they are, for people; empty if they are traced."""
+        return self._engine.plain
+
+    def prepare(self, frame: Frame) -> None:
+        """Encode a frame ahead of the decision that it is for.
+
+        Raises:
+            ObservationError: If it is not what the policy sees.
+        """
+        self._engine.encode(frame)
 
     def warm_up(self) -> None:
         """Decide a few times on an empty scene.
 
         So the first real decision is not slower than the others.
         """
-        observation = self._policy.config.observation
-        frame = Frame(0, observation.blank(), np.zeros(observation.proprio_dim, np.float32))
-        for _ in range(_WARM_UP_DECISIONS):
-            self.decide([frame] * observation.n_obs)
+        seen = self._config.observation
+        for stamp in range(_WARM_UP_DECISIONS):
+            frame = Frame(stamp, seen.blank(), np.zeros(seen.proprio_dim, np.float32))
+            self.decide([frame] * seen.n_obs)
 
     def decide(self, frames: list[Frame]) -> Decided:
         """One decision from a window of frames, oldest first.
@@ -127,14 +154,11 @@ class PolicyRunner:
             ObservationError: If the network's output is not finite.
         """
         begun = time.perf_counter()
-        visual, proprio = stack(frames)
-        seed = decision_seed(self._noise_seed, visual, proprio)
-        decision = self._policy.decide(
-            torch.from_numpy(visual)[None],
-            torch.from_numpy(proprio)[None],
-            sampler=self.sampler,
-            noise_seed=seed,
-            deterministic=self._deterministic,
+        condition = self._engine.condition(frames)
+        encode_s = time.perf_counter() - begun
+        seed = decision_seed(self._noise_seed, *stack(frames))
+        decision = self._engine.decide(
+            condition, noise_seed=seed, deterministic=self._deterministic
         )
         actions = decision.actions[0].numpy().astype(np.float64)
         inference_s = time.perf_counter() - begun
@@ -154,4 +178,5 @@ class PolicyRunner:
             timesteps=[int(step) for step in decision.timesteps],
             sigmas=[float(sigma) for sigma in decision.sigmas],
             inference_s=inference_s,
+            encode_s=encode_s,
         )
