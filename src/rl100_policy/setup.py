@@ -27,6 +27,7 @@ setup(
             "episode_flow = rl100_policy.nodes.episode_flow:main",
             "joystick = rl100_policy.nodes.joystick:main",
             "keyboard = rl100_policy.nodes.keyboard:main",
+            "latency = rl100_policy.nodes.latency:main",
             "policy = rl100_policy.nodes.policy:main",
             "recorder = rl100_policy.nodes.recorder:main",
         ],

@@ -12,13 +12,17 @@ from typing import Any, Self
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.metadata import EpisodeMetadata
 from rl100_policy.bags.reading import read_messages
-from rl100_policy.bags.topics import DECISION_TOPIC, EXECUTED_TOPIC
+from rl100_policy.bags.topics import DECISION_TOPIC, EXECUTED_TOPIC, JOURNEYS_TOPIC
 from rl100_policy.core import messages
+from rl100_policy.core.latency import Journey
 
 
 @dataclass(frozen=True)
 class Driving:
     """Timing of some episodes."""
+
+    journeys: tuple[Journey, ...]
+    """From what was seen to the command, of the decisions whose command was seen to arrive."""
 
     inference_s: tuple[float, ...]
     """Wall time of every decision [s]."""
@@ -36,12 +40,13 @@ class Driving:
         Raises:
             BagError: If one is damaged.
         """
-        topics = (DECISION_TOPIC, EXECUTED_TOPIC, "joint_states")
+        topics = (DECISION_TOPIC, EXECUTED_TOPIC, "joint_states", JOURNEYS_TOPIC)
+        journeys: list[Journey] = []
         inference_s: list[float] = []
         misses, unanswered = 0, 0
         for entry in episodes:
             found = read_messages(bags / entry.folder, topics)
-            decisions, commands, joints = (
+            decisions, commands, joints, told = (
                 [message.value for message in found[topic]] for topic in topics
             )
             # A decision on the last observation may or may not be in the bag, and steers nothing.
@@ -51,8 +56,16 @@ class Driving:
             ]
             inference_s += [float(decision.inference_s) for decision in decisions]
             misses += sum(bool(decision.deadline_missed) for decision in decisions)
+            journeys += [
+                Journey(
+                    messages.stamp_ns(each.header.stamp),
+                    each.policy_version,
+                    messages.stage_marks(each),
+                )
+                for each in told
+            ]
             unanswered += len(_periods(entry.metadata, _stamps(joints)) - _stamps(commands))
-        return cls(tuple(inference_s), misses, unanswered)
+        return cls(tuple(journeys), tuple(inference_s), misses, unanswered)
 
 
 def _stamps(values: Iterable[Any]) -> set[int]:

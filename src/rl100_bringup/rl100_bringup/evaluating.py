@@ -15,7 +15,14 @@ from rl100_bringup.display import progress_display
 from rl100_bringup.driving import Driving
 from rl100_bringup.graph import GraphArguments, config_path
 from rl100_bringup.processes import RunningGraph
-from rl100_bringup.report import Report, bags_result, latency, stage_result, this_machine
+from rl100_bringup.report import (
+    Report,
+    bags_result,
+    hop_results,
+    latency,
+    stage_result,
+    this_machine,
+)
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError
@@ -121,6 +128,11 @@ def driving_results(bags: Path, evaluated: dict[str, Trials]) -> dict[str, Any]:
             sampler: latency(found.inference_s)
             for sampler, found in driven.items()
             if found.inference_s
+        },
+        "hops_ms": {
+            sampler: hop_results(found.journeys)
+            for sampler, found in driven.items()
+            if found.journeys
         },
         "deadline_misses": sum(found.deadline_misses for found in driven.values()),
         "lockstep_timeouts": sum(found.unanswered_periods for found in driven.values()),

@@ -68,6 +68,9 @@ class GraphArguments:
         _SWITCH,
         follows="sim",
     )
+    latency: bool = _argument(
+        True, "start the node that measures how long a decision takes, hop by hop", _SWITCH
+    )
     record: bool = _argument(True, "start the episode recorder", _SWITCH)
     bags: str = _argument("bags", "folder of the episode bags")
     policy: str = _argument("", "folder of the policy version to load at start; empty: none yet")
@@ -201,6 +204,9 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         nodes.append(("rl100_policy", "cloud", stepped))
     nodes.append(("rl100_policy", "command_gate", stepped))
     nodes.append(("rl100_policy", "policy", {**stepped, **of_policy}))
+    if arguments.latency:
+        of_clock = {"use_sim_time": arguments.follows_clock}
+        nodes.append(("rl100_policy", "latency", {"robot_config": str(robot_path), **of_clock}))
     if arguments.record:
         stands_still = arguments.sim and not arguments.has_person
         bags = {"bags": _absolute(arguments.bags), "require_data": not stands_still}

@@ -27,6 +27,7 @@ from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import FrozenModel, validation_problems
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.latency import Journey, hop_latencies
 
 REPORT_FILE = identity.REPORT
 
@@ -57,6 +58,19 @@ class Latency(FrozenModel):
     p50: float
     p99: float
     max: float
+    decisions: int
+
+
+class HopResult(FrozenModel):
+    """Time of one part of the way from what was seen to the command [ms]."""
+
+    hop: str
+    """As in :mod:`rl100_policy.core.latency`."""
+    p50: float
+    p99: float
+    max: float
+    jitter: float
+    """Mean difference between one decision and the next."""
     decisions: int
 
 
@@ -117,6 +131,8 @@ class Report(FrozenModel):
     stages: list[StageResult] = Field(default_factory=list)
     latency_ms: dict[str, Latency] = Field(default_factory=dict)
     """By policy."""
+    hops_ms: dict[str, list[HopResult]] = Field(default_factory=dict)
+    """The way to the command, hop by hop, totals last; by policy."""
     deadline_misses: int | None = None
     """Decisions that took longer than one action period; None of a command that measured none."""
     lockstep_timeouts: int | None = None
@@ -227,6 +243,21 @@ def latency(inference_s: Sequence[float]) -> Latency:
     return Latency(p50=float(p50), p99=float(p99), max=float(times.max()), decisions=len(times))
 
 
+def hop_results(journeys: Sequence[Journey]) -> list[HopResult]:
+    """What each hop of some journeys took."""
+    return [
+        HopResult(
+            hop=each.hop,
+            p50=1e3 * each.p50_s,
+            p99=1e3 * each.p99_s,
+            max=1e3 * each.max_s,
+            jitter=1e3 * each.jitter_s,
+            decisions=each.count,
+        )
+        for each in hop_latencies(journeys)
+    ]
+
+
 def bags_result(episodes: Sequence[IndexEntry]) -> BagsResult:
     """Totals over recorded episodes."""
     return BagsResult(
@@ -299,12 +330,35 @@ def tables(report: Report) -> list[Table]:
                 f"{times.max:.2f} ms",
                 str(times.decisions),
             )
-        table.caption = (
-            f"deadline misses: {report.deadline_misses}, "
-            f"lockstep time-outs: {report.lockstep_timeouts}"
-        )
+        if not report.hops_ms:
+            table.caption = _missed(report)
         out.append(table)
+    if report.hops_ms:
+        out.append(_hop_table(report))
     return out
+
+
+def _missed(report: Report) -> str:
+    return (
+        f"deadline misses: {report.deadline_misses}, "
+        f"lockstep time-outs: {report.lockstep_timeouts}"
+    )
+
+
+def _hop_table(report: Report) -> Table:
+    """Median and 99th percentile of every hop, a column for each policy."""
+    table = Table("hop", title="Latency, p50 | p99 | max [ms]", caption=_missed(report))
+    names: dict[str, None] = {}
+    for policy, hops in report.hops_ms.items():
+        table.add_column(policy, justify="right")
+        names |= dict.fromkeys(each.hop for each in hops)
+    for name in names:
+        cells = [
+            next((f"{h.p50:.2f} | {h.p99:.2f} | {h.max:.2f}" for h in hops if h.hop == name), "")
+            for hops in report.hops_ms.values()
+        ]
+        table.add_row(name, *cells)
+    return table
 
 
 def _success_table(stages: Sequence[StageResult]) -> Table:

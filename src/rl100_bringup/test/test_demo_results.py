@@ -78,6 +78,7 @@ def test_decisions_of_the_episode_are_counted_with_those_that_were_late(
                             decided(300, missed=True)],
         "gate/command": [],
         "joint_states": [],
+        "latency/journeys": [],
     }  # fmt: skip
     monkeypatch.setattr(driving, "read_messages", lambda *_: found)
     driven = Driving.read(tmp_path / "bags", entries)

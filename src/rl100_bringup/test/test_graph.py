@@ -26,6 +26,7 @@ PARAMETERS = {
     "cloud": ("rl100_policy.nodes.cloud", "CloudParameters"),
     "command_gate": ("rl100_policy.nodes.command_gate", "GateParameters"),
     "policy": ("rl100_policy.nodes.policy", "PolicyParameters"),
+    "latency": ("rl100_policy.nodes.latency", "LatencyParameters"),
     "recorder": ("rl100_policy.nodes.recorder", "RecorderParameters"),
     "episode_flow": ("rl100_policy.nodes.episode_flow", "FlowParameters"),
     "joystick": ("rl100_policy.nodes.joystick", "JoystickParameters"),
@@ -48,6 +49,7 @@ def test_the_default_graph_is_the_simulated_robot_with_recorder():
         "cloud",
         "command_gate",
         "policy",
+        "latency",
         "recorder",
     ]
 
@@ -125,7 +127,7 @@ def test_nodes_follow_the_simulated_clock_where_there_is_one_unless_told_otherwi
     nodes = describe(GraphArguments.from_strings(given))
     clocks = {node.name: node.parameters.get("use_sim_time") for node in nodes}
     clocks.pop("sim_robot", None)  # it is the clock
-    assert len(clocks) == 4
+    assert len(clocks) == 5
     assert set(clocks.values()) == {expected}
 
 
@@ -156,7 +158,7 @@ def test_what_a_task_observes_decides_about_the_cloud_node_and_nothing_else(robo
     described = describe(GraphArguments(robot=described_at(robot), task=described_at(task)))
     names = [node.name for node in described]
     assert names == [
-        "sim_robot", *(["cloud"] if sees else []), "command_gate", "policy", "recorder"
+        "sim_robot", *(["cloud"] if sees else []), "command_gate", "policy", "latency", "recorder"
     ]  # fmt: skip
 
 

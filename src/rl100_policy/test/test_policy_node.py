@@ -4,7 +4,9 @@
 It refuses what is malformed, and swaps versions.
 """
 
+import threading
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +15,9 @@ import torch
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, PointCloud2, PointField
+from std_srvs.srv import Trigger
 
-from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
+from rl100_msgs.msg import ActionChunk, DecisionRecord, EpisodeState, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
@@ -45,10 +48,13 @@ N_POINTS = TASK.observation.n_points
 @pytest.fixture(scope="module")
 def version(tmp_path_factory) -> Path:
     """A version with random weights: what it decides does not matter here."""
-    torch.manual_seed(0)
+    return random_version(tmp_path_factory.mktemp("versions") / "random_1", seed=0)
+
+
+def random_version(folder: Path, seed: int) -> Path:
+    torch.manual_seed(seed)
     size = ObservationSize(n_obs=TASK.observation.n_obs, n_points=N_POINTS, proprio_dim=3)
     policy = DiffusionPolicy(preset("small", size, ActionSize(n_chunk=8, dim=2)))
-    folder = tmp_path_factory.mktemp("versions") / "random_1"
     write_version(
         folder, policy, task=TASK, robot=ROBOT, parents=(), bags=(), metrics={}, training={}
     )
@@ -312,3 +318,165 @@ def test_a_loaded_version_and_sampler_replace_the_ones_in_use(rig, version):
     assert spin_until(future.done)
     assert future.result().success
     assert spin_until(lambda: bool(robot.status) and robot.status[-1].sampler == "ddim")
+
+
+# Versions that follow each other while the arm is driven
+
+
+@pytest.fixture(scope="module")
+def second(tmp_path_factory):
+    return random_version(tmp_path_factory.mktemp("second") / "random_2", seed=2)
+
+
+def answered(rig, steps, first=1):
+    """Observations, each of which waits for the decision about the one before."""
+    robot, spin_until = rig
+    for step in range(first, first + steps):
+        count = len(robot.chunks)
+        robot.observe(step)
+        assert spin_until(lambda count=count: len(robot.chunks) > count), step
+
+
+def begin(rig):
+    robot, spin_until = rig
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    answered(rig, 2)
+
+
+def answered_until(rig, done, first):
+    """Observations one after the other; returns the number of the next one."""
+    for step in range(first, first + 500):
+        if done():
+            return step
+        answered(rig, 1, first=step)
+    raise AssertionError("never")
+
+
+def loaded(rig, path, first=3, **fields):
+    robot, _ = rig
+    future = robot.load.call_async(LoadPolicy.Request(path=str(path), **fields))
+    following = answered_until(rig, future.done, first)
+    return future.result(), following
+
+
+EVERY_FRAME = pytest.mark.parametrize("rig", [{"execute": 1}], indirect=True)
+
+
+@EVERY_FRAME
+def test_a_version_takes_over_between_two_decisions_and_the_one_before_comes_back(rig, second):
+    robot, spin_until = rig
+    begin(rig)
+    answer, following = loaded(rig, second)
+    assert answer.success
+    assert answer.policy_version.startswith("random_2@")
+    assert "of an action's bounds away from random_1@" in answer.message
+    answered(rig, 3, first=following)
+    call = robot.create_client(Trigger, "policy/revert").call_async(Trigger.Request())
+    end = answered_until(rig, call.done, following + 3)
+    assert call.result().success
+    assert "back to random_1@" in call.result().message
+    answered(rig, 3, first=end)
+    spin_until(lambda: len(robot.records) == len(robot.chunks))
+    stamps = [messages.stamp_ns(chunk.header.stamp) for chunk in robot.chunks]
+    assert stamps == [PERIOD_NS * step for step in range(1, end + 3)], "no frame is left out"
+    names = [chunk.policy_version.partition("@")[0] for chunk in robot.chunks]
+    assert [name for name, _ in groupby(names)] == ["random_1", "random_2", "random_1"]
+    assert [record.policy_version for record in robot.records] == [
+        chunk.policy_version for chunk in robot.chunks
+    ]
+
+
+@EVERY_FRAME
+def test_there_is_nobody_to_go_back_to_at_first(rig):
+    robot, spin_until = rig
+    begin(rig)
+    call = robot.create_client(Trigger, "policy/revert").call_async(Trigger.Request())
+    assert spin_until(call.done)
+    assert not call.result().success
+    assert "no version drove well before" in call.result().message
+
+
+@EVERY_FRAME
+def test_a_version_that_cannot_decide_gives_way_to_the_one_before(rig, second, monkeypatch):
+    robot, _ = rig
+    begin(rig)
+    _, following = loaded(rig, second)
+    decide = PolicyRunner.decide
+
+    def fails(runner, frames):
+        if runner.version.startswith("random_2"):
+            raise RuntimeError("no memory")
+        return decide(runner, frames)
+
+    monkeypatch.setattr(PolicyRunner, "decide", fails)
+    robot.status.clear()
+    end = following
+    while not any("back to random_1@" in status.detail for status in robot.status):
+        assert end < following + 100
+        drive(rig, 1, first=end)
+        end += 1
+    assert "3 decisions in a row failed" in robot.status[-1].detail
+    robot.chunks.clear()
+    answered(rig, 2, first=end)
+    assert {chunk.policy_version.partition("@")[0] for chunk in robot.chunks} == {"random_1"}
+
+
+@EVERY_FRAME
+def test_while_one_is_made_ready_another_is_refused_and_the_same_is_answered_once_more(
+    rig, second, version, monkeypatch
+):
+    robot, spin_until = rig
+    go = threading.Event()
+    load = PolicyRunner.load
+    monkeypatch.setattr(
+        PolicyRunner, "load", lambda *args, **told: go.wait(20.0) and load(*args, **told)
+    )
+    begin(rig)
+    first, again, other = (
+        robot.load.call_async(LoadPolicy.Request(path=str(path)))
+        for path in (second, second, version)
+    )
+    assert spin_until(other.done)
+    assert not other.result().success
+    assert "random_2 is being loaded; ask again" in other.result().message
+    answered(rig, 3, first=3)  # the one in use goes on meanwhile
+    go.set()
+    assert spin_until(lambda: first.done() and again.done())
+    assert first.result().success
+    assert again.result().success
+
+
+@pytest.mark.parametrize("rig", [{"execute": 1, "largest_change": 0.01}], indirect=True)
+def test_a_version_that_decides_otherwise_than_allowed_is_refused(rig, second):
+    begin(rig)
+    answer, _ = loaded(rig, second)
+    assert not answer.success
+    assert "at most 1% are allowed (largest_change)" in answer.message
+    assert answer.policy_version.startswith("random_1@")
+
+
+@pytest.mark.parametrize("rig", [{"execute": 1, "drop_episodes": 2}], indirect=True)
+def test_a_drop_of_success_brings_the_version_before_back(rig, second):
+    robot, spin_until = rig
+    episodes = robot.create_publisher(EpisodeState, "episode/state", LATCHED)
+    begin(rig)
+
+    def judge(name, outcome):
+        episodes.publish(EpisodeState(state=EpisodeState.RECORDING, episode_id=name))
+        spin_until(lambda: False, 0.1)
+        told = EpisodeState(state=EpisodeState.IDLE, episode_id=name, outcome=outcome)
+        for _ in range(2):  # the recorder repeats itself
+            episodes.publish(told)
+            spin_until(lambda: False, 0.1)
+
+    judge("e1", EpisodeState.SUCCESS)
+    judge("e2", EpisodeState.SUCCESS)
+    _, following = loaded(rig, second)
+    answered(rig, 2, first=following)
+    judge("e3", EpisodeState.FAILURE)
+    assert not any("back to" in status.detail for status in robot.status)
+    judge("e4", EpisodeState.FAILURE)
+    assert spin_until(
+        lambda: any("success fell from 100% to 0%" in s.detail for s in robot.status)
+    )

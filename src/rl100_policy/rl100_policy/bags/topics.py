@@ -12,6 +12,7 @@ from rl100_policy.core.sight import sight_camera
 FEEDBACK_TOPIC = "feedback"
 DECISION_TOPIC = "policy/decision"
 EXECUTED_TOPIC = "gate/command"
+JOURNEYS_TOPIC = "latency/journeys"
 DEFAULT_TOPICS = "default"
 """Entry for joint states, the cameras of the robot description, and the topics of this suite."""
 
@@ -22,6 +23,7 @@ _SUITE_TOPICS = (
     "policy/action_chunk rl100_msgs/msg/ActionChunk",
     f"{DECISION_TOPIC} rl100_msgs/msg/DecisionRecord",
     f"{EXECUTED_TOPIC} rl100_msgs/msg/GateCommand watched",
+    f"{JOURNEYS_TOPIC} rl100_msgs/msg/StageTimes",
     f"{FEEDBACK_TOPIC} rl100_msgs/msg/HumanFeedback",
 )
 

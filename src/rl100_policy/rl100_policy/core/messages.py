@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_quaternion
+from rl100_policy.core.latency import Mark
 from rl100_policy.core.point_cloud import Intrinsics
 
 _DEPTH_ENCODINGS = {
@@ -270,3 +271,9 @@ def nearest(
     """
     best = min(samples, key=lambda sample: abs(sample[0] - time_ns), default=None)
     return best[1] if best is not None and abs(best[0] - time_ns) <= tolerance_ns else None
+
+
+def stage_marks(message: Any) -> dict[Mark, int]:
+    """Wall time [ns] by mark of a StageTimes; unknown ones and those without it are left out."""
+    told = zip(message.marks, message.times, strict=False)
+    return {Mark(mark): stamp_ns(when) for mark, when in told if mark in set(Mark)}

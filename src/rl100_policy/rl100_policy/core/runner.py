@@ -120,6 +120,12 @@ class PolicyRunner:
         )
 
     @property
+    def name(self) -> str:
+        """Version and how it decides; no other decides the same."""
+        noise = "" if self._deterministic else ", with noise"
+        return f"{self.version} by {self.sampler}{noise}"
+
+    @property
     def n_chunk(self) -> int:
         """Actions of one decision."""
         return self._config.action.n_chunk

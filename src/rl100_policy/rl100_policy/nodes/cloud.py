@@ -5,8 +5,9 @@ In: depth Image and its CameraInfo (SENSOR), or PointCloud2, with ``camera/extri
 TransformStamped (LATCHED); or colour Image, as task and robot description say. Out, with the stamp
 of the frame: ``policy/cloud`` PointCloud2 (SENSOR), N x xyz float32 in the base frame; or, of a
 task that observes images, ``policy/image`` Image (SENSOR), rgb8, of the size the task asks for;
-``/diagnostics`` at 1 Hz. One callback group, single-threaded; no callback blocks. A task that
-observes proprioception alone has no use for this node.
+``latency/stages`` StageTimes (EVENT); ``/diagnostics`` at 1 Hz. One callback group,
+single-threaded; no callback blocks. A task that observes proprioception alone has no use for this
+node.
 
 The newest frame waits until CameraInfo and extrinsics have arrived once, where they are needed. A
 frame that cannot be used (wrong encoding, size or frame, too few points, a stamp seen before, no
@@ -35,6 +36,7 @@ from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_rpy
+from rl100_policy.core.latency import Mark
 from rl100_policy.core.observation import Visual
 from rl100_policy.core.point_cloud import Intrinsics
 from rl100_policy.core.sight import sight_maker
@@ -47,6 +49,7 @@ from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
 from rl100_policy.ros.sights import SIGHT_TOPICS
+from rl100_policy.ros.stages import StageTeller
 
 _EXTRINSICS_TOLERANCE_M = 0.01
 """Published and configured camera position may differ by this much before a warning."""
@@ -89,6 +92,8 @@ class CloudNode(Node):
         self._published = self._reported_drops = 0
         self._work_s = 0.0
         self._sight = SIGHT_TOPICS[task.observation.kind]
+        self._stages = StageTeller(self)
+        self._on_wall_clock = not self.get_parameter("use_sim_time").value
         self._frames = self.create_publisher(self._sight.type, self._sight.topic, SENSOR)
         self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         qos = sensor_input(lockstep=self._settings.lockstep)
@@ -137,7 +142,7 @@ class CloudNode(Node):
             self._on_frame(early)
 
     def _on_frame(self, message: Image | PointCloud2) -> None:
-        begun = time.perf_counter()
+        begun, begun_ns = time.perf_counter(), time.time_ns()
         try:
             missing = self._maker.missing(message, self._intrinsics, self._t_base_camera)
             if missing:
@@ -149,12 +154,12 @@ class CloudNode(Node):
                     )
                 return
             visual = self._maker.make(message, self._intrinsics, self._t_base_camera)
-            self._publish(visual, messages.stamp_ns(message.header.stamp))
+            self._publish(visual, messages.stamp_ns(message.header.stamp), begun_ns)
         except ObservationError as error:
             self._drop("frame", error)
         self._work_s += time.perf_counter() - begun
 
-    def _publish(self, visual: Visual, stamp_ns: int) -> None:
+    def _publish(self, visual: Visual, stamp_ns: int, begun_ns: int) -> None:
         if stamp_ns == self._last_ns:
             raise ObservationError(
                 f"two frames with stamp {stamp_ns} ns; the second is dropped",
@@ -163,6 +168,10 @@ class CloudNode(Node):
         self._last_ns = stamp_ns
         self._frames.publish(self._sight.write(visual, stamp_ns, self._maker.frame_id))
         self._published += 1
+        marks = {Mark.SENSOR: stamp_ns} if self._on_wall_clock else {}
+        self._stages.tell(
+            stamp_ns, marks | {Mark.SIGHT_IN: begun_ns, Mark.SIGHT_OUT: time.time_ns()}
+        )
 
     def _drop(self, what: str, error: ObservationError) -> None:
         self._dropped[error.reason] += 1

@@ -8,9 +8,9 @@ installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); where the arm has a g
 in command; ``policy/action_chunk`` ActionChunk (COMMAND); ``operator/event`` OperatorEvent
 (EVENT), of which the emergency stop. Out: the robot's command topic, JointTrajectory (COMMAND),
 and the gripper's, Float64MultiArray; ``gate/command`` GateCommand (EVENT); ``gate/status``
-GateStatus (LATCHED, on change and at 2 Hz). Services: ``gate/set_command_source``
-SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One callback group, single-threaded;
-no callback blocks.
+GateStatus (LATCHED, on change and at 2 Hz); ``latency/stages`` StageTimes (EVENT). Services:
+``gate/set_command_source`` SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One
+callback group, single-threaded; no callback blocks.
 
 Every control period is begun by a joint state; of a faster stream the nearest one is taken. In
 real time it is answered at once with the action due at that time, or by a hold. In lockstep the
@@ -49,6 +49,7 @@ from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
+from rl100_policy.core.latency import Mark
 from rl100_policy.core.measurement import MeasurementCheck
 from rl100_policy.ros.conversions import (
     chunk_from_message,
@@ -61,6 +62,7 @@ from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
+from rl100_policy.ros.stages import StageTeller
 from rl100_policy.ros.teleop import GRIPPER_TOPIC
 
 Floats = NDArray[np.float64]
@@ -125,6 +127,8 @@ class CommandGateNode(Node):
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns, self._at_home = -1, False
         self._schedule = ChunkSchedule()
+        self._received: dict[int, int] = {}
+        """Wall time [ns] at which decisions came that nothing was commanded of yet, by stamp."""
         self._wish: tuple[int, Floats, Steering] | None = None
         """Newest request of a person: its stamp, what is asked, and how it is followed."""
         self._waiting: tuple[int, Floats, float] | None = None
@@ -133,6 +137,7 @@ class CommandGateNode(Node):
         self._reason = ""
         self._commands = self.create_publisher(JointTrajectory, self._robot.command_topic, COMMAND)
         self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
+        self._stages = StageTeller(self)
         self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
         inputs = sensor_input(lockstep=self._settings.lockstep)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
@@ -239,6 +244,7 @@ class CommandGateNode(Node):
                     f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
                 )
             self._schedule.push(chunk)
+            self._received[chunk.stamp_ns] = time.time_ns()
         except ActionError as error:
             self._refuse(str(error))
             return
@@ -313,6 +319,8 @@ class CommandGateNode(Node):
             self._robot.joints, result.joint_command, stamp, self._robot.control_period
         )
         self._commands.publish(command)
+        if proposal is not None and self._source is CommandSource.POLICY:
+            self._tell_of_first_use(proposal[1].stamp_ns, stamp)
         record = GateCommand(
             header=header(stamp, self._robot.base_frame),
             source=int(self._source),
@@ -340,6 +348,14 @@ class CommandGateNode(Node):
             self._counts["held"] += self._source is not CommandSource.HOLD
             self._reason = f"held: {result.flags.name}"
             self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
+
+    def _tell_of_first_use(self, decision_ns: int, command_ns: int) -> None:
+        """Tell when the first command that comes of a decision was given."""
+        received_ns = self._received.pop(decision_ns, None)
+        if received_ns is not None:
+            self._received.clear()  # of decisions that were never used
+            marks = {Mark.GATE_IN: received_ns, Mark.COMMANDED: time.time_ns()}
+            self._stages.tell(decision_ns, marks, command_ns=command_ns)
 
     def _restart_clock(self, stamp: int) -> None:
         """Time has jumped back: nothing received before it is due any more."""

@@ -3,15 +3,18 @@
 
 In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or neither, and
 ``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
-while it is in command, or always in shadow mode.
-Out: ``policy/action_chunk`` ActionChunk (COMMAND), ``policy/decision`` DecisionRecord (EVENT),
-``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz). Service: ``policy/load``
-LoadPolicy.
+while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
+came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND), ``policy/decision`` DecisionRecord
+(EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz), ``latency/stages``
+StageTimes (EVENT). Services: ``policy/load`` LoadPolicy; ``policy/revert`` Trigger.
 
 Threads: the executor converts messages; one worker thread owns the network and takes the newest
-window from a slot of one. ``policy/load`` reads, checks and warms up a version on the executor
-thread, beside the one in use, while observations wait (some tenths of a second: call it while the
-arm holds); a version that is refused leaves the one in use. An observation that is malformed, not
+window from a slot of one, and in between encodes the frames that the next one will hold. A third
+one stages what ``policy/load`` asks for beside the version in use: it reads and checks every byte,
+warms the networks up and lets them decide about the last observation; the worker takes the new
+version before its next decision. A version that is refused leaves the one in use. The version
+before comes back on ``policy/revert``, after several decisions in a row that failed or were late,
+and when success drops (:mod:`rl100_policy.core.succession`). An observation that is malformed, not
 finite, out of order or more than two control periods old is refused and counted; without a
 decision the gate holds the arm.
 """
@@ -20,18 +23,22 @@ from __future__ import annotations
 
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
+from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState, PointCloud2
+from std_srvs.srv import Trigger
 
-from rl100_msgs.msg import ActionChunk, DecisionRecord, GateStatus, PolicyStatus
+from rl100_msgs.msg import ActionChunk, DecisionRecord, EpisodeState, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
@@ -39,16 +46,27 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError, Rl100Error
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.latency import Mark
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.runner import Decided, PolicyRunner
 from rl100_policy.core.sight import observation_size, sight_maker
+from rl100_policy.core.staging import Rehearsal, Wanted
+from rl100_policy.core.succession import SuccessionRules
+from rl100_policy.core.version_keeper import Change, VersionKeeper
 from rl100_policy.ros.conversions import chunk_message, header, time_message
+from rl100_policy.ros.late_answers import create_late_service
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
 from rl100_policy.ros.sights import SIGHT_TOPICS
+from rl100_policy.ros.stages import StageTeller
 
+_LOOK_S = 0.05
+"""How often what was staged and what went wrong is looked at, wall time."""
+_SWITCH_S = 0.5e-3
+"""Longest that one thread keeps the interpreter while another waits: staging must not hold up a
+decision."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -78,7 +96,42 @@ class PolicyParameters:
     shadow: bool = parameter(
         False, "decide also while the policy is not in command; the gate ignores it"
     )
+    largest_change: float = parameter(
+        0.0,
+        "a version is refused whose decision on the last observation differs from that of the one "
+        "in use by more than this share of an action's bounds; 0: the difference is only told",
+        low=0.0,
+        high=1.0,
+    )
+    trips: int = parameter(
+        3,
+        "the version before comes back after this many decisions in a row that failed or took "
+        "longer than a control period; 0: never",
+        low=0,
+        high=1000,
+    )
+    drop: float = parameter(
+        0.3,
+        "it comes back, too, when the success share of the newest episodes is lower than its own "
+        "by more than this; 0: never",
+        low=0.0,
+        high=1.0,
+    )
+    drop_episodes: int = parameter(
+        20, "judged episodes of either version that are compared for that", low=1, high=10000
+    )
     torch_threads: int = parameter(1, "threads of one inference", low=1, high=64)
+
+
+@dataclass(frozen=True)
+class _Due:
+    """A window that is to be decided about."""
+
+    frames: list[Frame]
+    age_s: float
+    """Of the newest frame when it was handed over, ROS clock [s]."""
+    complete_ns: int
+    """Wall time at which the newest frame was complete."""
 
 
 class PolicyNode(Node):
@@ -106,9 +159,18 @@ class PolicyNode(Node):
             tolerance_ns=0 if self._settings.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
-        self._runner: PolicyRunner | None = None
-        self._swap = threading.Lock()
-        self._slot: tuple[list[Frame], float] | None = None
+        self._complete_ns = 0
+        """Wall time at which the newest frame was complete."""
+        rules = SuccessionRules(
+            self._settings.trips, self._settings.drop_episodes, self._settings.drop
+        )
+        self._versions = VersionKeeper(self._made, rules)
+        self._asked: list[Future] = []
+        """Answers to those who asked for what is being made ready."""
+        self._low, self._high = np.array(self._task.action.low), np.array(self._task.action.high)
+        self._slot: _Due | None = None
+        self._ahead: Frame | None = None
+        """Newest frame that no decision is due for yet; encoded while the worker is idle."""
         self._wake = threading.Condition()
         self._stopping = False
         self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
@@ -116,16 +178,22 @@ class PolicyNode(Node):
         self._detail, self._faulted = "", False
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
+        self._stages = StageTeller(self)
         self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
         qos = sensor_input(lockstep=self._settings.lockstep)
         if self._sight is not None:
             self.create_subscription(self._sight.type, self._sight.topic, self._on_sight, qos)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, qos)
         self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
-        self.create_service(LoadPolicy, "policy/load", self._on_load)
-        self.create_timer(0.5, self._publish_status, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        self.create_subscription(EpisodeState, "episode/state", self._on_episode, LATCHED)
+        create_late_service(self, LoadPolicy, "policy/load", self._on_load)
+        self.create_service(Trigger, "policy/revert", self._on_revert)
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(_LOOK_S, self._look, clock=steady)
+        self.create_timer(0.5, self._publish_status, clock=steady)
         if self._settings.policy:
-            self._load(self._settings.policy, self._settings.sampler, stochastic=False)
+            wanted = Wanted(self._settings.policy, self._settings.sampler)
+            self._take_change(self._versions.load(wanted))
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
         self._publish_status()
@@ -159,13 +227,19 @@ class PolicyNode(Node):
 
     def _take(self, frames: list[Frame]) -> None:
         """Add completed frames to the window, and decide if one is due."""
+        self._complete_ns = time.time_ns()
         for frame in frames:
             try:
                 self._window.push(frame)
             except ObservationError as error:
                 self._refuse(error)
                 continue
-            self._decide_if_due(arrived=True)
+            if not self._decide_if_due(arrived=True) and (
+                self._in_command or self._settings.shadow
+            ):
+                with self._wake:
+                    self._ahead = frame
+                    self._wake.notify()
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
@@ -177,16 +251,16 @@ class PolicyNode(Node):
 
     # Decisions
 
-    def _decide_if_due(self, *, arrived: bool = False) -> None:
-        """Hand the window to the worker if a decision is due.
+    def _decide_if_due(self, *, arrived: bool = False) -> bool:
+        """Hand the window to the worker if a decision is due; returns whether it is.
 
         It is due when the last chunk is used up and the newest frame is fresh. One that has just
         arrived and is not fresh is refused.
         """
         newest = self._window.newest_ns
-        runner = self._runner
+        runner = self._versions.runner
         if newest is None or runner is None or not (self._in_command or self._settings.shadow):
-            return
+            return False
         age_ns = self.get_clock().now().nanoseconds - newest
         if abs(age_ns) > 2 * self._period_ns:
             if arrived:
@@ -196,7 +270,7 @@ class PolicyNode(Node):
                         "usable; is the camera slow, or its clock another one?"
                     )
                 )
-            return  # the next one decides
+            return False  # the next one decides
         spacing = self._executed(runner) * self._period_ns
         if (
             0
@@ -204,11 +278,13 @@ class PolicyNode(Node):
             <= newest
             < self._last_decision_ns + spacing - self._window.interval_ns // 2
         ):
-            return
+            return False
         self._last_decision_ns = newest
         with self._wake:
-            self._slot = (self._window.frames(), age_ns * 1e-9)
+            self._slot = _Due(self._window.frames(), age_ns * 1e-9, self._complete_ns)
+            self._ahead = None
             self._wake.notify()
+        return True
 
     def _executed(self, runner: PolicyRunner) -> int:
         """Actions of a chunk that are executed before the next decision."""
@@ -217,27 +293,32 @@ class PolicyNode(Node):
         return min(self._settings.execute or default, n_chunk)
 
     def _work(self) -> None:
-        """Worker thread: newest window in, chunk and record out."""
+        """Worker thread: newest window in, chunk and record out; frames encoded in between."""
         while True:
             with self._wake:
-                while self._slot is None and not self._stopping:
+                while self._slot is None and self._ahead is None and not self._stopping:
                     self._wake.wait()
                 if self._stopping:
                     return
-                (frames, age_s), self._slot = self._slot, None  # type: ignore[misc]
-            with self._swap:
-                runner = self._runner
-                if runner is None:
+                (slot, ahead), self._slot, self._ahead = (self._slot, self._ahead), None, None
+            begun_ns, runner = time.time_ns(), self._versions.runner
+            if runner is None:
+                continue
+            try:
+                if slot is None:
+                    runner.prepare(cast(Frame, ahead))
                     continue
-                try:
-                    decided = runner.decide(frames)
-                except (Rl100Error, RuntimeError, ValueError) as error:  # torch raises these
-                    self._refuse(error)
-                    continue
+                decided = runner.decide(slot.frames)
+            except (Rl100Error, RuntimeError, ValueError) as error:  # torch raises these
+                self._refuse(error)
+                self._versions.failed(runner)
+                continue
             if not self._stopping:
-                self._publish(frames, age_s, decided)
+                self._publish(slot, begun_ns, decided, runner)
 
-    def _publish(self, frames: list[Frame], age_s: float, decided: Decided) -> None:
+    def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
+        decided_ns = time.time_ns()
+        frames = due.frames
         frame_id, stamp = self._robot.base_frame, frames[-1].stamp_ns
         missed = decided.inference_s * 1e9 > self._period_ns
         chunk = Chunk(
@@ -261,54 +342,112 @@ class PolicyNode(Node):
         record.actions, record.value = decided.normalised, float("nan")
         record.inference_s, record.observation_age_s, record.deadline_missed = (
             decided.inference_s,
-            age_s,
+            due.age_s,
             missed,
         )
         self._records.publish(record)
+        encoded_ns = begun_ns + round(decided.encode_s * 1e9)
+        self._stages.tell(
+            stamp,
+            {
+                Mark.POLICY_IN: due.complete_ns,
+                Mark.BEGUN: begun_ns,
+                Mark.ENCODED: encoded_ns,
+                Mark.DECIDED: decided_ns,
+            },
+            version=decided.version,
+        )
         self._inference_s.append(decided.inference_s)
         self._decisions += 1
         self._faulted = False
         self._misses += missed
+        self._versions.decided(who, in_time=not missed)
+        self._versions.rehearsal = Rehearsal(
+            frames, decided, self._low, self._high, self._settings.largest_change
+        )
 
     # Versions and status
 
     def _on_load(
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
-    ) -> LoadPolicy.Response:
+    ) -> LoadPolicy.Response | Future:
+        """Begin to make it ready; the answer goes out when it drives or is refused."""
         sampler = request.sampler or self._settings.sampler
-        response.success = self._load(request.path, sampler, stochastic=request.stochastic)
-        response.policy_version = self._runner.version if self._runner else ""
-        response.message = self._detail
-        return response
+        wanted, busy_with = (
+            Wanted(request.path, sampler, request.stochastic),
+            self._versions.wanted,
+        )
+        if busy_with is None:
+            self._versions.begin(wanted)
+        elif busy_with != wanted:
+            response.policy_version = self._version
+            response.message = f"{busy_with.path} is being loaded; ask again after it"
+            return response
+        answer = Future()
+        self._asked.append(answer)
+        return answer
 
-    def _load(self, path: str, sampler: str, *, stochastic: bool) -> bool:
-        """Load, check and warm up a version, then swap it in.
+    @property
+    def _version(self) -> str:
+        runner = self._versions.runner
+        return runner.version if runner else ""
 
-        The one in use stays if the new one is refused.
-        """
-        try:
-            runner = PolicyRunner.load(
-                Path(path),
-                task=self._task,
-                robot=self._robot,
-                sampler=sampler,
-                deterministic=self._settings.deterministic and not stochastic,
-                noise_seed=self._settings.noise_seed,
-            )
-            runner.warm_up()
-        except (Rl100Error, RuntimeError, ValueError, OSError) as error:  # torch raises these
-            self._detail, self._faulted = f"refused: {error}", True
-            self.get_logger().error(self._detail)
-            return False
-        with self._swap:
-            self._runner = runner
+    def _made(self, wanted: Wanted) -> PolicyRunner:
+        return PolicyRunner.load(
+            Path(wanted.path),
+            task=self._task,
+            robot=self._robot,
+            sampler=wanted.sampler,
+            deterministic=self._settings.deterministic and not wanted.stochastic,
+            noise_seed=self._settings.noise_seed,
+        )
+
+    def _look(self) -> None:
+        """See what became of the versions."""
+        for change in self._versions.look():
+            self._take_change(change)
+            if change.staged is not None:
+                asked, self._asked = self._asked, []
+                for each in asked:
+                    each.set_result(
+                        LoadPolicy.Response(
+                            success=change.drives,
+                            policy_version=self._version,
+                            message=change.told,
+                        )
+                    )
+
+    def _take_change(self, change: Change) -> None:
+        """Tell of a change; another version begins to count anew."""
+        self._detail, self._faulted = change.told, not change.drives
+        log = self.get_logger()
+        if not change.drives:
+            log.error(change.told)
+        elif change.staged is None:
+            log.warning(change.told)
+        else:
+            log.info(change.told)
+        if change.drives:
             self._inference_s.clear()
             self._decisions = self._misses = 0
-        self._last_decision_ns = -1
-        self._detail, self._faulted = f"{runner.version} with {sampler} is in use", False
-        self.get_logger().info(self._detail)
         self._publish_status()
-        return True
+
+    def _on_revert(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        try:
+            change = self._versions.go_back("asked for")
+        except LookupError as error:
+            response.success, response.message = False, str(error)
+            return response
+        self._take_change(change)
+        response.success, response.message = True, change.told
+        return response
+
+    def _on_episode(self, state: EpisodeState) -> None:
+        if state.state == EpisodeState.RECORDING and self._in_command:
+            self._versions.drives(state.episode_id)
+        if state.state == EpisodeState.IDLE and state.outcome != EpisodeState.UNLABELLED:
+            success = state.outcome == EpisodeState.SUCCESS
+            self._versions.judged(state.episode_id, success=success)
 
     def _refuse(self, error: Exception) -> None:
         self._refused += 1
@@ -316,7 +455,7 @@ class PolicyNode(Node):
         self.get_logger().warning(self._detail, throttle_duration_sec=2.0)
 
     def _publish_status(self) -> None:
-        runner = self._runner
+        runner = self._versions.runner
         status = PolicyStatus(
             decisions=self._decisions,
             deadline_misses=self._misses,
@@ -338,7 +477,7 @@ class PolicyNode(Node):
     def _state(self) -> int:
         if self._faulted:
             return int(PolicyStatus.FAULT)
-        if self._runner is None:
+        if self._versions.runner is None:
             return int(PolicyStatus.NO_POLICY)
         return int(PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY)
 
@@ -353,6 +492,7 @@ class PolicyNode(Node):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
+    sys.setswitchinterval(_SWITCH_S)
     return run_node(PolicyNode, args)
 
 

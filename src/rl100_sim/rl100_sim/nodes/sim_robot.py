@@ -4,10 +4,10 @@
 Out: ``/clock``; ``joint_states`` JointState; of every depth or colour camera of the robot
 description Image (16UC1 or rgb8) and CameraInfo (SENSOR); ``camera/extrinsics`` TransformStamped
 of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT); ``sim/goal``
-Marker, the outline of the goal for people (LATCHED). In: the robot's
-command topic, JointTrajectory with one point one control period ahead (COMMAND). Services:
-``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a control period
-of physics (a few milliseconds) runs inside a callback.
+Marker, the outline of the goal for people (LATCHED); ``latency/stages`` StageTimes (EVENT). In:
+the robot's command topic, JointTrajectory with one point one control period ahead (COMMAND).
+Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a
+control period of physics (a few milliseconds) runs inside a callback.
 
 Two clocks. Real time: a wall timer steps the world every control period with the newest command.
 Lockstep: the world steps when the command that carries the stamp of the last observation arrives,
@@ -30,6 +30,7 @@ the person ends.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -48,6 +49,8 @@ from rl100_msgs.srv import ResetSim
 from rl100_policy.core import messages
 from rl100_policy.core.config import CameraConfig, load_robot, load_task
 from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.latency import Mark
+from rl100_policy.core.sight import sight_camera
 from rl100_policy.ros.conversions import (
     camera_info_message,
     colour_message,
@@ -61,6 +64,7 @@ from rl100_policy.ros.conversions import (
 from rl100_policy.ros.parameters import parameter, read_parameters
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.stages import StageTeller
 from rl100_sim.episode import SimulatedEpisode
 
 EPOCH_S = 100
@@ -123,6 +127,8 @@ class SimRobotNode(Node):
             for camera in self._robot.cameras
             if camera.kind != "points"
         ]
+        self._stages = StageTeller(self)
+        self._seen_with = sight_camera(self._task, self._robot)
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
         self._extrinsics = self.create_publisher(TransformStamped, "camera/extrinsics", LATCHED)
         for camera in [each for each in self._robot.cameras if each.kind == "depth"][:1]:
@@ -271,9 +277,14 @@ class SimRobotNode(Node):
         self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
         self._published_ns, self._waiting_since = stamp, self._wall_s()
         for camera, info, image in self._cameras:
+            made = self._image(camera, stamp)
+            if camera == self._seen_with:
+                self._stages.tell(stamp, {Mark.SENSOR: time.time_ns()})
             info.publish(camera_info_message(camera, stamp))
-            image.publish(self._image(camera, stamp))
+            image.publish(made)
         world = episode.world
+        if self._seen_with is None:
+            self._stages.tell(stamp, {Mark.SENSOR: time.time_ns()})
         self._joints.publish(
             joint_state_message(
                 self._robot.joints, world.joint_positions, world.joint_velocities, stamp
