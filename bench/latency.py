@@ -156,7 +156,7 @@ def running(setting: Setting, folder: Path, rate: float, *, record: bool) -> Ite
     params = folder / "params.yaml"
     of_nodes = {
         "sim_robot": {"free_running": True},
-        "policy": {"torch_threads": setting.threads, "execute": 1},
+        "policy": {"torch_threads": setting.threads, "execute": 1},  # decides about every frame
     }
     params.write_text(
         yaml.safe_dump({name: {"ros__parameters": each} for name, each in of_nodes.items()})

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rl100_policy.core.chunking import Chunk, ChunkSchedule
+from rl100_policy.core.chunking import Chunk, ChunkSchedule, lead
 from rl100_policy.core.config import ActionConfig
 from rl100_policy.core.errors import ActionError
 
@@ -69,8 +69,8 @@ def test_a_newer_decision_overrides_the_older_one_from_its_begin():
     schedule = ChunkSchedule()
     schedule.push(chunk(1000))
     schedule.push(chunk(1200, actions=[[9.0, 9.0]] * 4))
-    np.testing.assert_array_equal(schedule.due(1199)[0], [2.0, 3.0])
-    np.testing.assert_array_equal(schedule.due(1200)[0], [9.0, 9.0])
+    np.testing.assert_array_equal(schedule.due(1199).action, [2.0, 3.0])
+    np.testing.assert_array_equal(schedule.due(1200).action, [9.0, 9.0])
 
 
 @pytest.mark.parametrize("stamp", [1000, 900])
@@ -88,7 +88,106 @@ def test_what_is_due_comes_from_the_newest_chunk_that_covers_the_time(stamps, ti
         schedule.push(chunk(stamp))
         kept = [*kept[-1:], stamp]
     covering = [stamp for stamp in kept if stamp <= time < stamp + 4 * PERIOD]
+    if not covering and 0 < kept[-1] - time <= PERIOD // 2:
+        covering = kept[-1:]
     due = schedule.due(time)
     assert (due is None) == (not covering)
     if due is not None:
-        assert due[1].stamp_ns == max(covering)
+        assert due.chunk.stamp_ns == max(covering)
+
+
+def test_a_newer_chunk_takes_over_little_by_little():
+    schedule = ChunkSchedule(blend=2)
+    schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
+    found = [schedule.due(1000 + 100 * step).action.tolist() for step in range(2, 6)]
+    np.testing.assert_allclose(found, [[1, 2], [2, 4], [3, 6], [3, 6]])
+
+
+def test_the_same_period_may_be_asked_for_again():
+    schedule = ChunkSchedule(blend=1)
+    schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
+    for time in (1300, 1310, 1399):
+        np.testing.assert_allclose(schedule.due(time).action, [1.5, 3.0])
+
+
+def test_a_chunk_that_has_ended_does_not_count_any_more():
+    schedule = ChunkSchedule(blend=5)
+    schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 3))
+    schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
+    np.testing.assert_allclose(schedule.due(1200).action, [0.5, 1.0])
+    np.testing.assert_allclose(schedule.due(1300).action, [3.0, 6.0])
+
+
+def test_a_chunk_that_was_never_due_leaves_no_trace_in_the_next_ones_turn():
+    schedule = ChunkSchedule(blend=1)
+    schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.push(chunk(1100, actions=[[8.0, 8.0]] * 8))
+    schedule.push(chunk(1200, actions=[[4.0, 4.0]] * 8))
+    np.testing.assert_allclose(schedule.due(1200).action, [6.0, 6.0])
+
+
+PLANS = st.lists(
+    st.tuples(st.integers(1, 6), st.integers(1, 8), st.floats(-1.0, 1.0), st.integers(0, 3)),
+    min_size=1,
+    max_size=12,
+)
+
+
+@given(plans=PLANS, blend=st.integers(0, 4))
+def test_what_is_due_is_between_the_last_two_plans_and_nothing_only_if_neither_covers(
+    plans, blend
+):
+    schedule, time, values = ChunkSchedule(blend), 1000, []
+    for spacing, length, value, late in plans:
+        time += spacing * PERIOD
+        schedule.push(chunk(time, actions=[[value, -value]] * length))
+        values.append(value)
+        newest = schedule._chunks
+        for period in range(late, spacing):
+            due = schedule.due(time + period * PERIOD)
+            if due is None:
+                assert all(each.action_at(time + period * PERIOD) is None for each in newest)
+                continue
+            action = due.action
+            assert min(values[-2:]) - 1e-9 <= action[0] <= max(values[-2:]) + 1e-9
+            assert action[1] == pytest.approx(-action[0])
+
+
+@pytest.mark.parametrize(
+    ("reach", "patience", "expected"),
+    [(0.02, 0.05, 0), (0.05, 0.05, 0), (0.06, 0.05, 1), (0.149, 0.05, 1), (0.46, 0.05, 5)],
+)
+def test_a_decision_that_takes_long_is_begun_early(reach, patience, expected):
+    assert lead(reach, patience, 0.1) == expected
+
+
+def test_what_is_meant_to_be_over_is_still_there_when_the_next_decision_is_late():
+    schedule = ChunkSchedule()
+    schedule.push(chunk(1000, fresh=2))
+    found = [schedule.due(1000 + 100 * period) for period in range(5)]
+    assert [due and due.fresh for due in found] == [True, True, False, False, None]
+    schedule.push(chunk(1300))
+    assert schedule.due(1300).fresh
+
+
+def test_a_decision_about_what_was_seen_a_little_later_is_due_where_it_is_awaited():
+    schedule = ChunkSchedule()
+    schedule.push(chunk(1000, fresh=2))
+    schedule.push(chunk(1230, actions=[[9.0, 9.0]] * 4))
+    assert schedule.due(1150).chunk.stamp_ns == 1000, "the one before is meant to go on"
+    assert schedule.due(1200).chunk.stamp_ns == 1230
+    np.testing.assert_array_equal(schedule.due(1200).action, [9.0, 9.0])
+    assert schedule.due(1200).fresh
+
+
+def test_one_about_much_later_is_not():
+    schedule = ChunkSchedule()
+    schedule.push(chunk(1000, fresh=2))
+    schedule.push(chunk(1260))
+    due = schedule.due(1200)
+    assert (due.chunk.stamp_ns, due.fresh) == (1000, False)
+    schedule.clear()
+    schedule.push(chunk(1260))
+    assert schedule.due(1200) is None

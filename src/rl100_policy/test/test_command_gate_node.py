@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command gate node: who commands, what is refused, and that the arm holds otherwise."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig
     np.testing.assert_allclose(record.executed, [0.1, 0.0], atol=1e-4)
     command = rig[0].commands[-1]
     assert messages.stamp_ns(command.header.stamp) == 3 * PERIOD_NS
-    assert messages.stamp_ns(command.points[0].time_from_start) == PERIOD_NS
+    after_ns = messages.stamp_ns(command.points[0].time_from_start)
+    assert PERIOD_NS <= after_ns < 1.5 * PERIOD_NS, "one period after it is commanded"
 
 
 def test_a_teleop_command_in_another_frame_does_not_move_the_arm(real_time):
@@ -237,6 +239,64 @@ def malformed(kind: str) -> ActionChunk:
         case "empty":
             message.n_chunk, message.actions = 0, []
     return message
+
+
+def test_in_real_time_a_period_waits_for_the_action_of_its_own_observation(real_time):
+    """Regression: an action was due before it could be there, so single steps were never made."""
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.POLICY)
+    for step in range(1, 6):
+        bench.state(step)
+        spin_until(lambda: False, 0.01)
+        assert len(bench.commands) == step - 1
+        bench.chunk(step, np.full((1, 2), 0.05))
+        record = answers(real_time, step)
+        assert (record.flags, record.policy_version) == (0, "v7")
+    np.testing.assert_allclose(record.executed, 0.05, atol=1e-4)
+    after_ns = messages.stamp_ns(bench.commands[-1].points[0].time_from_start)
+    assert after_ns > PERIOD_NS + 10**7, "it is reached as much later as it was waited for"
+
+
+def test_a_period_without_an_action_is_held_before_the_next_one_begins(real_time):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.POLICY)
+    begun = time.monotonic()
+    bench.state(1)
+    assert spin_until(lambda: bool(bench.records))
+    assert time.monotonic() - begun >= 0.4 * ROBOT.control_period
+    assert bench.records[0].flags == GateCommand.HELD_STALE
+    bench.chunk(1, np.full((1, 2), 0.05))
+    spin_until(lambda: False, 0.2)
+    assert len(bench.commands) == 1, "what comes after that is too late for it"
+
+
+def test_a_period_that_waits_is_answered_when_the_next_one_begins(real_time):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.POLICY)
+    bench.state(1)
+    bench.state(2)
+    bench.chunk(2, np.full((1, 2), 0.05))
+    assert spin_until(lambda: len(bench.records) == 2)
+    assert [record.flags for record in bench.records] == [GateCommand.HELD_STALE, 0]
+
+
+@pytest.fixture
+def blending():
+    yield from _rig(lockstep=True, blend=1)
+
+
+def test_a_newer_chunk_takes_over_as_smoothly_as_asked_for(blending):
+    bench, _ = blending
+    take_command(blending, GateCommand.POLICY)
+    bench.chunk(1, np.full((4, 2), 0.02))
+    bench.state(1)
+    answers(blending, 1)
+    bench.chunk(2, np.full((4, 2), 0.06))
+    for step in (2, 3):
+        bench.state(step)
+        answers(blending, step)
+    requested = [record.requested[0] for record in bench.records]
+    np.testing.assert_allclose(requested, [0.02, 0.04, 0.06], atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,6 +33,9 @@ class Chunk:
     actions: Floats
     """[n_c, d_a], SI units."""
     policy_version: str
+    fresh: int = 0
+    """Actions before the next decision is meant to be there; those after it are for when it is
+    late. 0: all of them."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be executed."""
@@ -93,25 +97,57 @@ class Chunk:
         """Time at which the last action is over."""
         return self.stamp_ns + len(self.actions) * self.period_ns
 
+    def is_fresh_at(self, time_ns: int) -> bool:
+        """Whether no newer decision is meant to be there at a time."""
+        return time_ns < self.stamp_ns + (self.fresh or len(self.actions)) * self.period_ns
+
     def action_at(self, time_ns: int) -> Floats | None:
         """Action due at a time, [d_a]; None before the chunk begins or after it has ended."""
         index = (time_ns - self.stamp_ns) // self.period_ns
         return self.actions[index] if 0 <= index < len(self.actions) else None
 
 
+@dataclass(frozen=True)
+class Due:
+    """What the policy wants in a period.
+
+    Attributes:
+        action: [d_a], SI units.
+        chunk: The newest decision that it is from.
+        fresh: No newer decision is meant to be there; otherwise it is late.
+    """
+
+    action: Floats
+    chunk: Chunk
+    fresh: bool
+
+
 class ChunkSchedule:
     """Which action is due: that of the newest chunk that covers the time.
 
-    A newer decision overrides an older one.
+    Where the next decision is meant to be there, its first action is due, too, if it is of an
+    observation that was made up to half a period later: cameras and arms have clocks of their own.
+
+    A newer decision overrides an older one, at once or over some periods: in the k-th period in
+    which it is due (from 1) its action counts k / (blend + 1) and that of the chunk before the
+    rest, as long as that one covers the time, too.
     """
 
-    def __init__(self) -> None:
-        """Begin without chunks."""
+    def __init__(self, blend: int = 0) -> None:
+        """Begin without chunks.
+
+        Args:
+            blend: Periods over which a newer chunk takes over.
+        """
+        self._blend = blend
         self._chunks: list[Chunk] = []
+        self._used_ns: int | None = None
+        """Time at which the newest chunk was first due."""
 
     def clear(self) -> None:
         """Forget all chunks."""
         self._chunks.clear()
+        self._used_ns = None
 
     def push(self, chunk: Chunk) -> None:
         """Add a decision.
@@ -125,11 +161,46 @@ class ChunkSchedule:
                 f"{self._chunks[-1].stamp_ns} ns; it is ignored"
             )
         self._chunks = [*self._chunks[-1:], chunk]
+        self._used_ns = None
 
-    def due(self, time_ns: int) -> tuple[Floats, Chunk] | None:
-        """Action due at a time and the chunk it is from, or None."""
-        for chunk in reversed(self._chunks):
-            action = chunk.action_at(time_ns)
-            if action is not None:
-                return action, chunk
-        return None
+    def due(self, time_ns: int) -> Due | None:
+        """What is due at a time, or None.
+
+        Ask for times that do not go back, one or more in each period.
+        """
+        covering = [
+            (action, chunk)
+            for chunk in reversed(self._chunks)
+            if (action := chunk.action_at(time_ns)) is not None
+        ]
+        if not covering or not covering[0][1].is_fresh_at(time_ns):
+            newest = self._chunks[-1] if self._chunks else None
+            if newest and 0 < newest.stamp_ns - time_ns <= newest.period_ns // 2:
+                covering.insert(0, (newest.actions[0], newest))
+        if not covering:
+            return None
+        action, chunk = covering[0]
+        if chunk is self._chunks[-1]:
+            if self._used_ns is None:
+                self._used_ns = time_ns
+            if len(covering) > 1:
+                period = 1 + max(0, time_ns - self._used_ns) // chunk.period_ns
+                weight = min(1.0, period / (self._blend + 1))
+                action = weight * action + (1.0 - weight) * covering[1][0]
+        return Due(action, chunk, chunk.is_fresh_at(time_ns))
+
+
+def lead(reach_s: float, patience_s: float, period_s: float) -> int:
+    """Control periods before the end of a chunk at which the next decision must be begun.
+
+    A period whose action is not there yet is answered ``patience_s`` late at most. If decisions
+    reach the gate in time for that, the next one may wait for the observation with which its first
+    action is due, as in training; otherwise it is begun earlier, and its first actions, whose time
+    is over when it comes, are left out.
+
+    Args:
+        reach_s: From the stamp of an observation until its chunk is at the gate, at worst [s].
+        patience_s: How late a period may be answered [s].
+        period_s: Control period [s].
+    """
+    return max(0, math.ceil((reach_s - patience_s) / period_s))

@@ -13,14 +13,16 @@ GateStatus (LATCHED, on change and at 2 Hz); ``latency/stages`` StageTimes (EVEN
 callback group, single-threaded; no callback blocks.
 
 Every control period is begun by a joint state; of a faster stream the nearest one is taken. In
-real time it is answered at once with the action due at that time, or by a hold. In lockstep the
-answer waits for the action that carries the joint state's stamp; the simulated robot bounds the
-wait. Whatever is malformed, stale, from the future or not finite is refused, counted, and holds
-the arm. Without a believable joint state nothing is commanded, and the controller holds its last
-position. An arm that is not where it was told to be holds while a source is in command, and is
-left alone while none is. Whoever takes command from another source goes on from the last command
-and its velocity, so a takeover is no jump; after a pause, a release or a push it begins where the
-arm is measured. What the policy proposes is recorded whoever is in command.
+real time it is answered at once with the action due at that time. Where the policy is in command
+and its next decision is meant to be there but is not, the answer waits for it, and after
+``patience`` goes on with the chunk before if that plans so far, or holds. In lockstep the answer
+waits for the decision or twist however long; the simulated robot bounds the wait. Whatever is
+malformed, stale, from the future or not finite is refused, counted, and holds the arm. Without a
+believable joint state nothing is commanded, and the controller holds its last position. An arm
+that is not where it was told to be holds while a source is in command, and is left alone while
+none is. Whoever takes command from another source goes on from the last command and its velocity,
+so a takeover is no jump; after a pause, a release or a push it begins where the arm is measured.
+What the policy proposes is recorded whoever is in command.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.cadence import Cadence
-from rl100_policy.core.chunking import Chunk, ChunkSchedule
+from rl100_policy.core.chunking import ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
@@ -70,7 +72,6 @@ Floats = NDArray[np.float64]
 Steering = Callable[[Floats | None, Floats], GateResult]
 """How the gate follows a person: request and measured joints to the answer."""
 Wish = tuple[Floats, Steering] | None
-Proposal = tuple[Floats, Chunk] | None
 
 _LATE = 1.2
 """Control periods that a teleop command may be old."""
@@ -102,6 +103,20 @@ class GateParameters:
         low=0.01,
         high=60.0,
     )
+    patience: float = parameter(
+        0.5,
+        "a period in which the policy's action is not there yet is answered this much later at "
+        "most [control periods], real time only; then the arm holds",
+        low=0.0,
+        high=0.9,
+    )
+    blend: int = parameter(
+        0,
+        "control periods over which a newer chunk takes over from the one before, as far as both "
+        "cover the time; 0: at once, as in training",
+        low=0,
+        high=64,
+    )
 
 
 class CommandGateNode(Node):
@@ -126,7 +141,8 @@ class CommandGateNode(Node):
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns, self._at_home = -1, False
-        self._schedule = ChunkSchedule()
+        self._schedule = ChunkSchedule(self._settings.blend)
+        self._patience_s = self._settings.patience * self._robot.control_period
         self._received: dict[int, int] = {}
         """Wall time [ns] at which decisions came that nothing was commanded of yet, by stamp."""
         self._wish: tuple[int, Floats, Steering] | None = None
@@ -153,7 +169,11 @@ class CommandGateNode(Node):
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop)
         self.create_service(Trigger, "gate/release", self._on_release)
-        self.create_timer(0.5, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.5, self._watch, clock=steady)
+        self._patience = self.create_timer(
+            max(self._patience_s, 1e-3), self._lose_patience, clock=steady, autostart=False
+        )
         self._publish_status()
 
     # Inputs
@@ -183,8 +203,11 @@ class CommandGateNode(Node):
             self._refuse(str(error))
             return
         if self._cadence.begins(stamp):
+            self._answer(at_last=True)  # the period before, if it waits still
             self._waiting = (stamp, q, received)
             self._answer()
+        elif self._waiting is not None and self._waited_s() >= self._patience_s:
+            self._answer(at_last=True)
 
     def _on_twist(self, message: TwistStamped) -> None:
         twist = twist_components(message)
@@ -252,19 +275,40 @@ class CommandGateNode(Node):
 
     # The control period
 
-    def _answer(self) -> None:
-        """Answer the waiting control period if everything it needs is there."""
+    def _waited_s(self) -> float:
+        return time.perf_counter() - self._waiting[2] if self._waiting else 0.0
+
+    def _lose_patience(self) -> None:
+        """The action of this period comes too late."""
+        self._patience.cancel()
+        if not self._settings.lockstep:
+            self._answer(at_last=True)
+
+    def _answer(self, *, at_last: bool = False) -> None:
+        """Answer the waiting control period if everything it needs is there.
+
+        Args:
+            at_last: In real time it waits no longer for the policy's action.
+        """
         if self._waiting is None:
             return
         stamp, q, received = self._waiting
         proposal = self._schedule.due(stamp)
         wish = self._due_wish(stamp)
         in_command = self._source is not CommandSource.HOLD and not self._estop
-        awaited = {CommandSource.POLICY: proposal, CommandSource.TELEOP: wish}
-        is_awaited = self._source in awaited and awaited[self._source] is None
-        if is_awaited and in_command and self._settings.lockstep:
-            return
+        is_there = {
+            CommandSource.POLICY: proposal is not None and proposal.fresh,
+            CommandSource.TELEOP: wish is not None,
+        }
+        if in_command and not is_there.get(self._source, True):
+            if self._settings.lockstep:
+                return
+            patient = self._patience_s > 0 and not at_last
+            if patient and self._source is CommandSource.POLICY:
+                self._patience.reset()
+                return
         self._waiting = None
+        self._patience.cancel()
         if not self._take_over_at(q):
             return
         if not in_command and not self._gate.tracks(q):
@@ -290,7 +334,7 @@ class CommandGateNode(Node):
         self._changed = self._fresh = False
         return True
 
-    def _result(self, q: Floats, wish: Wish, proposal: Proposal) -> GateResult:
+    def _result(self, q: Floats, wish: Wish, proposal: Due | None) -> GateResult:
         """What the arm is told in this period."""
         if self._estop:
             return self._gate.hold(GateFlag.HELD_ESTOP)
@@ -300,7 +344,7 @@ class CommandGateNode(Node):
             case CommandSource.HOME:
                 return self._gate.go_home(q)
             case CommandSource.POLICY:
-                return self._gate.step(proposal[0] if proposal else None, q)
+                return self._gate.step(proposal.action if proposal else None, q)
             case CommandSource.TELEOP:
                 return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
@@ -313,22 +357,24 @@ class CommandGateNode(Node):
         return (asked, how) if abs(stamp - asked_ns) <= limit else None
 
     def _publish(
-        self, stamp: int, received: float, proposal: Proposal, result: GateResult
+        self, stamp: int, received: float, proposal: Due | None, result: GateResult
     ) -> None:
+        # A command that was waited for reaches its end as much later, at the speed that was meant.
+        waited_s = 0.0 if self._settings.lockstep else time.perf_counter() - received
         command = trajectory_message(
-            self._robot.joints, result.joint_command, stamp, self._robot.control_period
+            self._robot.joints, result.joint_command, stamp, self._robot.control_period + waited_s
         )
         self._commands.publish(command)
         if proposal is not None and self._source is CommandSource.POLICY:
-            self._tell_of_first_use(proposal[1].stamp_ns, stamp)
+            self._tell_of_first_use(proposal.chunk.stamp_ns, stamp)
         record = GateCommand(
             header=header(stamp, self._robot.base_frame),
             source=int(self._source),
         )
         if proposal is not None:
             record.proposed, record.proposed_version = (
-                proposal[0].tolist(),
-                proposal[1].policy_version,
+                proposal.action.tolist(),
+                proposal.chunk.policy_version,
             )
         if self._source is CommandSource.POLICY:
             record.policy_version = record.proposed_version
@@ -445,6 +491,7 @@ class CommandGateNode(Node):
             source=int(self._source),
             estop=self._estop,
             at_home=self._at_home,
+            patience_s=self._patience_s,
             command_readers=readers_of(self, self._records),
             last_reason=self._reason,
             **self._counts,

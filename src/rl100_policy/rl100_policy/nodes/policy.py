@@ -41,7 +41,7 @@ from std_srvs.srv import Trigger
 from rl100_msgs.msg import ActionChunk, DecisionRecord, EpisodeState, GateStatus, PolicyStatus
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
-from rl100_policy.core.chunking import Chunk
+from rl100_policy.core.chunking import Chunk, lead
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ObservationError, Rl100Error
 from rl100_policy.core.gate_result import CommandSource
@@ -62,6 +62,8 @@ from rl100_policy.ros.readers import readers_of
 from rl100_policy.ros.sights import SIGHT_TOPICS
 from rl100_policy.ros.stages import StageTeller
 
+_TO_GATE_S = 2e-3
+"""A chunk is on its way to the gate for about this long."""
 _LOOK_S = 0.05
 """How often what was staged and what went wrong is looked at, wall time."""
 _SWITCH_S = 0.5e-3
@@ -89,7 +91,8 @@ class PolicyParameters:
     execute: int = parameter(
         0,
         "actions of a chunk executed before the next decision; "
-        "0: all in lockstep, else all but one",
+        "0: all in lockstep; in real time all but one, which is for a decision that is late, and "
+        "but as many as a slow decision takes",
         low=0,
         high=64,
     )
@@ -132,6 +135,8 @@ class _Due:
     """Of the newest frame when it was handed over, ROS clock [s]."""
     complete_ns: int
     """Wall time at which the newest frame was complete."""
+    fresh: int
+    """Actions of it before the decision after it is meant to be there."""
 
 
 class PolicyNode(Node):
@@ -174,6 +179,10 @@ class PolicyNode(Node):
         self._wake = threading.Condition()
         self._stopping = False
         self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
+        self._reaches_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
+        """From the stamp of an observation until its chunk was published, of the newest ones."""
+        self._reach_s = self._patience_s = 0.0
+        """The longest of them but for one in a hundred; how long the gate waits."""
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
@@ -244,7 +253,7 @@ class PolicyNode(Node):
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
         begins = in_command and not self._in_command
-        self._in_command = in_command
+        self._in_command, self._patience_s = in_command, message.patience_s
         if begins:
             self._last_decision_ns = -1
             self._decide_if_due()
@@ -271,7 +280,8 @@ class PolicyNode(Node):
                     )
                 )
             return False  # the next one decides
-        spacing = self._executed(runner) * self._period_ns
+        executed, ahead = self._executed(runner)
+        spacing = executed * self._period_ns
         if (
             0
             <= self._last_decision_ns
@@ -281,16 +291,24 @@ class PolicyNode(Node):
             return False
         self._last_decision_ns = newest
         with self._wake:
-            self._slot = _Due(self._window.frames(), age_ns * 1e-9, self._complete_ns)
+            fresh = min(executed + ahead, runner.n_chunk)
+            self._slot = _Due(self._window.frames(), age_ns * 1e-9, self._complete_ns, fresh)
             self._ahead = None
             self._wake.notify()
         return True
 
-    def _executed(self, runner: PolicyRunner) -> int:
-        """Actions of a chunk that are executed before the next decision."""
-        n_chunk = runner.n_chunk
-        default = n_chunk if self._settings.lockstep else max(1, n_chunk - 1)
-        return min(self._settings.execute or default, n_chunk)
+    def _executed(self, runner: PolicyRunner) -> tuple[int, int]:
+        """Actions of a chunk until the next decision is begun, and more until that is there.
+
+        The latter are none as long as the gate's patience is enough.
+        """
+        ahead, n_chunk = 0, runner.n_chunk
+        if not self._settings.lockstep:
+            ahead = lead(self._reach_s, self._patience_s, self._robot.control_period)
+        if self._settings.execute:
+            return min(self._settings.execute, n_chunk), ahead
+        spare = 0 if self._settings.lockstep else 1  # an action for when the next one is late
+        return max(1, n_chunk - spare - ahead), ahead
 
     def _work(self) -> None:
         """Worker thread: newest window in, chunk and record out; frames encoded in between."""
@@ -328,6 +346,7 @@ class PolicyNode(Node):
             self._task.action.names,
             decided.actions,
             decided.version,
+            due.fresh,
         )
         self._chunks.publish(chunk_message(chunk, frame_id))
         n_chunk, d_a = decided.actions.shape
@@ -358,6 +377,7 @@ class PolicyNode(Node):
             version=decided.version,
         )
         self._inference_s.append(decided.inference_s)
+        self._reaches_s.append(due.age_s + time.time_ns() * 1e-9 - due.complete_ns * 1e-9)
         self._decisions += 1
         self._faulted = False
         self._misses += missed
@@ -429,6 +449,7 @@ class PolicyNode(Node):
             log.info(change.told)
         if change.drives:
             self._inference_s.clear()
+            self._reaches_s.clear()
             self._decisions = self._misses = 0
         self._publish_status()
 
@@ -470,6 +491,7 @@ class PolicyNode(Node):
         status.inference_p50_s, status.inference_p99_s = (
             float(value) for value in np.percentile(times, [50, 99])
         )
+        self._reach_s = float(np.percentile(self._reaches_s or [0.0], 99)) + _TO_GATE_S
         status.decision_readers = readers_of(self, self._records)
         status.detail = self._detail
         self._status.publish(status)

@@ -137,11 +137,11 @@ def joint_state_message(
 
 
 def trajectory_message(
-    names: Sequence[str], positions: Floats, stamp_ns: int, period_s: float
+    names: Sequence[str], positions: Floats, stamp_ns: int, after_s: float
 ) -> JointTrajectory:
-    """Trajectory of one point: be at the positions [rad] one period after the stamp."""
+    """Trajectory of one point: be at the positions [rad] some seconds after the stamp."""
     point = JointTrajectoryPoint(
-        positions=positions.tolist(), time_from_start=duration_message(period_s)
+        positions=positions.tolist(), time_from_start=duration_message(after_s)
     )
     return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=[point])
 
@@ -181,6 +181,7 @@ def chunk_message(chunk: Chunk, frame_id: str) -> ActionChunk:
         names=list(chunk.names),
         period=duration_message(chunk.period_ns * 1e-9),
         n_chunk=len(chunk.actions),
+        n_fresh=chunk.fresh,
         actions=chunk.actions.astype(np.float32).ravel().tolist(),
     )
 
@@ -199,4 +200,5 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
         names=tuple(message.names),
         actions=Chunk.shaped(message.actions, message.n_chunk, len(message.names)),
         policy_version=message.policy_version,
+        fresh=message.n_fresh,
     )
