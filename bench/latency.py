@@ -154,9 +154,10 @@ def running(setting: Setting, folder: Path, rate: float, *, record: bool) -> Ite
     """A graph in which the policy is in command of an arm that never stops."""
     robot, task = descriptions(folder, setting.points, rate)
     params = folder / "params.yaml"
+    # Decides about every frame; a slow network does not have to give way to a faster one.
     of_nodes = {
         "sim_robot": {"free_running": True},
-        "policy": {"torch_threads": setting.threads, "execute": 1},  # decides about every frame
+        "policy": {"torch_threads": setting.threads, "execute": 1, "trips": 0},
     }
     params.write_text(
         yaml.safe_dump({name: {"ros__parameters": each} for name, each in of_nodes.items()})

@@ -27,7 +27,7 @@ _RUNS_BEFORE_FAST = 3
 _APART = 1e-5
 """Largest difference between traced and plain networks, in units of their outputs."""
 
-Network = Callable[..., Tensor]
+Network = Callable[..., Any]
 
 
 class _FrameEncoder(nn.Module):
@@ -42,14 +42,14 @@ class _FrameEncoder(nn.Module):
 
 
 class _Student(nn.Module):
-    """As :meth:`DiffusionPolicy.one_step`."""
+    """As :meth:`DiffusionPolicy.act_at_once`."""
 
     def __init__(self, policy: DiffusionPolicy) -> None:
         super().__init__()
         self.policy = policy
 
-    def forward(self, x_start: Tensor, condition: Tensor) -> Tensor:
-        return self.policy.one_step(x_start, condition)
+    def forward(self, x_start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return self.policy.act_at_once(x_start, condition)
 
 
 class _Teacher(nn.Module):
@@ -89,14 +89,14 @@ class Engine:
         condition = torch.zeros(1, policy.condition_dim)
         self.plain = "" if traced else "not asked for"
         self._encode = self._made(_FrameEncoder(policy), blank, proprio)
-        self._networks = Networks(policy.epsilon, policy.one_step)
+        self._networks = Networks(policy.epsilon, policy.act_at_once)
         if sampler == "one_step":
             student = self._made(_Student(policy), x, condition)
             self._networks = Networks(policy.epsilon, student)
         else:
             first = torch.full((1,), policy.schedule.timesteps[0])
             teacher = self._made(_Teacher(policy), x, first, condition)
-            self._networks = Networks(teacher, policy.one_step)
+            self._networks = Networks(teacher, policy.act_at_once)
 
     def _made(self, network: nn.Module, *example: Tensor) -> Network:
         """A network traced, or as it is where that cannot be."""
@@ -160,7 +160,12 @@ def _traced(network: nn.Module, *example: Tensor) -> Network:
         graph: Any = torch.jit.freeze(script)
     other = [each + 0.1 if each.is_floating_point() else each for each in example]
     for _ in range(_RUNS_BEFORE_FAST):
-        apart = float((graph(*other) - network(*other)).abs().max())
+        pairs = zip(_tensors(graph(*other)), _tensors(network(*other)), strict=True)
+        apart = max(float((found - expected).abs().max()) for found, expected in pairs)
         if not apart <= _APART:
             raise ValueError(f"its graph differs from it by {apart:.2g}")
     return graph  # type: ignore[no-any-return]
+
+
+def _tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (result,) if isinstance(result, Tensor) else result

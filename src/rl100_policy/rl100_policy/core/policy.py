@@ -58,11 +58,11 @@ class Networks:
 
     Attributes:
         denoise: As :meth:`DiffusionPolicy.epsilon`.
-        one_step: As :meth:`DiffusionPolicy.one_step`.
+        act_at_once: As :meth:`DiffusionPolicy.act_at_once`.
     """
 
     denoise: Callable[[Tensor, Tensor, Tensor], Tensor]
-    one_step: Callable[[Tensor, Tensor], Tensor]
+    act_at_once: Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -190,6 +190,19 @@ class DiffusionPolicy(nn.Module):
         chunk: Tensor = self.student(x_start, last, condition)
         return chunk
 
+    def act_at_once(self, x_start: Tensor, condition: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """What the student does from pure noise: latents, clamped and physical actions.
+
+        As in :class:`Decision`.
+        """
+        latents = torch.stack((x_start, self.one_step(x_start, condition)), dim=1)
+        return latents, *self._executable(latents)
+
+    def _executable(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Clamped and physical actions of the last latents, [B, n_c, d_a] each."""
+        clamped = latents[:, -1].clamp(-1.0, 1.0)
+        return clamped, self.normalizer.action.inverse(clamped)
+
     @torch.no_grad()
     def decide(
         self,
@@ -238,7 +251,7 @@ class DiffusionPolicy(nn.Module):
         networks: Networks | None = None,
     ) -> Decision:
         """As :meth:`decide`, from condition vectors [B, d_c]; None: by this policy's layers."""
-        networks = networks or Networks(self.epsilon, self.one_step)
+        networks = networks or Networks(self.epsilon, self.act_at_once)
         size = self.config.action
         shape = (len(condition), size.n_chunk, size.dim)
         generator = None
@@ -254,7 +267,7 @@ class DiffusionPolicy(nn.Module):
         timesteps: tuple[int, ...]
         sigmas: tuple[float, ...]
         if sampler == "one_step":
-            latents = torch.stack((x_start, networks.one_step(x_start, condition)), dim=1)
+            latents, clamped, actions = networks.act_at_once(x_start, condition)
             log_probs = latents.new_empty((len(latents), 0))
             timesteps, sigmas = (self.config.diffusion.n_train - 1,), ()
         else:
@@ -266,11 +279,9 @@ class DiffusionPolicy(nn.Module):
                 denoise, self.schedule, x_start, generator=generator, deterministic=deterministic
             )
             latents, log_probs = chain.latents, chain.log_probs
+            clamped, actions = self._executable(latents)
             timesteps, sigmas = self.schedule.timesteps, self.schedule.sigmas
-        clamped = latents[:, -1].clamp(-1.0, 1.0)
-        return Decision(
-            self.normalizer.action.inverse(clamped), clamped, latents, log_probs, timesteps, sigmas
-        )
+        return Decision(actions, clamped, latents, log_probs, timesteps, sigmas)
 
     def _check(self, visual: Tensor, proprio: Tensor) -> None:
         size = self.config.observation
