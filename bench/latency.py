@@ -10,43 +10,22 @@ time does not depend on them.
 from __future__ import annotations
 
 import itertools
-import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import matplotlib as mpl
-import rclpy
-import torch
 import typer
-import yaml
+from driven_graph import running, untrained
 from matplotlib.figure import Figure
-from rclpy.node import Node
 from rich.console import Console
 from rich.table import Table
-from std_srvs.srv import SetBool
 
-from rl100_bringup.graph import GraphArguments, config_path, describe
-from rl100_bringup.processes import RunningGraph
 from rl100_bringup.report import HopResult, Report, hop_results, this_machine
-from rl100_msgs.msg import GateCommand, StageTimes
-from rl100_msgs.srv import LoadPolicy, SetCommandSource
-from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
-from rl100_policy.core.latency import HOPS, TOTALS, Journey, Mark
-from rl100_policy.core.messages import stage_marks, stamp_ns
-from rl100_policy.core.policy import DiffusionPolicy
-from rl100_policy.core.policy_config import ActionSize
-from rl100_policy.core.policy_version import write_version
-from rl100_policy.core.presets import preset
-from rl100_policy.core.sight import observation_size
-from rl100_policy.ros.domain import free_domain
-from rl100_policy.ros.process import executor_of, keep_on_this_machine
-from rl100_policy.ros.qos import EVENT
+from rl100_policy.core.latency import HOPS, TOTALS, Journey
+from rl100_policy.ros.process import keep_on_this_machine
 
-_READY_S, _ANSWER_S = 60.0, 60.0
 _SETTLE_S = 0.5
 NETWORKS = {
     "residual MLP, chunk of 8": ("small", 8),
@@ -74,131 +53,30 @@ Key = tuple[str, str, Setting]
 """Network, sampler, setting."""
 
 
-class Bench(Node):
-    """Loads versions and keeps the journeys of the one that drives."""
-
-    def __init__(self) -> None:
-        """Subscribe."""
-        super().__init__("latency_bench")
-        self._since_ns = 0
-        self.journeys: list[Journey] = []
-        self.create_subscription(StageTimes, "latency/journeys", self._on_journey, EVENT)
-        self._executor, self._serve = executor_of()
-        self._executor.add_node(self)
-
-    def _on_journey(self, message: StageTimes) -> None:
-        journey = Journey(
-            stamp_ns(message.header.stamp), message.policy_version, stage_marks(message)
-        )
-        if journey.marks[Mark.POLICY_IN] >= self._since_ns:
-            self.journeys.append(journey)
-
-    def call(self, kind: type, name: str, **fields: Any) -> None:
-        """Call a service; raises RuntimeError if it is refused or nobody answers."""
-        client = self.create_client(kind, name)
-        if not client.wait_for_service(_READY_S):
-            raise RuntimeError(f"{name} is not there")
-        future = client.call_async(kind.Request(**fields))  # type: ignore[attr-defined]
-        end = time.monotonic() + _ANSWER_S
-        while not future.done() and time.monotonic() < end:
-            self._executor.spin_once(timeout_sec=0.1)
-        if not future.done() or not future.result().success:
-            raise RuntimeError(f"{name}: {future.result() if future.done() else 'no answer'}")
-        self.destroy_client(client)
-
-    def watch(self, seconds: float) -> list[Journey]:
-        """Journeys that begin from now on, for a while."""
-        self.journeys, self._since_ns = [], time.time_ns()
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            self._executor.spin_once(timeout_sec=0.1)
-        return self.journeys
-
-
-def descriptions(folder: Path, points: int, rate: float) -> tuple[Path, Path]:
-    """Robot and task of the demo, at another control rate and with other clouds."""
-    robot = yaml.safe_load(config_path("robots", "panda").read_text())
-    robot["control_period"] = 1.0 / rate
-    task = yaml.safe_load(config_path("tasks", "push_t").read_text())
-    task["observation"]["n_points"] = points
-    paths = folder / "robot.yaml", folder / "task.yaml"
-    for path, tree in zip(paths, (robot, task), strict=True):
-        path.write_text(yaml.safe_dump(tree))
-    return paths
-
-
-def versions(
-    folder: Path, robot: RobotConfig, task: TaskConfig, networks: Mapping[str, tuple[str, int]]
-) -> dict[tuple[str, int], Path]:
-    """Untrained versions by network and number of transitions."""
-    found = {}
-    for (name, (size, n_chunk)), steps in itertools.product(networks.items(), (5, 10)):
-        config = preset(
-            size,
-            observation_size(task, robot),
-            ActionSize(n_chunk=n_chunk, dim=task.action.dim),
-        )
-        diffusion = config.diffusion.model_copy(update={"n_steps": steps})
-        torch.manual_seed(0)
-        policy = DiffusionPolicy(config.model_copy(update={"diffusion": diffusion}))
-        path = folder / f"{size}_{steps}"
-        write_version(
-            path, policy, task=task, robot=robot, parents=(), bags=(), metrics={}, training={}
-        )
-        found[name, steps] = path
-    return found
-
-
-@contextmanager
-def running(setting: Setting, folder: Path, rate: float, *, record: bool) -> Iterator[Bench]:
-    """A graph in which the policy is in command of an arm that never stops."""
-    robot, task = descriptions(folder, setting.points, rate)
-    params = folder / "params.yaml"
-    # Decides about every frame; a slow network does not have to give way to a faster one.
-    of_nodes = {
-        "sim_robot": {"free_running": True},
-        "policy": {"torch_threads": setting.threads, "execute": 1, "trips": 0},
-    }
-    params.write_text(
-        yaml.safe_dump({name: {"ros__parameters": each} for name, each in of_nodes.items()})
-    )
-    arguments = GraphArguments(
-        robot=str(robot), task=str(task), record=record, bags=str(folder / "bags"),
-        params_file=str(params),
-    )  # fmt: skip
-    with (
-        free_domain() as domain,
-        RunningGraph(describe(arguments), folder / "log", domain=domain) as graph,
-    ):
-        rclpy.init(domain_id=domain)
-        try:
-            bench = Bench()
-            bench.call(SetBool, "sim/run", data=True)
-            yield bench
-            graph.check()
-            bench.destroy_node()
-        finally:
-            rclpy.try_shutdown()
-
-
 def measure(
     setting: Setting, networks: Mapping[str, tuple[str, int]], rounds: int, seconds: float,
     rate: float, console: Console,
 ) -> dict[Key, list[Journey]]:  # fmt: skip
     """Let networks and samplers take turns in one graph."""
     found: dict[Key, list[Journey]] = {}
-    with tempfile.TemporaryDirectory(prefix="rl100_latency_") as place:
-        folder = Path(place)
-        paths = descriptions(folder, setting.points, rate)
-        made = versions(folder / "versions", load_robot(paths[0]), load_task(paths[1]), networks)
-        with running(setting, folder, rate, record=False) as bench:
-            for _, network, sampler in itertools.product(range(rounds), networks, SAMPLERS):
-                kind, steps = SAMPLERS[sampler]
-                bench.call(LoadPolicy, "policy/load", path=str(made[network, steps]), sampler=kind)
-                bench.call(SetCommandSource, "gate/set_command_source", source=GateCommand.POLICY)
-                bench.watch(_SETTLE_S)
-                found.setdefault((network, sampler, setting), []).extend(bench.watch(seconds))
-        console.print(f"{setting}: {sum(map(len, found.values()))} decisions")
+    # It decides about every frame; a slow network does not have to give way to a faster one.
+    of_policy = {"torch_threads": setting.threads, "execute": 1, "trips": 0}
+    with running(setting.points, rate, **of_policy) as (bench, folder, robot, task):
+        made = {
+            (name, steps): untrained(
+                folder / f"{size}_{steps}", robot, task, size, n_chunk, n_steps=steps
+            )
+            for (name, (size, n_chunk)), steps in itertools.product(networks.items(), (5, 10))
+        }
+        for _, network, sampler in itertools.product(range(rounds), networks, SAMPLERS):
+            kind, steps = SAMPLERS[sampler]
+            bench.load(made[network, steps], kind)
+            bench.take_command()
+            bench.watch(_SETTLE_S)
+            bench.forget()
+            bench.watch(seconds)
+            found.setdefault((network, sampler, setting), []).extend(bench.journeys)
+    console.print(f"{setting}: {sum(map(len, found.values()))} decisions")
     return found
 
 
@@ -223,7 +101,7 @@ def table(results: Mapping[Key, Sequence[HopResult]]) -> Table:
 def picture(results: Mapping[Key, Sequence[HopResult]]) -> Figure:
     """Medians of the hops on top of each other, with the 99th percentile of the whole way."""
     networks = list(dict.fromkeys(network for network, _, _ in results))
-    figure = Figure(figsize=(11, 1.5 + 0.21 * len(results)), layout="constrained")
+    figure = Figure(figsize=(11, 2.0 + 0.21 * len(results)), layout="constrained")
     ratios = [sum(key[0] == network for key in results) for network in networks]
     parts = figure.subplots(len(networks), 1, squeeze=False, height_ratios=ratios)[:, 0]
     colours = mpl.colormaps["tab10"]
@@ -243,7 +121,8 @@ def picture(results: Mapping[Key, Sequence[HopResult]]) -> Figure:
         axes.invert_yaxis()
         axes.set_title(network, fontsize=9, loc="left")
         axes.grid(visible=True, axis="x", alpha=0.3)
-    parts[0].legend(fontsize=7, ncols=len(HOPS), loc="lower left", bbox_to_anchor=(0, 1.1))
+    handles, labels = parts[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=7, ncols=len(HOPS), loc="outside upper center")
     parts[-1].set_xlabel("from the sensor to the command at the controller [ms]; black: p99")
     return figure
 

@@ -4,6 +4,7 @@ wrong."""
 
 import hashlib
 import json
+import resource
 import sys
 from pathlib import Path
 
@@ -421,3 +422,26 @@ def test_a_folder_of_versions_names_them(tmp_path):
         (tmp_path / name / "manifest.json").touch()
     with pytest.raises(PolicyVersionError, match=r"a policy version\? There are .*/a, .*/b$"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "says"),
+    [
+        (("denoiser", "width"), 60_000, "should be torch.float32"),
+        (("denoiser", "width"), 10**9, "not a usable policy configuration"),
+        (("denoiser", "blocks"), 10**9, "not a usable policy configuration"),
+        (("encoder", "widths"), [8] * 10**5, "not a usable policy configuration"),
+    ],
+)
+def test_a_version_that_asks_for_all_memory_is_refused_before_it_gets_any(
+    folder, path, value, says
+):
+    """A careful forger makes every hash right; the sizes are not those of the weights."""
+    config = json.loads((folder / CONFIG).read_text())
+    config[path[0]][path[1]] = value
+    (folder / CONFIG).write_text(json.dumps(config))
+    reseal(folder)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PolicyVersionError, match=says):
+        load_version(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "kB"

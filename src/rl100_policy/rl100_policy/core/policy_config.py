@@ -17,7 +17,10 @@ from pydantic import Field, field_validator, model_validator
 
 from rl100_policy.core.config import FrozenModel, PositiveFloat
 
-Count = Annotated[int, Field(ge=1)]
+Count = Annotated[int, Field(ge=1, le=65_536)]
+Depth = Annotated[int, Field(ge=1, le=256)]
+Widths = Annotated[tuple[Count, ...], Field(max_length=64)]
+"""Bounds are far beyond use: a version from elsewhere must not ask for the whole memory."""
 PointFrame = Literal["centre", "tool", "base"]
 Sight = Literal["points", "state", "image"]
 """What a policy sees besides proprioception; "state" is nothing."""
@@ -85,7 +88,7 @@ class PointEncoderConfig(FrozenModel):
     """Shared point network, max pool, linear head (DP3), and what each point is described by."""
 
     kind: Literal["points"] = "points"
-    widths: Annotated[tuple[Count, ...], Field(min_length=1)] = (32, 64, 64)
+    widths: Annotated[Widths, Field(min_length=1)] = (32, 64, 64)
     features: Count = 48
     """Length of the pooled description of one cloud."""
     frames: Annotated[tuple[PointFrame, ...], Field(min_length=1)] = ("centre", "tool", "base")
@@ -99,15 +102,15 @@ class PointEncoderConfig(FrozenModel):
     """LayerNorm after every point layer; slower, and not needed at the small widths."""
     append_centre: bool = True
     """Append the middle of the cloud to the pooled features."""
-    proprio_widths: tuple[Count, ...] = ()
+    proprio_widths: Widths = ()
     """ReLU layers on proprioception; empty appends the normalised numbers as they are."""
     reconstruction_points: Annotated[int, Field(ge=0)] = 24
     """Points the reconstruction head decodes while training; 0 leaves the head out."""
-    reconstruction_widths: tuple[Count, ...] = (128,)
+    reconstruction_widths: Widths = (128,)
     bottleneck: bool = False
     """Information bottleneck: the features become Gaussians, drawn from in imitation and their
     means everywhere else. Proprioception is then reconstructed too."""
-    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    proprio_reconstruction_widths: Widths = (128,)
     """Of the decoder of proprioception that comes with the bottleneck."""
 
 
@@ -115,11 +118,11 @@ class StateEncoderConfig(FrozenModel):
     """Normalised proprioception alone; there is nothing to see."""
 
     kind: Literal["state"] = "state"
-    proprio_widths: tuple[Count, ...] = ()
+    proprio_widths: Widths = ()
     """ReLU layers on proprioception; empty passes the normalised numbers on as they are."""
     bottleneck: bool = False
     """As for points."""
-    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    proprio_reconstruction_widths: Widths = (128,)
     """As for points."""
 
 
@@ -143,7 +146,7 @@ class VitConfig(FrozenModel):
     """Side of a patch [pixel]."""
     dim: Count = 96
     """Length of a token; a multiple of heads. The layers between are four times as wide."""
-    depth: Count = 3
+    depth: Depth = 3
     heads: Count = 4
 
     @model_validator(mode="after")
@@ -171,11 +174,11 @@ class ImageEncoderConfig(FrozenModel):
     left out."""
     freeze_backbone: bool = False
     """Leave the backbone as it begins: only what follows it learns."""
-    proprio_widths: tuple[Count, ...] = ()
+    proprio_widths: Widths = ()
     """As for points."""
     bottleneck: bool = False
     """As for points."""
-    proprio_reconstruction_widths: tuple[Count, ...] = (128,)
+    proprio_reconstruction_widths: Widths = (128,)
     """As for points."""
 
     @model_validator(mode="after")
@@ -197,7 +200,7 @@ class ResidualMlpConfig(FrozenModel):
 
     kind: Literal["residual_mlp"] = "residual_mlp"
     width: Count = 192
-    blocks: Count = 3
+    blocks: Depth = 3
     time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 32
 
 
@@ -205,7 +208,7 @@ class UNet1dConfig(FrozenModel):
     """Conditional 1-D U-Net along the chunk; its length must halve len(channels) - 1 times."""
 
     kind: Literal["unet1d"] = "unet1d"
-    channels: Annotated[tuple[Count, ...], Field(min_length=2)] = (256, 512, 1024)
+    channels: Annotated[Widths, Field(min_length=2)] = (256, 512, 1024)
     kernel: Annotated[int, Field(ge=1)] = 5
     groups: Count = 8
     time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 256
@@ -229,7 +232,7 @@ class SkipNetConfig(FrozenModel):
     kind: Literal["skip_net"] = "skip_net"
     hidden: Count = 256
     """Width between the blocks; inside it is four times as much."""
-    depth: Count = 3
+    depth: Depth = 3
     """Residual blocks."""
     time_features: Annotated[int, Field(ge=2, multiple_of=2)] = 16
 
@@ -242,7 +245,7 @@ DenoiserConfig = Annotated[
 class DiffusionConfig(FrozenModel):
     """Noise schedule and sampler; the same for training, evaluation and the robot."""
 
-    n_train: Annotated[int, Field(ge=2)] = 100
+    n_train: Annotated[int, Field(ge=2, le=100_000)] = 100
     """Noise levels T of the forward process."""
     n_steps: Count = 5
     """Denoising transitions K of one decision."""

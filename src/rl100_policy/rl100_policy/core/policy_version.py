@@ -205,10 +205,13 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
         ) from error
     _require_finite(tensors, str(folder))
     try:
+        with torch.device("meta"):  # takes no memory, whatever sizes the configuration names
+            skeleton = DiffusionPolicy(config, pretrained=False)
+        _require_same(skeleton.state_dict(), tensors, folder)
         policy = DiffusionPolicy(config, pretrained=False)
     except ConfigError as error:
         raise PolicyVersionError(f"cannot build the networks of {folder}: {error}") from error
-    _fill(policy, tensors, folder)
+    policy.load_state_dict(dict(tensors), strict=True)
     return policy.eval(), manifest
 
 
@@ -256,8 +259,9 @@ def _view(task: TaskConfig, robot: RobotConfig) -> dict[str, Any]:
     return camera.model_dump(include=_VIEW) if camera else {}
 
 
-def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) -> None:
-    expected = policy.state_dict()
+def _require_same(
+    expected: Mapping[str, Tensor], tensors: Mapping[str, Tensor], folder: Path
+) -> None:
     missing, extra = (
         sorted(expected.keys() - tensors.keys()),
         sorted(tensors.keys() - expected.keys()),
@@ -273,7 +277,6 @@ def _fill(policy: DiffusionPolicy, tensors: Mapping[str, Tensor], folder: Path) 
                 f"found {tensors[key].dtype} {tuple(tensors[key].shape)}; weights and {CONFIG} "
                 "are from two versions"
             )
-    policy.load_state_dict(dict(tensors), strict=True)
 
 
 def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:

@@ -45,7 +45,8 @@ def cosine_alpha_bars(n_train: int) -> Tensor:
     betas = [
         min(1.0 - level((i + 1) / n_train) / level(i / n_train), MAX_BETA) for i in range(n_train)
     ]
-    return torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float64), dim=0)
+    # on the CPU also where networks are built on no device, to look at their shapes
+    return torch.cumprod(1.0 - torch.tensor(betas, dtype=torch.float64, device="cpu"), dim=0)
 
 
 class Coefficients(NamedTuple):

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A whole graph in real time with a policy in command, to be measured from outside."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import rclpy
+import torch
+import yaml
+from rclpy.node import Node
+from std_srvs.srv import SetBool
+
+from rl100_bringup.graph import GraphArguments, config_path, describe
+from rl100_bringup.processes import RunningGraph
+from rl100_msgs.msg import GateCommand, StageTimes
+from rl100_msgs.srv import LoadPolicy, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
+from rl100_policy.core.latency import Journey, Mark
+from rl100_policy.core.messages import stage_marks, stamp_ns
+from rl100_policy.core.policy import DiffusionPolicy
+from rl100_policy.core.policy_config import ActionSize
+from rl100_policy.core.policy_version import write_version
+from rl100_policy.core.presets import preset
+from rl100_policy.core.sight import observation_size
+from rl100_policy.ros.domain import free_domain
+from rl100_policy.ros.process import executor_of
+from rl100_policy.ros.qos import EVENT
+
+_READY_S, _ANSWER_S = 60.0, 60.0
+
+
+class Bench(Node):
+    """Loads versions, and keeps the journeys of what drives and what the gate made of it."""
+
+    def __init__(self) -> None:
+        """Subscribe."""
+        super().__init__("bench")
+        self._since_ns = 0
+        self.journeys: list[Journey] = []
+        self.periods: list[GateCommand] = []
+        self.create_subscription(StageTimes, "latency/journeys", self._on_journey, EVENT)
+        self.create_subscription(GateCommand, "gate/command", self._on_period, EVENT)
+        self._executor, _ = executor_of()
+        self._executor.add_node(self)
+
+    def _on_journey(self, message: StageTimes) -> None:
+        journey = Journey(
+            stamp_ns(message.header.stamp), message.policy_version, stage_marks(message)
+        )
+        if journey.marks[Mark.POLICY_IN] >= self._since_ns:
+            self.journeys.append(journey)
+
+    def _on_period(self, message: GateCommand) -> None:
+        self.periods.append(message)
+
+    def call(self, kind: type, name: str, **fields: Any) -> Any:
+        """Call a service; raises RuntimeError if it is refused or nobody answers."""
+        client = self.create_client(kind, name)
+        end = time.monotonic() + _READY_S
+        while not client.service_is_ready() and time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+        future = client.call_async(kind.Request(**fields))  # type: ignore[attr-defined]
+        end = time.monotonic() + _ANSWER_S
+        while not future.done() and time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+        if not future.done() or not future.result().success:
+            raise RuntimeError(f"{name}: {future.result() if future.done() else 'no answer'}")
+        self.destroy_client(client)
+        return future.result()
+
+    def load(self, path: Path, sampler: str = "one_step") -> None:
+        """Let a version drive."""
+        self.call(LoadPolicy, "policy/load", path=str(path), sampler=sampler)
+
+    def take_command(self) -> None:
+        """Put the policy in command."""
+        self.call(SetCommandSource, "gate/set_command_source", source=GateCommand.POLICY)
+
+    @contextmanager
+    def recording(self, task: str) -> Iterator[None]:
+        """An episode is recorded meanwhile."""
+        self.call(StartEpisode, "episode/start", task=task, operator_name="bench")
+        yield
+        self.call(StopEpisode, "episode/stop")
+
+    def forget(self) -> None:
+        """Keep journeys and periods from now on."""
+        self.journeys, self.periods, self._since_ns = [], [], time.time_ns()
+
+    def watch(self, seconds: float) -> None:
+        """Listen for a while."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=min(0.1, left))
+
+
+def descriptions(folder: Path, points: int, rate: float) -> tuple[Path, Path]:
+    """Robot and task of the demo, at another control rate and with other clouds."""
+    robot = yaml.safe_load(config_path("robots", "panda").read_text())
+    robot["control_period"] = 1.0 / rate
+    task = yaml.safe_load(config_path("tasks", "push_t").read_text())
+    task["observation"]["n_points"] = points
+    paths = folder / "robot.yaml", folder / "task.yaml"
+    for path, tree in zip(paths, (robot, task), strict=True):
+        path.write_text(yaml.safe_dump(tree))
+    return paths
+
+
+def untrained(
+    path: Path, robot: RobotConfig, task: TaskConfig, size: str, n_chunk: int, *, n_steps: int = 5,
+    seed: int = 0,
+) -> Path:  # fmt: skip
+    """A version of a preset with random weights: what it decides does not matter."""
+    config = preset(
+        size, observation_size(task, robot), ActionSize(n_chunk=n_chunk, dim=task.action.dim)
+    )
+    diffusion = config.diffusion.model_copy(update={"n_steps": n_steps})
+    torch.manual_seed(seed)
+    policy = DiffusionPolicy(config.model_copy(update={"diffusion": diffusion}))
+    write_version(
+        path, policy, task=task, robot=robot, parents=(), bags=(), metrics={}, training={}
+    )
+    return path
+
+
+@contextmanager
+def running(
+    points: int, rate: float, *, record: bool = False, **of_policy: object
+) -> Iterator[tuple[Bench, Path, RobotConfig, TaskConfig]]:
+    """A graph around an arm that never stops, in a ROS domain of its own.
+
+    Args:
+        points: Of a cloud.
+        rate: Control rate [Hz].
+        record: Start the recorder.
+        of_policy: Parameters of the policy node.
+
+    Yields:
+        The bench, a folder for versions, robot and task.
+    """
+    with tempfile.TemporaryDirectory(prefix="rl100_bench_") as place:
+        folder = Path(place)
+        robot, task = descriptions(folder, points, rate)
+        params = folder / "params.yaml"
+        of_nodes = {"sim_robot": {"free_running": True}, "policy": dict(of_policy)}
+        params.write_text(
+            yaml.safe_dump({name: {"ros__parameters": each} for name, each in of_nodes.items()})
+        )
+        arguments = GraphArguments(
+            robot=str(robot), task=str(task), record=record, bags=str(folder / "bags"),
+            params_file=str(params),
+        )  # fmt: skip
+        with (
+            free_domain() as domain,
+            RunningGraph(describe(arguments), folder / "log", domain=domain) as graph,
+        ):
+            rclpy.init(domain_id=domain)
+            try:
+                bench = Bench()
+                bench.call(SetBool, "sim/run", data=True)
+                yield bench, folder, load_robot(robot), load_task(task)
+                graph.check()
+                bench.destroy_node()
+            finally:
+                rclpy.try_shutdown()
