@@ -52,7 +52,7 @@ class Payload:
 
 @pytest.fixture
 def trace(tmp_path):
-    """A file that is there if something was executed."""
+    """A path that exists if something was executed."""
     path = tmp_path / "executed"
     for executed in (
         lambda: pickle.loads(pickle.dumps(Payload(path))),
@@ -61,13 +61,12 @@ def trace(tmp_path):
     ):
         executed()
         assert path.exists(), "the payload works where it is let"
-        path.unlink()
+        path.rmdir() if path.is_dir() else path.unlink()
     return path
 
 
 def yaml_payload(trace: Path) -> str:
-    path = f"!!python/object/apply:pathlib.Path ['{trace}']"
-    return f"!!python/object/apply:pathlib.Path.touch [{path}]"
+    return f"!!python/object/apply:os.mkdir ['{trace}']"
 
 
 def torch_payload(trace: Path) -> bytes:
