@@ -101,11 +101,16 @@ class Bench(Node):
 
 
 def descriptions(folder: Path, points: int, rate: float) -> tuple[Path, Path]:
-    """Robot and task of the demo, at another control rate and with other clouds."""
+    """Robot and task of the demo, at another control rate and with other clouds.
+
+    Without points it is the task in which the policy sees proprioception alone.
+    """
     robot = yaml.safe_load(config_path("robots", "panda").read_text())
     robot["control_period"] = 1.0 / rate
-    task = yaml.safe_load(config_path("tasks", "push_t").read_text())
-    task["observation"]["n_points"] = points
+    name = "push_t" if points else "push_t_state"
+    task = yaml.safe_load(config_path("tasks", name).read_text())
+    if points:
+        task["observation"]["n_points"] = points
     paths = folder / "robot.yaml", folder / "task.yaml"
     for path, tree in zip(paths, (robot, task), strict=True):
         path.write_text(yaml.safe_dump(tree))
@@ -131,14 +136,15 @@ def untrained(
 
 @contextmanager
 def running(
-    points: int, rate: float, *, record: bool = False, **of_policy: object
+    points: int, rate: float, *, record: bool = False, patience: float = 0.5, **of_policy: object
 ) -> Iterator[tuple[Bench, Path, RobotConfig, TaskConfig]]:
     """A graph around an arm that never stops, in a ROS domain of its own.
 
     Args:
-        points: Of a cloud.
+        points: Of a cloud; 0: the policy sees proprioception alone.
         rate: Control rate [Hz].
         record: Start the recorder.
+        patience: Of the command gate [control periods].
         of_policy: Parameters of the policy node.
 
     Yields:
@@ -148,7 +154,11 @@ def running(
         folder = Path(place)
         robot, task = descriptions(folder, points, rate)
         params = folder / "params.yaml"
-        of_nodes = {"sim_robot": {"free_running": True}, "policy": dict(of_policy)}
+        of_nodes: dict[str, dict[str, object]] = {
+            "sim_robot": {"free_running": True},
+            "command_gate": {"patience": patience},
+            "policy": dict(of_policy),
+        }
         params.write_text(
             yaml.safe_dump({name: {"ros__parameters": each} for name, each in of_nodes.items()})
         )

@@ -156,7 +156,8 @@ def main(
     results = {
         key: hop_results(found)
         for key, found in sorted(
-            journeys.items(), key=lambda each: (order.index(each[0][:2]), str(each[0][2]))
+            journeys.items(),
+            key=lambda each: (order.index(each[0][:2]), each[0][2].points, each[0][2].threads),
         )
     }
     console.print(table(results))

@@ -24,13 +24,19 @@ from rl100_policy.ros.process import keep_on_this_machine
 def main(
     minutes: Annotated[float, typer.Option(help="how long")] = 10.0,
     rate: Annotated[float, typer.Option(help="control rate [Hz]")] = 100.0,
-    points: Annotated[int, typer.Option(help="of a cloud")] = 1024,
+    points: Annotated[int, typer.Option(help="of a cloud; 0: proprioception alone")] = 0,
     size: Annotated[str, typer.Option(help="preset of the networks")] = "small",
+    patience: Annotated[float, typer.Option(help="of the gate [control periods]")] = 0.5,
     sampler: Annotated[str, typer.Option(help="one_step or ddim")] = "one_step",
 ) -> None:
     """Measure and print."""
     keep_on_this_machine()
-    with running(points, rate, record=True, trips=0) as (bench, folder, robot, task):
+    with running(points, rate, record=True, patience=patience, trips=0) as (
+        bench,
+        folder,
+        robot,
+        task,
+    ):
         bench.load(untrained(folder / "single", robot, task, size, 1), sampler)
         bench.take_command()
         bench.watch(3.0)

@@ -270,6 +270,18 @@ def test_a_period_without_an_action_is_held_before_the_next_one_begins(real_time
     assert len(bench.commands) == 1, "what comes after that is too late for it"
 
 
+def test_what_comes_while_a_period_waits_gives_it_no_more_time(real_time):
+    bench, spin_until = real_time
+    take_command(real_time, GateCommand.POLICY)
+    bench.state(1)
+    begun = time.monotonic()
+    while not bench.records:
+        assert time.monotonic() - begun < 20.0
+        bench.twists.publish(twist_message(along_x(0.1), 0, ROBOT.base_frame))
+        spin_until(lambda: bool(bench.records), 0.02)
+    assert bench.records[0].flags == GateCommand.HELD_STALE
+
+
 def test_a_period_that_waits_is_answered_when_the_next_one_begins(real_time):
     bench, spin_until = real_time
     take_command(real_time, GateCommand.POLICY)

@@ -98,8 +98,8 @@ class Robot(Node):
 
 @pytest.fixture
 def rig(request, version):
-    given = getattr(request, "param", {})
-    with isolated_ros(**PATHS, lockstep=True, use_sim_time=True, policy=version, **given):
+    given = {"lockstep": True} | getattr(request, "param", {})
+    with isolated_ros(**PATHS, use_sim_time=True, policy=version, **given):
         robot = Robot()
         with spinning(PolicyNode(), robot) as spin_until:
             topics = (robot.clock, robot.clouds, robot.joints, robot.gate)
@@ -361,6 +361,7 @@ def loaded(rig, path, first=3, **fields):
 
 
 EVERY_FRAME = pytest.mark.parametrize("rig", [{"execute": 1}], indirect=True)
+IN_REAL_TIME = pytest.mark.parametrize("rig", [{"execute": 1, "lockstep": False}], indirect=True)
 
 
 @EVERY_FRAME
@@ -397,7 +398,7 @@ def test_there_is_nobody_to_go_back_to_at_first(rig):
     assert "no version drove well before" in call.result().message
 
 
-@EVERY_FRAME
+@IN_REAL_TIME
 def test_a_version_that_cannot_decide_gives_way_to_the_one_before(rig, second, monkeypatch):
     robot, _ = rig
     begin(rig)
@@ -420,6 +421,24 @@ def test_a_version_that_cannot_decide_gives_way_to_the_one_before(rig, second, m
     robot.chunks.clear()
     answered(rig, 2, first=end)
     assert {chunk.policy_version.partition("@")[0] for chunk in robot.chunks} == {"random_1"}
+
+
+@EVERY_FRAME
+def test_in_lockstep_where_versions_are_measured_none_comes_back_by_itself(
+    rig, second, monkeypatch
+):
+    robot, spin_until = rig
+    begin(rig)
+    _, following = loaded(rig, second)
+
+    def fails(*_):
+        raise RuntimeError("no memory")
+
+    monkeypatch.setattr(PolicyRunner, "decide", fails)
+    for step in range(following, following + 6):
+        drive(rig, 1, first=step)
+        spin_until(lambda: False, 0.1)
+    assert robot.status[-1].policy_version.startswith("random_2@")
 
 
 @EVERY_FRAME
@@ -456,7 +475,9 @@ def test_a_version_that_decides_otherwise_than_allowed_is_refused(rig, second):
     assert answer.policy_version.startswith("random_1@")
 
 
-@pytest.mark.parametrize("rig", [{"execute": 1, "drop_episodes": 2}], indirect=True)
+@pytest.mark.parametrize(
+    "rig", [{"execute": 1, "lockstep": False, "drop": 0.3, "drop_episodes": 2}], indirect=True
+)
 def test_a_drop_of_success_brings_the_version_before_back(rig, second):
     robot, spin_until = rig
     episodes = robot.create_publisher(EpisodeState, "episode/state", LATCHED)

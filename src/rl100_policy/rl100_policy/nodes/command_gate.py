@@ -48,6 +48,7 @@ from rl100_policy.core import messages
 from rl100_policy.core.cadence import Cadence
 from rl100_policy.core.chunking import ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
+from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
@@ -132,6 +133,9 @@ class CommandGateNode(Node):
         )
         self._gate = CommandGate(self._robot, self._task)
         self._measured = MeasurementCheck(self._gate.kinematics)
+        self._timing = CommandTiming(
+            self._robot.control_period, self._gate.kinematics.velocity_limits
+        )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._longest_chunk_ns = round(self._settings.longest_chunk * 1e9)
         self._teleop_ns = round(self._settings.teleop_timeout * 1e9) or round(
@@ -143,6 +147,8 @@ class CommandGateNode(Node):
         self._answered_ns, self._at_home = -1, False
         self._schedule = ChunkSchedule(self._settings.blend)
         self._patience_s = self._settings.patience * self._robot.control_period
+        self._patient_with = -1
+        """Stamp of the period that waits or was the last to wait."""
         self._received: dict[int, int] = {}
         """Wall time [ns] at which decisions came that nothing was commanded of yet, by stamp."""
         self._wish: tuple[int, Floats, Steering] | None = None
@@ -305,7 +311,9 @@ class CommandGateNode(Node):
                 return
             patient = self._patience_s > 0 and not at_last
             if patient and self._source is CommandSource.POLICY:
-                self._patience.reset()
+                if self._patient_with != stamp:  # whatever else comes meanwhile gives no more time
+                    self._patient_with = stamp
+                    self._patience.reset()
                 return
         self._waiting = None
         self._patience.cancel()
@@ -359,10 +367,10 @@ class CommandGateNode(Node):
     def _publish(
         self, stamp: int, received: float, proposal: Due | None, result: GateResult
     ) -> None:
-        # A command that was waited for reaches its end as much later, at the speed that was meant.
         waited_s = 0.0 if self._settings.lockstep else time.perf_counter() - received
+        end_ns = self._timing.end_ns(stamp, waited_s, result.joint_command)
         command = trajectory_message(
-            self._robot.joints, result.joint_command, stamp, self._robot.control_period + waited_s
+            self._robot.joints, result.joint_command, stamp, (end_ns - stamp) * 1e-9
         )
         self._commands.publish(command)
         if proposal is not None and self._source is CommandSource.POLICY:

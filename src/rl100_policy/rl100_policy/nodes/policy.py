@@ -13,10 +13,10 @@ window from a slot of one, and in between encodes the frames that the next one w
 one stages what ``policy/load`` asks for beside the version in use: it reads and checks every byte,
 warms the networks up and lets them decide about the last observation; the worker takes the new
 version before its next decision. A version that is refused leaves the one in use. The version
-before comes back on ``policy/revert``, after several decisions in a row that failed or were late,
-and when success drops (:mod:`rl100_policy.core.succession`). An observation that is malformed, not
-finite, out of order or more than two control periods old is refused and counted; without a
-decision the gate holds the arm.
+before comes back on ``policy/revert`` and, in real time, after several decisions in a row that
+failed or were late and, if asked for, when success drops (:mod:`rl100_policy.core.succession`). An
+observation that is malformed, not finite, out of order or more than two control periods old is
+refused and counted; without a decision the gate holds the arm.
 """
 
 from __future__ import annotations
@@ -112,14 +112,14 @@ class PolicyParameters:
     trips: int = parameter(
         3,
         "the version before comes back after this many decisions in a row that failed or took "
-        "longer than a control period; 0: never",
+        "longer than a control period; 0: never, nor in lockstep",
         low=0,
         high=1000,
     )
     drop: float = parameter(
-        0.3,
+        0.0,
         "it comes back, too, when the success share of the newest episodes is lower than its own "
-        "by more than this; 0: never",
+        "by more than this, such as .3; 0: never, for versions that explore, nor in lockstep",
         low=0.0,
         high=1.0,
     )
@@ -172,6 +172,8 @@ class PolicyNode(Node):
         rules = SuccessionRules(
             self._settings.trips, self._settings.drop_episodes, self._settings.drop
         )
+        if self._settings.lockstep:  # versions are measured there, and time waits for them
+            rules = SuccessionRules(trips=0, episodes=0, drop=0.0)
         self._versions = VersionKeeper(self._made, rules)
         self._asked: list[Future] = []
         """Answers to those who asked for what is being made ready."""
