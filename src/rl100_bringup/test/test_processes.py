@@ -169,6 +169,6 @@ def test_no_node_of_up_outlives_the_command(tmp_path, ending):
         finally:
             command.kill()
             command.stdout.close()
-        assert len(nodes) == 4  # cloud, command_gate, policy, recorder
+        assert len(nodes) == 5  # cloud, command_gate, policy, latency, recorder
         assert eventually(lambda: not any(map(is_alive, nodes)))
     assert status == (-ending if ending is signal.SIGKILL else 128 + ending)
