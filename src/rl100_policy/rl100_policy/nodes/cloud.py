@@ -166,12 +166,12 @@ class CloudNode(Node):
                 reason="repeated stamp",
             )
         self._last_ns = stamp_ns
-        self._frames.publish(self._sight.write(visual, stamp_ns, self._maker.frame_id))
+        seen = self._sight.write(visual, stamp_ns, self._maker.frame_id)
+        out_ns = time.time_ns()  # before it is published: it may have come before that returns
+        self._frames.publish(seen)
         self._published += 1
         marks = {Mark.SENSOR: stamp_ns} if self._on_wall_clock else {}
-        self._stages.tell(
-            stamp_ns, marks | {Mark.SIGHT_IN: begun_ns, Mark.SIGHT_OUT: time.time_ns()}
-        )
+        self._stages.tell(stamp_ns, marks | {Mark.SIGHT_IN: begun_ns, Mark.SIGHT_OUT: out_ns})
 
     def _drop(self, what: str, error: ObservationError) -> None:
         self._dropped[error.reason] += 1

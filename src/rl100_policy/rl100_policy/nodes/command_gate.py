@@ -372,9 +372,10 @@ class CommandGateNode(Node):
         command = trajectory_message(
             self._robot.joints, result.joint_command, stamp, (end_ns - stamp) * 1e-9
         )
+        commanded_ns = time.time_ns()  # before: it may arrive before publishing returns
         self._commands.publish(command)
         if proposal is not None and self._source is CommandSource.POLICY:
-            self._tell_of_first_use(proposal.chunk.stamp_ns, stamp)
+            self._tell_of_first_use(proposal.chunk.stamp_ns, stamp, commanded_ns)
         record = GateCommand(
             header=header(stamp, self._robot.base_frame),
             source=int(self._source),
@@ -403,12 +404,12 @@ class CommandGateNode(Node):
             self._reason = f"held: {result.flags.name}"
             self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
 
-    def _tell_of_first_use(self, decision_ns: int, command_ns: int) -> None:
+    def _tell_of_first_use(self, decision_ns: int, command_ns: int, commanded_ns: int) -> None:
         """Tell when the first command that comes of a decision was given."""
         received_ns = self._received.pop(decision_ns, None)
         if received_ns is not None:
             self._received.clear()  # of decisions that were never used
-            marks = {Mark.GATE_IN: received_ns, Mark.COMMANDED: time.time_ns()}
+            marks = {Mark.GATE_IN: received_ns, Mark.COMMANDED: commanded_ns}
             self._stages.tell(decision_ns, marks, command_ns=command_ns)
 
     def _restart_clock(self, stamp: int) -> None:
