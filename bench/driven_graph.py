@@ -22,7 +22,7 @@ from rl100_msgs.msg import GateCommand, StageTimes
 from rl100_msgs.srv import LoadPolicy, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.latency import Journey, Mark
-from rl100_policy.core.messages import stage_marks, stamp_ns
+from rl100_policy.core.messages import journey as read_journey
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import ActionSize
 from rl100_policy.core.policy_version import write_version
@@ -50,9 +50,7 @@ class Bench(Node):
         self._executor.add_node(self)
 
     def _on_journey(self, message: StageTimes) -> None:
-        journey = Journey(
-            stamp_ns(message.header.stamp), message.policy_version, stage_marks(message)
-        )
+        journey = read_journey(message)
         if journey.marks[Mark.POLICY_IN] >= self._since_ns:
             self.journeys.append(journey)
 

@@ -56,14 +56,7 @@ class Driving:
             ]
             inference_s += [float(decision.inference_s) for decision in decisions]
             misses += sum(bool(decision.deadline_missed) for decision in decisions)
-            journeys += [
-                Journey(
-                    messages.stamp_ns(each.header.stamp),
-                    each.policy_version,
-                    messages.stage_marks(each),
-                )
-                for each in told
-            ]
+            journeys += [messages.journey(each) for each in told]
             unanswered += len(_periods(entry.metadata, _stamps(joints)) - _stamps(commands))
         return cls(tuple(journeys), tuple(inference_s), misses, unanswered)
 

@@ -59,6 +59,7 @@ def test_the_default_graph_is_the_simulated_robot_with_recorder():
     [
         ({"sim": "false"}, "sim_robot", None),
         ({"record": "false"}, "recorder", None),
+        ({"latency": "false"}, "latency", None),
         ({"learner": "true"}, None, "learner"),
         ({"rviz": "True"}, None, "rviz2"),
         ({"driver": "person"}, None, "episode_flow"),

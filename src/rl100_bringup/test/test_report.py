@@ -10,7 +10,16 @@ import pytest
 from rich.console import Console
 
 from rl100_bringup.display import Bars, progress_display
-from rl100_bringup.report import BagsResult, Report, StageResult, latency, tables, wilson
+from rl100_bringup.report import (
+    BagsResult,
+    Report,
+    StageResult,
+    hop_results,
+    latency,
+    tables,
+    wilson,
+)
+from rl100_policy.core.latency import Journey, Mark
 
 
 @pytest.mark.parametrize(
@@ -107,3 +116,22 @@ def test_progress_is_shown_in_a_log_too(monkeypatch):
         display.update(task, completed=4, note="3 successes")
     assert "demonstrations: 4/9" in console.file.getvalue()
     assert "3 successes" in console.file.getvalue()
+
+
+def test_hops_are_told_in_milliseconds_a_column_for_each_policy():
+    def hops(*took_ms):
+        return hop_results(
+            [
+                Journey(at, "v", {Mark.POLICY_IN: 0, Mark.DECIDED: took * 10**6})
+                for at, took in enumerate(took_ms)
+            ]
+        )
+
+    report = Report(command="eval", hops_ms={"one_step": hops(2, 4), "ddim": hops(9)})
+    (found,) = report.hops_ms["one_step"]
+    assert (found.hop, found.p50, found.max, found.jitter, found.decisions) == (
+        "observation to chunk", 3.0, 4.0, 2.0, 2,
+    )  # fmt: skip
+    (table,) = tables(report)
+    cells = [[str(cell) for cell in column.cells] for column in table.columns]
+    assert cells == [["observation to chunk"], ["3.00 | 3.98 | 4.00"], ["9.00 | 9.00 | 9.00"]]

@@ -164,6 +164,22 @@ def test_a_decision_every_chunk_with_its_record(rig):
     assert record.inference_s > 0.0
 
 
+def test_frames_that_no_decision_is_due_for_are_encoded_ahead(rig, monkeypatch):
+    robot, spin_until = rig
+    prepare, ahead = PolicyRunner.prepare, []
+    monkeypatch.setattr(
+        PolicyRunner,
+        "prepare",
+        lambda self, frame: ahead.append(frame.stamp_ns) or prepare(self, frame),
+    )
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    for step in range(1, 5):
+        drive(rig, 1, first=step)
+        assert spin_until(lambda step=step: len(ahead) == step - 1)
+    assert ahead == [PERIOD_NS * step for step in (2, 3, 4)], "the first frame is decided about"
+
+
 def test_a_decision_that_took_longer_than_a_period_counts_as_a_miss(rig, monkeypatch):
     robot, spin_until = rig
     in_time = PolicyRunner.decide

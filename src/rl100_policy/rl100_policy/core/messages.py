@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.geometry import pose_from_xyz_quaternion
-from rl100_policy.core.latency import Mark
+from rl100_policy.core.latency import Journey, Mark
 from rl100_policy.core.point_cloud import Intrinsics
 
 _DEPTH_ENCODINGS = {
@@ -271,6 +271,11 @@ def nearest(
     """
     best = min(samples, key=lambda sample: abs(sample[0] - time_ns), default=None)
     return best[1] if best is not None and abs(best[0] - time_ns) <= tolerance_ns else None
+
+
+def journey(message: Any) -> Journey:
+    """The way of an observation from a StageTimes of ``latency/journeys``."""
+    return Journey(stamp_ns(message.header.stamp), message.policy_version, stage_marks(message))
 
 
 def stage_marks(message: Any) -> dict[Mark, int]:

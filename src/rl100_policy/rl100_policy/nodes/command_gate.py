@@ -107,7 +107,7 @@ class GateParameters:
     patience: float = parameter(
         0.5,
         "a period in which the policy's action is not there yet is answered this much later at "
-        "most [control periods], real time only; then the arm holds",
+        "most [control periods], real time only; then by the chunk before, or by a hold",
         low=0.0,
         high=0.9,
     )
@@ -273,7 +273,8 @@ class CommandGateNode(Node):
                     f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
                 )
             self._schedule.push(chunk)
-            self._received[chunk.stamp_ns] = time.time_ns()
+            newest = list(self._received.items())[-1:]  # as many as the schedule keeps
+            self._received = {**dict(newest), chunk.stamp_ns: time.time_ns()}
         except ActionError as error:
             self._refuse(str(error))
             return
@@ -408,7 +409,6 @@ class CommandGateNode(Node):
         """Tell when the first command that comes of a decision was given."""
         received_ns = self._received.pop(decision_ns, None)
         if received_ns is not None:
-            self._received.clear()  # of decisions that were never used
             marks = {Mark.GATE_IN: received_ns, Mark.COMMANDED: commanded_ns}
             self._stages.tell(decision_ns, marks, command_ns=command_ns)
 
