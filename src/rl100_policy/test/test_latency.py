@@ -101,3 +101,11 @@ def test_percentiles_leave_out_what_is_not_known():
     assert found.p99_s == pytest.approx(np.percentile([1, 2, 4], 99))
     assert found.jitter_s == pytest.approx(1.5)
     assert math.isnan(hop_latency("x", []).p99_s)
+
+
+def test_journeys_of_the_newest_versions_are_kept_and_no_more():
+    window = LatencyWindow(100 * MS)
+    for at in range(3 * latency._VERSIONS):
+        window.add(Journey(at, f"v{at}"))
+    assert len(window.versions) == latency._VERSIONS
+    assert window.versions[-1] == f"v{3 * latency._VERSIONS - 1}"

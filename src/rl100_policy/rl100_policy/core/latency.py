@@ -68,6 +68,8 @@ TOTALS = (
 
 _OPEN = 256
 """Observations and commands that are remembered until the rest of their way is told."""
+_VERSIONS = 8
+"""Whose journeys are kept; online learning makes a new one every few minutes."""
 
 
 @dataclass
@@ -196,6 +198,8 @@ class LatencyWindow:
         of_version = self._journeys.pop(journey.version, deque(maxlen=self._length))
         of_version.append(journey)
         self._journeys[journey.version] = of_version
+        if len(self._journeys) > _VERSIONS:
+            del self._journeys[next(iter(self._journeys))]
 
     @property
     def versions(self) -> tuple[str, ...]:
