@@ -44,6 +44,7 @@ ROBOT = RobotConfig(
     home=(0.0,),
     tool=ToolConfig(parent="hand", xyz=(0, 0, 0), radius=0.01, length=0.1),
     acceleration_limits=(1.0,),
+    jerk_limits=(1e3,),
     cameras=(),
 )
 

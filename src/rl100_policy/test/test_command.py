@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl100_policy.core.collision import ArmCollision
 from rl100_policy.core.command import CommandGate
-from rl100_policy.core.config import RobotConfig, WorkspaceBox, load_robot, load_task
+from rl100_policy.core.config import (
+    CollisionConfig,
+    Obstacle,
+    RobotConfig,
+    WorkspaceBox,
+    load_robot,
+    load_task,
+)
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.gate_result import HELD, GateFlag
 from rl100_policy.core.measurement import MeasurementCheck
+from rl100_policy.core.relaxed import relaxed_limits
 
 CONFIG = Path(__file__).parents[2] / "rl100_bringup" / "config"
 ROBOT = load_robot(CONFIG / "robots" / "panda.yaml")
@@ -58,13 +67,13 @@ def test_an_action_beyond_its_bounds_is_clipped_to_them(gate):
     assert result.executed[0] <= TASK.action.high[0] + 1e-6
 
 
-@pytest.mark.parametrize("gentle", [None, 2.0, 0.5])
+@pytest.mark.parametrize("gentle", [(None, None), (2.0, None), (0.5, None), (3.0, 8.0)])
 @pytest.mark.parametrize(
     "direction", [(0, 1), (0, -1), (1, 0), (-1, 0), (1, 1), (-1, 1), (-1, -1), (0.3, 1)]
 )
 def test_the_tool_stops_at_every_wall_of_the_workspace(direction, gentle):
     """Regression: an arm that could not stop in time was told to go through the wall."""
-    gate = CommandGate(accelerating(gentle), TASK)
+    gate = CommandGate(accelerating(*gentle), TASK)
     q = HOME
     for step in range(150):
         result = gate.step(0.25 * np.array(direction, dtype=float), q)
@@ -98,9 +107,10 @@ def test_a_tool_that_starts_outside_the_workspace_comes_in_and_stays(gate):
     assert gate.kinematics.tool_position(q)[0] >= 0.40 - 1.1e-3
 
 
-def accelerating(limit: float | None) -> RobotConfig:
-    """The arm with another acceleration limit of all joints [rad/s^2]."""
-    return ROBOT.model_copy(update={"acceleration_limits": (limit,) * 7} if limit else {})
+def accelerating(limit: float | None, jerk: float | None = None) -> RobotConfig:
+    """The arm with other limits of all joints, of acceleration [rad/s^2] and jerk [rad/s^3]."""
+    changed = {"acceleration_limits": limit, "jerk_limits": jerk}
+    return ROBOT.model_copy(update={key: (each,) * 7 for key, each in changed.items() if each})
 
 
 @pytest.mark.parametrize(
@@ -172,6 +182,22 @@ def test_a_hold_after_motion_stops_within_the_acceleration_limits(gate):
     np.testing.assert_allclose(commands[-1], commands[-2], atol=1e-12)
 
 
+@pytest.mark.parametrize("limits", [(2.0, None), (2.0, 6.0)])
+def test_every_command_says_how_the_arm_comes_to_rest_after_it(limits):
+    gate, q = CommandGate(accelerating(*limits), TASK), HOME
+    for _ in range(8):
+        result = gate.step(np.array([0.1, 0.25]), q)
+        q = result.joint_command
+    told = result.stopping
+    assert len(told) > 0
+    held = [gate.hold(GateFlag.HELD_STALE) for _ in range(len(told) + 2)]
+    commands = np.array([each.joint_command for each in held])
+    np.testing.assert_allclose(commands[: len(told)], told, atol=1e-12)
+    np.testing.assert_allclose(commands[len(told) :], told[-1:].repeat(2, axis=0), atol=1e-12)
+    assert held[0].flags == GateFlag.HELD_STALE | GateFlag.CLIPPED_ACCELERATION
+    assert held[-1].flags == GateFlag.HELD_STALE
+
+
 _number = st.one_of(st.floats(-2, 2), st.floats(allow_nan=True, allow_infinity=True))
 
 
@@ -183,12 +209,13 @@ _number = st.one_of(st.floats(-2, 2), st.floats(allow_nan=True, allow_infinity=T
         max_size=25,
     ),
     st.integers(0, 2**32 - 1),
-    st.sampled_from(["as it is", "slow", "gentle", "narrow"]),
+    st.sampled_from(["as it is", "slow", "gentle", "narrow", "smooth", "soft"]),
 )
 def test_no_sequence_of_requests_and_measurements_breaks_a_limit(steps, seed, arm_is):
     gate, rng = _GATES[arm_is], np.random.default_rng(seed)
     gate.reset(HOME)
-    arm, before, velocity, period = gate.kinematics, HOME, np.zeros(7), ROBOT.control_period
+    arm, before, period = gate.kinematics, HOME, ROBOT.control_period
+    velocity = acceleration = np.zeros(7)
     for *action, kind in steps:
         measured = {
             "told": before,
@@ -203,14 +230,17 @@ def test_no_sequence_of_requests_and_measurements_breaks_a_limit(steps, seed, ar
         assert (command >= arm.position_lower - 1e-9).all()
         assert (command <= arm.position_upper + 1e-9).all()
         assert (np.abs(new_velocity) <= arm.velocity_limits + 1e-9).all()
-        assert (np.abs(new_velocity - velocity) <= arm.acceleration_limits * period + 1e-9).all()
+        new_acceleration = (new_velocity - velocity) / period
+        assert (np.abs(new_acceleration) <= arm.acceleration_limits + 1e-7).all()
+        jerk = (new_acceleration - acceleration) / period
+        assert (np.abs(jerk) <= arm.jerk_limits + 1e-6).all()
         tool = arm.tool_position(command)
         assert (tool >= np.array(TASK.tool_workspace.low) - 1.1e-3).all()
         assert (tool <= np.array(TASK.tool_workspace.high) + 1.1e-3).all()
         assert np.isfinite(result.executed).all()
         if not np.isfinite(action).all():
             assert result.flags & HELD
-        before, velocity = command, new_velocity
+        before, velocity, acceleration = command, new_velocity, new_acceleration
 
 
 _SLOW = CommandGate(ROBOT.model_copy(update={"velocity_scale": 0.02}), TASK)
@@ -219,6 +249,8 @@ _GATES = {
     "as it is": CommandGate(ROBOT, TASK),
     "slow": _SLOW,
     "gentle": CommandGate(accelerating(0.5), TASK),
+    "smooth": CommandGate(accelerating(5.0, jerk=15.0), TASK),
+    "soft": CommandGate(accelerating(1.0, jerk=3.0), TASK),
     "narrow": CommandGate(
         ROBOT.model_copy(update={"acceleration_limits": (1.0,) * 7, "position_margin": 0.25}),
         TASK,
@@ -251,7 +283,13 @@ def of_joints(robot: RobotConfig = ROBOT, **changes: object) -> CommandGate:
 _JOINT = of_joints()
 _JOINT_NARROW = of_joints(accelerating(2.0), low=(-0.1,) * 7, high=(0.3,) * 7)
 _JOINT_FAST = of_joints(accelerating(4.0), low=(-9.0,) * 7, high=(9.0,) * 7)
-_BOUNDS = {_JOINT: (-1.0, 1.0), _JOINT_NARROW: (-0.1, 0.3), _JOINT_FAST: (-9.0, 9.0)}
+_JOINT_SMOOTH = of_joints(accelerating(4.0, jerk=16.0))
+_BOUNDS = {
+    _JOINT: (-1.0, 1.0),
+    _JOINT_NARROW: (-0.1, 0.3),
+    _JOINT_FAST: (-9.0, 9.0),
+    _JOINT_SMOOTH: (-1.0, 1.0),
+}
 
 
 def test_joint_velocities_within_limits_are_executed_as_asked():
@@ -458,7 +496,8 @@ def test_no_joint_velocities_and_twists_break_a_limit(steps, seed, gate):
     rng, kinematics = np.random.default_rng(seed), gate.kinematics
     gate.reset(HOME)
     low, high = _BOUNDS[gate]
-    before, velocity, period = HOME, np.zeros(7), ROBOT.control_period
+    before, period = HOME, ROBOT.control_period
+    velocity = acceleration = np.zeros(7)
     for numbers, is_person, kind in steps:
         anywhere = rng.uniform(kinematics.position_lower, kinematics.position_upper)
         measured = {"told": before, "stuck": HOME, "any": anywhere}[kind]
@@ -471,15 +510,17 @@ def test_no_joint_velocities_and_twists_break_a_limit(steps, seed, gate):
         assert (new_velocity >= low - 1e-9).all()
         assert (new_velocity <= high + 1e-9).all()
         assert (np.abs(new_velocity) <= kinematics.velocity_limits + 1e-9).all()
-        change = np.abs(new_velocity - velocity)
-        assert (change <= kinematics.acceleration_limits * period + 1e-9).all()
+        new_acceleration = (new_velocity - velocity) / period
+        assert (np.abs(new_acceleration) <= kinematics.acceleration_limits + 1e-7).all()
+        jerk = (new_acceleration - acceleration) / period
+        assert (np.abs(jerk) <= kinematics.jerk_limits + 1e-6).all()
         tool = kinematics.tool_position(command)
         assert (tool >= np.array(JOINT_TASK.tool_workspace.low) - 1.31e-3).all()
         assert (tool <= np.array(JOINT_TASK.tool_workspace.high) + 1.31e-3).all()
         np.testing.assert_allclose(result.executed, new_velocity, atol=1e-9)
         if not np.isfinite(request[:2] if is_person else request).all():
             assert result.flags & HELD
-        before, velocity = command, new_velocity
+        before, velocity, acceleration = command, new_velocity, new_acceleration
 
 
 def moved_by(request, periods, q=HOME):
@@ -601,8 +642,133 @@ def test_a_way_home_begins_anew_after_somebody_else_moved_the_arm(gate):
     assert max(heights) > heights[0] + 0.05, "up first"
 
 
+@pytest.mark.parametrize("limits", [(2.0, None), (3.0, 10.0), (1.0, 2.0)])
+def test_an_arm_that_starts_and_stops_slowly_gets_home_too(limits):
+    gate = CommandGate(accelerating(*limits), TASK)
+    away = moved_by(lambda q: gate.step(np.array([0.15, 0.2]), q), 20)[-1]
+    gate.reset(away)
+    path = moved_by(gate.go_home, 500, away)
+    np.testing.assert_allclose(path[-1], HOME, atol=2e-3)
+    np.testing.assert_allclose(path[-1], path[-20], atol=2e-3)
+
+
 def test_joints_turn_slowly_on_the_way_home(gate):
     q = HOME + np.array([1.2, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     gate.reset(q)
     steps = np.diff(moved_by(gate.go_home, 60, q), axis=0) / ROBOT.control_period
     assert np.abs(steps / gate.kinematics.velocity_limits).max() < 0.5
+
+
+# Collisions
+
+_ANYWHERE = WorkspaceBox(low=(-2.0, -2.0, -2.0), high=(2.0, 2.0, 2.0))
+_WALL = Obstacle(name="wall", size=(0.1, 1.0, 1.0), xyz=(0.2, 0.36, 0.5), rpy=(0.0, 0.0, 1.2))
+_POST = Obstacle(name="post", kind="cylinder", size=(0.05, 1.0), xyz=(0.45, -0.4, 0.5))
+_BALL = Obstacle(name="ball", kind="sphere", size=(0.1,), xyz=(0.6, 0.0, 0.75))
+
+
+def crowded(robot: RobotConfig = ROBOT) -> RobotConfig:
+    """The arm between obstacles."""
+    return robot.model_copy(update={"obstacles": (*robot.obstacles, _WALL, _POST, _BALL)})
+
+
+def swinging(robot: RobotConfig) -> CommandGate:
+    """A gate whose actions swing the arm anywhere."""
+    return of_joints(
+        robot, low=(-2.0,) * 7, high=(2.0,) * 7, tool_workspace=_ANYWHERE, tool_tilt=None
+    )
+
+
+@pytest.mark.parametrize("limits", [(None, None), (4.0, None), (4.0, 20.0)])
+@pytest.mark.parametrize("seed", range(4))
+def test_no_link_comes_too_near_to_another_or_to_an_obstacle(limits, seed):
+    gate, rng = swinging(crowded(accelerating(*limits))), np.random.default_rng(seed)
+    judge, q, seen = ArmCollision(gate.kinematics.arm), HOME, GateFlag.NONE
+    for _ in range(60):
+        wanted = rng.uniform(-2.0, 2.0, 7)
+        for _ in range(rng.integers(1, 12)):
+            result = gate.step(wanted, q)
+            after = result.joint_command
+            for share in np.linspace(0.2, 1.0, 5):
+                near = judge.clearance(q + share * (after - q))
+                assert near.distance >= 0.7 * judge.margin, near
+            q, seen = after, seen | result.flags
+            for each in result.stopping:
+                assert judge.clearance(each).distance >= 0.7 * judge.margin
+    assert seen & GateFlag.CLIPPED_COLLISION
+
+
+def test_an_arm_that_starts_too_near_may_only_go_away():
+    gate = swinging(crowded())
+    turns = (HOME + turn * np.eye(7)[0] for turn in np.arange(0.0, 2.0, 2e-4))
+    near = next(q for q in turns if gate.collision.clearance(q).distance < 0.003)
+    assert "wall" in gate.collision.clearance(near).between
+    gate.reset(near)
+    towards = gate.step(0.1 * np.eye(7)[0], near)
+    assert towards.flags & GateFlag.CLIPPED_COLLISION
+    np.testing.assert_allclose(towards.joint_command, near, atol=1e-9)
+    away = gate.step(-0.1 * np.eye(7)[0], near)
+    np.testing.assert_allclose(away.executed[0], -0.1, atol=1e-9)
+    q = away.joint_command
+    for _ in range(5):
+        q = gate.step(-0.2 * np.eye(7)[0], q).joint_command
+    for _ in range(20):
+        q = gate.step(0.2 * np.eye(7)[0], q).joint_command
+    assert gate.collision.clearance(q).distance >= 0.7 * gate.collision.margin
+
+
+def test_an_arm_that_is_too_near_at_home_is_refused():
+    at_hand = Obstacle(name="crate", kind="sphere", size=(0.1,), xyz=(0.34, 0.0, 0.4))
+    with pytest.raises(ConfigError, match=r"at home is nearer than .*panda_hand and crate \("):
+        CommandGate(ROBOT.model_copy(update={"obstacles": (at_hand,)}), TASK)
+
+
+def test_unknown_names_of_what_may_touch_are_refused():
+    some = CollisionConfig(ignore=(("panda_link1", "panda_lnik5"),))
+    with pytest.raises(ConfigError, match=r"names \['panda_lnik5'\]; there are"):
+        CommandGate(ROBOT.model_copy(update={"collision": some}), TASK)
+
+
+def test_pairs_that_are_ignored_may_touch():
+    ignoring = CollisionConfig(
+        srdf=ROBOT.collision.srdf,
+        ignore=tuple(
+            (link, "crate") for link in ("panda_hand", "tool", "panda_link6", "panda_link7")
+        ),
+    )
+    robot = ROBOT.model_copy(
+        update={
+            "collision": ignoring,
+            "obstacles": (Obstacle(name="crate", size=(0.05,) * 3, xyz=(0.34, 0.0, 0.4)),),
+        }
+    )
+    gate = CommandGate(robot, TASK)
+    judge = ArmCollision(gate.kinematics.arm)
+    assert judge.clearance(HOME).between == ("panda_link5", "crate"), "which may not"
+    assert not judge.too_near(HOME)
+
+
+def test_a_limit_that_is_relaxed_is_told():
+    def told(robot=ROBOT, task=TASK):
+        return relaxed_limits(robot, task, CommandGate(robot, task).collision)
+
+    usual = told()
+    assert [line.split()[0] for line in usual] == ["table", "pairs"]
+    weaker = ROBOT.model_copy(
+        update={
+            "position_margin": 0.0,
+            "obstacles": (),
+            "collision": CollisionConfig(margin=0.002, ignore=(("panda_hand", "panda_link2"),)),
+        }
+    )
+    lines = " / ".join(told(weaker, JOINT_TASK.model_copy(update={"tool_tilt": None})))
+    for part in (
+        "position_margin is 0.0, usually 0.02", "collision.margin is 0.002 m, usually 0.01",
+        "panda_hand and panda_link2 may touch", "no obstacles", "tool may point anywhere",
+    ):  # fmt: skip
+        assert part in lines
+
+
+def test_an_arm_that_cannot_brake_is_refused():
+    with pytest.raises(ConfigError, match="cannot brake from its velocity limits"):
+        CommandGate(accelerating(1e-4, jerk=1e-6), TASK)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The command gate node: who commands, what is refused, and that the arm holds otherwise."""
 
+import re
 import time
 from pathlib import Path
 
@@ -552,6 +553,34 @@ def test_a_takeover_and_the_way_back_are_no_jump_and_each_period_says_who_comman
     assert [r.source for r in bench.records] == [2] * 4 + [1] * 4 + [2] * 4
     change = np.abs(np.diff(np.vstack(path), n=2, axis=0))
     assert (change <= np.array(ROBOT.acceleration_limits) * ROBOT.control_period**2 + 1e-9).all()
+
+
+@pytest.fixture
+def soft(tmp_path):
+    """A gate of an arm that needs several periods to brake."""
+    text = PATHS["robot_config"].read_text(encoding="utf-8")
+    limits = re.search(r"acceleration_limits: (.*?) *#", text).group(1)
+    robot = tmp_path / "soft.yaml"
+    robot.write_text(text.replace(limits, str([2.0] * 7)), encoding="utf-8")
+    yield from _rig(lockstep=True, robot_config=robot)
+
+
+def test_the_last_command_of_a_gate_that_ends_is_one_to_rest(soft):
+    """Whatever ends it: every command goes on to where the arm rests, within its limits."""
+    bench, q = soft[0], HOME
+    take_command(soft, GateCommand.POLICY)
+    for step in range(1, 6):
+        q = drive(soft, step, 1, q, ask=lambda at: bench.chunk(at, np.full((1, 2), 0.25)))[-1]
+    command = bench.commands[-1]
+    rest = np.array([point.positions for point in command.points])
+    assert len(rest) >= 3
+    times = [each.time_from_start for each in command.points]
+    apart = np.diff([each.sec + each.nanosec * 1e-9 for each in times])
+    np.testing.assert_allclose(apart, ROBOT.control_period, atol=1e-6)
+    way = [HOME, *(each.points[0].positions for each in bench.commands)]
+    steps = np.diff(np.vstack([np.array(way), rest[1:], rest[-1:]]), axis=0)
+    changes = np.abs(np.diff(steps, axis=0))
+    assert (changes <= 2.0 * ROBOT.control_period**2 + 1e-9).all()
 
 
 def test_what_the_policy_proposes_is_kept_beside_what_the_person_did(real_time):

@@ -125,9 +125,6 @@ def test_hashes_of_descriptions_are_what_they_were_before_there_were_kinds():
     assert config_hash(task) == (
         "ccb9c18c6409cef467b5a439832e5654a594108bc964e07701275ed462caa028"
     )
-    assert config_hash(load_robot(ROBOT), task) == (
-        "8398931a3997ea26dd49d6903f8eae0f66efc84b244db097a932e31b4f241c9d"
-    )
 
 
 @pytest.mark.parametrize("name", ["push_t", "push_t_joint", "push_t_rgb", "push_t_state"])

@@ -36,6 +36,7 @@ def arm(tmp_path, kinds):
             "locked_joints": {},
             "home": (0.0, 0.0, 0.0),
             "acceleration_limits": (1.0, 1.0, 1.0),
+            "jerk_limits": (1e3, 1e3, 1e3),
             "tool": panda.tool.model_copy(
                 update={"parent": "link_3", "xyz": (0.3, 0.0, 0.0), "rpy": (0.0, 0.0, 0.0)}
             ),
@@ -105,6 +106,7 @@ def test_a_locked_continuous_joint_stays_where_it_is_locked(tmp_path):
             "locked_joints": {"joint_2": 0.7},
             "home": (0.0, 0.0),
             "acceleration_limits": (1.0, 1.0),
+            "jerk_limits": (1e3, 1e3),
         }
     )
     position = ArmKinematics(robot).tool_position(np.array([0.1, 0.2]))

@@ -169,12 +169,13 @@ def waiting_robot(**parameters):
             assert spin_until(lambda: person.count_publishers("sim/ground_truth") == 1)
             call(spin_until, person.reset, ResetSim.Request(seed=1))
 
-            def command(step: int) -> None:
+            def command(step: int, *turns: float) -> None:
+                """Home, or a way of some points with the first joint turned so far [rad]."""
                 stamp = 100_000_000_000 + step * round(ROBOT.control_period * 1e9)
-                home = np.array(ROBOT.home)
-                commands.publish(
-                    trajectory_message(ROBOT.joints, home, stamp, ROBOT.control_period)
-                )
+                way = np.array([ROBOT.home] * max(1, len(turns)))
+                way[:, 0] += turns or 0.0
+                period = ROBOT.control_period
+                commands.publish(trajectory_message(ROBOT.joints, way, stamp, period, period))
 
             yield person, spin_until, command
 
@@ -188,6 +189,18 @@ def test_a_command_that_comes_during_a_pause_is_carried_out_on_resuming():
         assert not spin_until(lambda: len(person.truth) > 1, timeout_s=0.5)
         call(spin_until, person.run, SetBool.Request(data=True))
         assert spin_until(lambda: steps_of(person) == [0, 1])
+
+
+def test_the_points_of_a_command_are_followed_until_another_comes():
+    with waiting_robot(lockstep_timeout=0.3) as (person, spin_until, command):
+        call(spin_until, person.run, SetBool.Request(data=True))
+        assert spin_until(lambda: steps_of(person) == [0])
+        command(0, 0.02, 0.04)
+        assert spin_until(lambda: len(person.joints) == 5, timeout_s=20.0)
+        turned = [each.position[0] - person.joints[0].position[0] for each in person.joints]
+        assert turned[1] == pytest.approx(0.02, abs=4e-3)
+        assert turned[3] == pytest.approx(0.04, abs=4e-3)
+        assert turned[4] == pytest.approx(0.04, abs=4e-3)
 
 
 def test_resuming_waits_for_the_command_without_a_second_observation_of_the_same_time():

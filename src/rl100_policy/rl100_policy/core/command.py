@@ -15,12 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial.transform import Rotation
 
+from rl100_policy.core.braking import velocities_to_rest
+from rl100_policy.core.collision import ArmCollision
 from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig, check_action
-from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.gate_result import GateFlag, GateResult
 from rl100_policy.core.geometry import twist_between
 from rl100_policy.core.homing import Homing
 from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.tool_room import ToolRoom
 
 Floats = NDArray[np.float64]
 
@@ -32,11 +35,11 @@ holds."""
 _JOINT_LAG = 0.5
 """Largest distance of a measured joint from where it was told to be [rad, m]; beyond it the arm
 holds."""
-_WALL = 1e-3
-"""How far beyond the workspace the tool may come, for the inverse kinematics' sake [m]."""
 _BULGE = 3e-4
-"""How far the tool may come beyond that between the places of its way that are looked at [m]."""
+"""How far the tool may come beyond its room between two places that are looked at [m]."""
 _LEAST_LOOKS = 2
+_TYPICAL = 0.25
+"""Share of its velocity limits at which an arm usually moves."""
 _ROUNDING = 1e-9
 _SHARES = (1.0, 0.5, 0.25, 0.0)
 """Shares of an action that are tried where all of it would lead out of the bounds."""
@@ -109,17 +112,18 @@ class CommandGate:
             self._velocity_high = np.minimum(limits, self._high)
         self._bend = math.sqrt(self.kinematics.reach / (8.0 * _BULGE))
         """Looks per rad (and m) of a way, see :meth:`_leaves`."""
-        self._least_cosine = -2.0 if task.tool_tilt is None else math.cos(task.tool_tilt)
-        self._axis = self.kinematics.tool_pose(np.array(robot.home))[:3, 2].copy()
-        """Of the tool at home, from which it may tilt."""
-        self._box_low, self._box_high = (
-            np.array(task.tool_workspace.low),
-            np.array(task.tool_workspace.high),
-        )
-        self._homing = Homing(robot, task.tool_workspace, self.kinematics)
+        self._room = ToolRoom.of(task, self.kinematics.tool_pose(np.array(robot.home)))
         self._target = np.eye(4)
         self._command = np.array(robot.home)
-        self._velocity = np.zeros(len(robot.joints))
+        self._at_rest = np.zeros(len(robot.joints))
+        self._largest_change = self.kinematics.acceleration_limits * self._period
+        """Of the velocity from one period to the next, [n], rad/s."""
+        self._largest_turn = self.kinematics.jerk_limits * self._period**2
+        """Of that change from one period to the next, [n], rad/s."""
+        self._correction = self._share_of_correction(robot)
+        """Share of the tool's distance from its target that is made good in a period."""
+        self._homing = Homing(robot, task.tool_workspace, self.kinematics, self._correction)
+        self.collision = ArmCollision(self.kinematics.arm)
         self.reset(self._command)
 
     @property
@@ -143,14 +147,15 @@ class CommandGate:
                 "of the URDF; is this the driver of this arm, and is it calibrated?"
             )
         self._command = np.array(q_measured, dtype=float)
-        self._velocity = np.zeros_like(self._command)
+        self._velocity = self._change = self._at_rest
+        self._stopping = np.zeros((0, len(self._command)))
+        """Velocities of the next periods with which it comes to rest, [p, n], rad/s."""
+        self._clear = min(self.collision.margin, self.collision.clearance(self._command).distance)
+        """Distance that links keep, from each other and from obstacles [m]."""
         self._target = self.kinematics.tool_pose(self._command)
-        self._room_cosine = min(self._least_cosine, float(self._axis @ self._target[:3, 2]))
         self._moved = self._steered
         self._homing.restart()
-        # A tool that starts outside the box, or tilted too far, may only move back.
-        self._room_low = np.minimum(self._box_low, self._target[:3, 3])
-        self._room_high = np.maximum(self._box_high, self._target[:3, 3])
+        self._room = self._room.starting_at(self._target)
 
     def hand_over(self) -> None:
         """Let another source go on from the present command and its velocity.
@@ -174,12 +179,9 @@ class CommandGate:
         return math.sqrt(lag @ lag) <= _TOOL_LAG and apart <= _JOINT_LAG
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
-        """Stop within the acceleration limits and stay; the request, if any, is not executed."""
-        velocity, flags = self._limit_joints(self._command)
-        return self._commit(
-            velocity,
-            reason | (flags & GateFlag.CLIPPED_ACCELERATION if reason else GateFlag.NONE),
-        )
+        """Stop within all limits and stay; the request, if any, is not executed."""
+        braking = GateFlag.CLIPPED_ACCELERATION if reason and self._brakes else GateFlag.NONE
+        return self._brake(reason | braking)
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
         """Answer one control period.
@@ -274,6 +276,29 @@ class CommandGate:
         """Of a motion of all joints: whether an action of the task can say it."""
         return GateFlag.NONE if self._by_joint else GateFlag.BEYOND_ACTION
 
+    def _share_of_correction(self, robot: RobotConfig) -> float:
+        """All of it, unless the jerk is limited so much that the arm would swing about its target.
+
+        A velocity that takes n periods to come, and to go, may make good a part of an error only;
+        1 / (2 n + 1) of it does not swing.
+
+        Raises:
+            ConfigError: If the arm cannot brake.
+        """
+        fastest = self.kinematics.velocity_limits
+        limits = self._largest_change, self._largest_turn
+        try:
+            velocities_to_rest(fastest, self._at_rest, *limits)
+        except ValueError as error:
+            raise ConfigError(
+                f"robot {robot.name!r} cannot brake from its velocity limits with its "
+                f"acceleration_limits and jerk_limits: {error}; give those of the data sheet"
+            ) from error
+        if (self._largest_turn >= 2.0 * self._largest_change).all():
+            return 1.0  # the limit of acceleration is one of jerk, too
+        periods = len(velocities_to_rest(_TYPICAL * fastest, self._at_rest, *limits))
+        return 1.0 / (2 * periods + 1)
+
     def _follow(self, asked: Floats) -> GateResult:
         """Move the tool by the components of a twist that a person moves, [c]."""
         clipped = _bounded(asked, self._twist_low, self._twist_high)
@@ -311,32 +336,47 @@ class CommandGate:
             if not wanted.possible:
                 return self.hold(GateFlag.HELD_IK)
             velocity, limited = self._limit_joints(wanted.joints)
-            leaves = self._leaves(velocity)
+            stopping = velocities_to_rest(
+                velocity, velocity - self._velocity, self._largest_change, self._largest_turn
+            )
+            leaves = self._leaves(np.vstack([velocity, stopping]))
             if not leaves:
                 flags |= limited | (GateFlag.CLIPPED_WORKSPACE if wanted.boxed else GateFlag.NONE)
-                return self._commit(velocity, flags)
+                return self._commit(velocity, stopping, flags)
             flags |= leaves
-        braking, _ = self._limit_joints(self._command)
-        return self._commit(braking, flags)
+        return self._brake(flags)
+
+    @property
+    def _brakes(self) -> bool:
+        """Whether it moves in the next period even if it is to hold."""
+        return len(self._stopping) > 0
+
+    def _brake(self, flags: GateFlag) -> GateResult:
+        """Go on with the way to rest that was found good with the motion before."""
+        if not len(self._stopping):
+            return self._commit(self._at_rest, self._stopping, flags)
+        return self._commit(self._stopping[0], self._stopping[1:], flags)
 
     def _by_twist(self, twist: Floats) -> _Way:
         """The way of a tool velocity, [6], m/s and rad/s, whose target is kept in the box."""
         target = self._target.copy()
         wanted = target[:3, 3] + twist[:3] * self._period
-        inside = _bounded(wanted, self._room_low, self._room_high)
+        inside = self._room.nearest(wanted)
         target[:3, 3] = inside
         if twist[3:].any():
             target[:3, :3] = _rotation(twist[3:] * self._period) @ target[:3, :3]
         joints, error = self.kinematics.solve(target, self._command)
+        if self._correction < 1.0:
+            missing = self.kinematics.solve(self._target, self._command)[0] - self._command
+            joints = joints - (1.0 - self._correction) * missing
         return _Way(joints, bool((inside != wanted).any()), error <= _IK_TOLERANCE)
 
     def _limit_joints(self, wanted: Floats) -> tuple[Floats, GateFlag]:
         """Joint velocity over one period towards some positions, within the limits.
 
-        The limits are of position, velocity and acceleration.
-
-        The joint path is scaled as a whole, so that the tool keeps its direction when a limit
-        slows it down.
+        The limits are of position, velocity, acceleration and jerk. The change of the velocity is
+        scaled as a whole, so that the tool keeps its direction when a limit slows it down; unless
+        an acceleration that must fade leaves no such change.
         """
         flags = GateFlag.NONE
         bounded = _bounded(wanted, *self._joint_bounds())
@@ -348,42 +388,59 @@ class CommandGate:
         if excess > 1.0:
             velocity, flags = velocity / excess, flags | GateFlag.CLIPPED_VELOCITY
         change = velocity - self._velocity
-        excess = self._periods_to_change(change)
+        excess = float((np.abs(change) / self._largest_change).max())
         if excess > 1.0:
-            velocity, flags = (
-                self._velocity + change / excess,
-                flags | GateFlag.CLIPPED_ACCELERATION,
-            )
+            change, flags = change / excess, flags | GateFlag.CLIPPED_ACCELERATION
+            velocity = self._velocity + change
+        least = self._change - self._largest_turn
+        most = self._change + self._largest_turn
+        if _any_outside(change, least, most):
+            flags |= GateFlag.CLIPPED_JERK
+            room = np.where(change > 0.0, most, least)
+            share = np.divide(room, change, out=np.ones_like(change), where=change != 0.0).min()
+            velocity = self._velocity + _bounded(np.clip(share, 0.0, 1.0) * change, least, most)
         return velocity, flags
 
-    def _leaves(self, velocity: Floats) -> GateFlag:
-        """Which bounds the arm leaves if it brakes after one period at a velocity.
+    def _leaves(self, velocities: Floats) -> GateFlag:
+        """Which limits the arm leaves with the velocities of some periods to rest, [p, n] rad/s.
 
-        A velocity is taken only if this is none of them. So braking at once, whose way was found
-        good one period before, is always left as the last choice.
+        A velocity is taken only if it and the way to rest after it leave none. So the way to rest
+        that was found good one period before is always left as the last choice.
 
-        Braking from v takes e = max |v| / (a T) periods and goes in a straight joint line, by
-        v T (1 - k / e) in the k-th of them. At the tool a straight joint line w bends: between n
-        places of it that are looked at, it leaves the straight line through them by no more than
-        r (sum |w|)^2 / (8 n^2), where r is the reach of the arm.
+        At the tool a straight joint line w bends: between n places of it that are looked at, it
+        leaves the straight line through them by no more than r (sum |w|)^2 / (8 n^2), where r is
+        the reach of the arm.
         """
-        periods = self._periods_to_change(velocity)
-        whole = np.floor(periods)
-        braking = whole - whole * (whole + 1.0) / (2.0 * periods) if whole else 0.0
-        way = velocity * self._period * (1.0 + braking)
-        lower, upper = self._joint_bounds()
-        rest = self._command + way
-        flags = GateFlag.NONE
-        if _any_outside(rest, lower - 1e-9, upper + 1e-9):
+        places = self._command + np.cumsum(velocities, axis=0) * self._period
+        before = np.vstack([self._command, places[:-1]])
+        arm, flags = self.kinematics, GateFlag.NONE
+        lower = np.minimum(arm.position_lower, np.maximum.accumulate(before))
+        upper = np.maximum(arm.position_upper, np.minimum.accumulate(before))
+        if _any_outside(places, lower - _ROUNDING, upper + _ROUNDING):
             flags |= GateFlag.CLIPPED_POSITION
-        room_low, room_high = self._room_low - _WALL, self._room_high + _WALL
-        looks = max(_LEAST_LOOKS, math.ceil(self._bend * float(np.abs(way).sum())))
-        for look in range(1, looks + 1):
-            pose = self.kinematics.tool_pose(self._command + (look / looks) * way)
-            tilted = self._axis @ pose[:3, 2] < self._room_cosine - _ROUNDING
-            if tilted or _any_outside(pose[:3, 3], room_low, room_high):
-                flags |= GateFlag.CLIPPED_WORKSPACE
+        low, high = self._velocity_low - _ROUNDING, self._velocity_high + _ROUNDING
+        if _any_outside(velocities, low, high):
+            flags |= GateFlag.CLIPPED_VELOCITY
+        if self._tool_leaves(before, places):
+            flags |= GateFlag.CLIPPED_WORKSPACE
+        if not flags and not self.collision.keeps(self._command, places, self._clear):
+            flags |= GateFlag.CLIPPED_COLLISION
         return flags
+
+    def _tool_leaves(self, before: Floats, places: Floats) -> bool:
+        """Whether the tool leaves its box, or tilts too far, on straight joint lines, [p, n]."""
+        room = self._room
+        for begin, end in zip(before, places, strict=True):
+            way = end - begin
+            looks = max(1, math.ceil(self._bend * float(np.abs(way).sum())))
+            if len(places) == 1:
+                looks = max(looks, _LEAST_LOOKS)
+            for look in range(1, looks + 1):
+                pose = self.kinematics.tool_pose(begin + (look / looks) * way)
+                if not room.holds(pose):
+                    return True
+            room = room.after(pose)
+        return False
 
     def _joint_bounds(self) -> tuple[Floats, Floats]:
         """Position limits, [n] each, rad; a joint beyond one may only move towards it."""
@@ -393,12 +450,7 @@ class CommandGate:
             np.maximum(arm.position_upper, self._command),
         )
 
-    def _periods_to_change(self, change: Floats) -> float:
-        """Control periods that a change of the joint velocity takes within the limits."""
-        largest = self.kinematics.acceleration_limits * self._period
-        return float((np.abs(change) / largest).max())
-
-    def _commit(self, velocity: Floats, flags: GateFlag) -> GateResult:
+    def _commit(self, velocity: Floats, stopping: Floats, flags: GateFlag) -> GateResult:
         """Move on by one period at a velocity.
 
         The executed action is the motion between the two commands: of the tool, or of the joints.
@@ -406,19 +458,21 @@ class CommandGate:
         before, moved = self._target, self._moved
         command = self._command + velocity * self._period
         after = self.kinematics.tool_pose(command)
-        tool, target = after[:3, 3], before.copy()
-        target[:3, 3] = np.where(moved.axes, tool, before[:3, 3])
+        target = before.copy()
+        target[:3, 3] = np.where(moved.axes, after[:3, 3], before[:3, 3])
         if moved.turns:
             target[:3, :3] = after[:3, :3]
-        self._target, self._command, self._velocity = target, command, velocity
-        self._room_low = np.minimum(self._box_low, np.maximum(self._room_low, tool))
-        self._room_high = np.maximum(self._box_high, np.minimum(self._room_high, tool))
-        cosine = float(self._axis @ after[:3, 2])
-        self._room_cosine = min(self._least_cosine, max(self._room_cosine, cosine))
+        self._change, self._velocity = velocity - self._velocity, velocity
+        self._target, self._command, self._stopping = target, command, stopping
+        self._room = self._room.after(after)
+        if self._clear < self.collision.margin:
+            distance = self.collision.clearance(command).distance
+            self._clear = min(self.collision.margin, max(self._clear, distance))
+        rest = command + np.cumsum(stopping, axis=0) * self._period
         if self._by_joint:
-            return GateResult(command.copy(), velocity.copy(), flags)
+            return GateResult(command.copy(), velocity.copy(), flags, rest)
         twist = twist_between(before, after, self._period, turns=moved.turns)
-        return GateResult(command.copy(), twist[self._components], flags)
+        return GateResult(command.copy(), twist[self._components], flags, rest)
 
 
 def _bounded(values: Floats, low: Floats, high: Floats) -> Floats:

@@ -120,6 +120,42 @@ class GripperConfig(FrozenModel):
         return [low + opening * (high - low) for low, high in ends]
 
 
+class CollisionConfig(FrozenModel):
+    """Which links of the arm may be how near to each other and to the obstacles."""
+
+    margin: PositiveFloat = 0.01
+    """Links keep this distance from each other and from obstacles [m]."""
+    srdf: str | None = None
+    """SRDF of the arm, a path or ``package://`` as of the URDF: pairs of links that it disables
+    are not looked at. null: none."""
+    ignore: tuple[tuple[str, str], ...] = ()
+    """Further pairs of links, ``tool`` or names of obstacles that are not looked at. The gate says
+    so when it starts."""
+
+
+class Obstacle(FrozenModel):
+    """Something the arm must not touch, at a fixed place: a table, a wall, a camera's stand."""
+
+    name: str
+    kind: Literal["box", "cylinder", "sphere"] = "box"
+    size: tuple[PositiveFloat, ...]
+    """Of a box its edges along x, y, z; of a cylinder, whose axis is z, radius and length; of a
+    sphere its radius [m]."""
+    xyz: Vector3
+    """Its centre in the robot base frame [m]."""
+    rpy: Vector3 = (0.0, 0.0, 0.0)
+    """Its orientation in the base frame, fixed-axis roll, pitch, yaw [rad]."""
+    touch: tuple[str, ...] = ()
+    """Links, or ``tool``, that may touch it."""
+
+    @model_validator(mode="after")
+    def _size_agrees(self) -> Self:
+        needed = {"box": 3, "cylinder": 2, "sphere": 1}[self.kind]
+        if len(self.size) != needed:
+            raise ValueError(f"size of a {self.kind} needs {needed} values, got {self.size}")
+        return self
+
+
 _SETUP = {"base_frame", "joints", "locked_joints", "tool", "control_period"}
 
 
@@ -148,21 +184,30 @@ class RobotConfig(FrozenModel):
     """Share of the URDF joint velocity limits that may be used."""
     acceleration_limits: tuple[PositiveFloat, ...]
     """Per joint [rad/s^2]; a URDF has none."""
+    jerk_limits: tuple[PositiveFloat, ...]
+    """Per joint [rad/s^3]; a URDF has none."""
     position_margin: Annotated[float, Field(ge=0.0)] = 0.02
     """Distance kept from the URDF joint position limits [rad]."""
+    collision: CollisionConfig = CollisionConfig()
+    """What the arm's links keep clear of."""
+    obstacles: tuple[Obstacle, ...] = ()
+    """What stands around the arm."""
     gripper: GripperConfig | None = None
     """null: none that is commanded."""
     cameras: tuple[CameraConfig, ...]
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Self:
-        for key in ("home", "acceleration_limits"):
+        for key in ("home", "acceleration_limits", "jerk_limits"):
             found = len(getattr(self, key))
             if found != len(self.joints):
                 raise ValueError(
                     f"{key} needs {len(self.joints)} values, one per entry of joints, "
                     f"but has {found}"
                 )
+        names = [each.name for each in self.obstacles]
+        if len(set(names)) < len(names):
+            raise ValueError(f"obstacles need a name each, got {names}")
         return self
 
     @model_serializer(mode="wrap")

@@ -37,6 +37,8 @@ class GateFlag(IntFlag):
     HELD_IK = 512
     HELD_STATE = 1024
     BEYOND_ACTION = 2048
+    CLIPPED_JERK = 4096
+    CLIPPED_COLLISION = 8192
 
 
 HELD = (
@@ -53,6 +55,8 @@ CLIPPED = (
     | GateFlag.CLIPPED_POSITION
     | GateFlag.CLIPPED_VELOCITY
     | GateFlag.CLIPPED_ACCELERATION
+    | GateFlag.CLIPPED_JERK
+    | GateFlag.CLIPPED_COLLISION
 )
 
 
@@ -65,6 +69,9 @@ class GateResult:
     executed: Floats
     """Action that the joint command realises, [d_a], SI units of the action space."""
     flags: GateFlag
+    stopping: Floats
+    """Joint positions of the next periods, in which the arm comes to rest within all limits if
+    nothing else is commanded, [p, n], rad; p is 0 where it rests after this one."""
     requested: Floats | None = None
     """Action that was asked for, in the same units; None where there was none. Of a person where
     actions are joint velocities: what the inverse kinematics makes of the twist within its bounds

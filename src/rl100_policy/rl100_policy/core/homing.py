@@ -51,8 +51,22 @@ class Homing:
     two of its points. Where home is higher than the workspace, the tool goes straight to it.
     """
 
-    def __init__(self, robot: RobotConfig, workspace: WorkspaceBox, arm: ArmKinematics) -> None:
-        """Plan for one arm and one workspace of its tool."""
+    def __init__(
+        self,
+        robot: RobotConfig,
+        workspace: WorkspaceBox,
+        arm: ArmKinematics,
+        approach: float = 1.0,
+    ) -> None:
+        """Plan for one arm and one workspace of its tool.
+
+        Args:
+            robot: The arm.
+            workspace: Box that its tool stays in.
+            arm: Its kinematics.
+            approach: Largest share of what is left of a leg that is gone in one period.
+        """
+        self._slowest = 1.0 / approach
         self._arm, self._period = arm, robot.control_period
         self._home = np.array(robot.home)
         self._pose = arm.tool_pose(self._home)
@@ -121,7 +135,7 @@ class Homing:
         periods = max(
             float(np.linalg.norm(away)) / (_TOOL_SPEED * self._period),
             float(np.linalg.norm(turn)) / (_TURN_SPEED * self._period),
-            1.0,
+            self._slowest,
         )
         nearer = pose.copy()
         nearer[:3, 3] += share * away / periods
@@ -130,7 +144,7 @@ class Homing:
 
     def _joint_step(self, way: Floats) -> Floats:
         largest = _JOINT_SHARE * self._arm.velocity_limits * self._period
-        return way / max(1.0, float((np.abs(way) / largest).max()))
+        return way / max(self._slowest, float((np.abs(way) / largest).max()))
 
 
 def _apart(pose: Floats, target: Floats) -> tuple[Floats, Floats]:

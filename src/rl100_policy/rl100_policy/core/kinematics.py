@@ -9,10 +9,9 @@ import numpy as np
 import pinocchio as pin
 from numpy.typing import NDArray
 
+from rl100_policy.core.arm_model import ArmModel
 from rl100_policy.core.config import RobotConfig
 from rl100_policy.core.errors import ConfigError
-from rl100_policy.core.geometry import pose_from_xyz_rpy
-from rl100_policy.core.shares import resolve_uri
 
 Floats = NDArray[np.float64]
 
@@ -34,40 +33,26 @@ class ArmKinematics:
     """
 
     def __init__(self, robot: RobotConfig) -> None:
-        """Read the URDF and lock the joints that are not commanded.
+        """Read the URDF.
 
         Raises:
-            ConfigError: If the URDF lacks a joint or link named in the robot description, or a
-                joint is neither commanded nor locked.
+            ConfigError: As of :class:`ArmModel`, and if a commanded joint has no velocity limit.
         """
         self.robot = robot
-        full = pin.buildModelFromUrdf(str(resolve_uri(robot.urdf)))
-        names = list(full.names)[1:]
-        _check_joints(robot, names)
-        configuration = pin.neutral(full)
-        for name, value in robot.locked_joints.items():
-            joint = full.joints[full.getJointId(name)]
-            _set_position(configuration, joint.idx_q, joint.nq, value)
-        locked = [full.getJointId(name) for name in robot.locked_joints]
-        self._model = pin.buildReducedModel(full, locked, configuration)
+        self.arm = ArmModel(robot)
+        self._model, self._tool = self.arm.model, self.arm.tool
         self._data = self._model.createData()
-        joints = [self._model.joints[self._model.getJointId(name)] for name in robot.joints]
-        self._places = np.array([joint.idx_q for joint in joints])
-        self._continuous = [index for index, joint in enumerate(joints) if joint.nq == 2]
-        self._order = np.array([joint.idx_v for joint in joints])
-        self._tool = self._add_tool_frame(robot)
-        self._base = self._frame(robot.base_frame)
-        self._t_base_root = self._base_in_root().inverse()
-        self._t_root_base = self._t_base_root.inverse()
-        lower = self._model.lowerPositionLimit[self._places]
-        upper = self._model.upperPositionLimit[self._places]
-        lower[self._continuous], upper[self._continuous] = -np.inf, np.inf
+        self._t_root_base = self.arm.t_root_base
+        self._t_base_root = self._t_root_base.inverse()
+        places, order = self.arm.places, self.arm.order
+        lower = self._model.lowerPositionLimit[places]
+        upper = self._model.upperPositionLimit[places]
+        lower[self.arm.continuous], upper[self.arm.continuous] = -np.inf, np.inf
         self.position_lower: Floats = lower + robot.position_margin
         self.position_upper: Floats = upper - robot.position_margin
-        self.velocity_limits: Floats = (
-            self._model.velocityLimit[self._order] * robot.velocity_scale
-        )
+        self.velocity_limits: Floats = self._model.velocityLimit[order] * robot.velocity_scale
         self.acceleration_limits: Floats = np.array(robot.acceleration_limits)
+        self.jerk_limits: Floats = np.array(robot.jerk_limits)
         still = [
             name
             for name, limit in zip(robot.joints, self.velocity_limits, strict=True)
@@ -84,40 +69,9 @@ class ArmKinematics:
         """No point of the tool is ever farther from any joint's axis than this [m], but for what
         prismatic joints add."""
 
-    def _frame(self, name: str) -> int:
-        if not self._model.existFrame(name):
-            raise ConfigError(
-                f"link {name!r} of robot {self.robot.name!r} is not in its URDF {self.robot.urdf}"
-            )
-        return int(self._model.getFrameId(name))
-
-    def _add_tool_frame(self, robot: RobotConfig) -> int:
-        parent = self._model.frames[self._frame(robot.tool.parent)]
-        tip = pin.SE3(pose_from_xyz_rpy(robot.tool.xyz, robot.tool.rpy))
-        frame = pin.Frame(
-            "rl100_tool", parent.parentJoint, parent.placement * tip, pin.FrameType.OP_FRAME
-        )
-        index = int(self._model.addFrame(frame))
-        self._data = self._model.createData()
-        return index
-
-    def _base_in_root(self) -> pin.SE3:
-        pin.framesForwardKinematics(self._model, self._data, pin.neutral(self._model))
-        return self._data.oMf[self._base].copy()
-
-    def _ordered(self, q: Floats) -> Floats:
-        """Joint positions as pinocchio has them, [nq]."""
-        if len(q) != len(self._places):
-            raise ValueError(f"expected {len(self._places)} joint positions, got {len(q)}")
-        configuration = np.empty(self._model.nq)
-        configuration[self._places] = q
-        for joint in self._continuous:
-            _set_position(configuration, self._places[joint], 2, q[joint])
-        return configuration
-
     def tool_pose(self, q: Floats) -> Floats:
         """Tool frame in the base frame, [4, 4], for joint positions q [n] rad."""
-        pin.forwardKinematics(self._model, self._data, self._ordered(q))
+        pin.forwardKinematics(self._model, self._data, self.arm.configuration(q))
         pose = self._t_base_root * pin.updateFramePlacement(self._model, self._data, self._tool)
         return np.asarray(pose.homogeneous)
 
@@ -145,41 +99,17 @@ class ArmKinematics:
         lower = np.minimum(self.position_lower, q_start)
         upper = np.maximum(self.position_upper, q_start)
         for _ in range(_MAX_ITERATIONS):
-            pin.computeJointJacobians(self._model, self._data, self._ordered(q))
+            pin.computeJointJacobians(self._model, self._data, self.arm.configuration(q))
             placement = pin.updateFramePlacement(self._model, self._data, self._tool)
             error = pin.log6(placement.inverse() * goal).vector
             residual = math.sqrt(error @ error)
             if residual < _CONVERGED:
                 return q, residual
             jacobian = pin.getFrameJacobian(self._model, self._data, self._tool, pin.LOCAL)[
-                :, self._order
+                :, self.arm.order
             ]
             step = jacobian.T @ np.linalg.solve(jacobian @ jacobian.T + _DAMPED, error)
             q = np.minimum(np.maximum(q + step, lower), upper)
         return q, float(
             np.linalg.norm(pin.log6(pin.SE3(self.tool_pose(q)).inverse() * pin.SE3(target)).vector)
-        )
-
-
-def _set_position(configuration: Floats, index: int, size: int, value: float) -> None:
-    """Write the position of a joint; pinocchio keeps cosine and sine of a continuous one."""
-    if size == 1:
-        configuration[index] = value
-    else:
-        configuration[index : index + 2] = np.cos(value), np.sin(value)
-
-
-def _check_joints(robot: RobotConfig, names: list[str]) -> None:
-    """Every URDF joint is either commanded or locked, and every name exists."""
-    missing = [name for name in (*robot.joints, *robot.locked_joints) if name not in names]
-    if missing:
-        raise ConfigError(
-            f"joints {missing} of robot {robot.name!r} are not in its URDF {robot.urdf}, "
-            f"which has {names}"
-        )
-    free = [name for name in names if name not in robot.joints and name not in robot.locked_joints]
-    if free:
-        raise ConfigError(
-            f"URDF joints {free} are neither in joints nor in locked_joints "
-            f"of robot {robot.name!r}"
         )

@@ -23,6 +23,10 @@ that is not where it was told to be holds while a source is in command, and is l
 none is. Whoever takes command from another source goes on from the last command and its velocity,
 so a takeover is no jump; after a pause, a release or a push it begins where the arm is measured.
 What the policy proposes is recorded whoever is in command.
+
+Every command ends at rest: where one period is too short to stop in, it has further points in
+which the arm brakes within its limits. So whatever ends this process, the last command it gave is
+a hold.
 """
 
 from __future__ import annotations
@@ -54,6 +58,7 @@ from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
 from rl100_policy.core.latency import Mark
 from rl100_policy.core.measurement import MeasurementCheck
+from rl100_policy.core.relaxed import relaxed_limits
 from rl100_policy.ros.conversions import (
     chunk_from_message,
     header,
@@ -132,6 +137,8 @@ class CommandGateNode(Node):
             load_task(self._settings.task_config),
         )
         self._gate = CommandGate(self._robot, self._task)
+        for relaxed in relaxed_limits(self._robot, self._task, self._gate.collision):
+            self.get_logger().warning(f"limit relaxed: {relaxed}")
         self._measured = MeasurementCheck(self._gate.kinematics)
         self._timing = CommandTiming(
             self._robot.control_period, self._gate.kinematics.velocity_limits
@@ -371,7 +378,11 @@ class CommandGateNode(Node):
         waited_s = 0.0 if self._settings.lockstep else time.perf_counter() - received
         end_ns = self._timing.end_ns(stamp, waited_s, result.joint_command)
         command = trajectory_message(
-            self._robot.joints, result.joint_command, stamp, (end_ns - stamp) * 1e-9
+            self._robot.joints,
+            np.vstack([result.joint_command, result.stopping]),
+            stamp,
+            (end_ns - stamp) * 1e-9,
+            self._robot.control_period,
         )
         commanded_ns = time.time_ns()  # before: it may arrive before publishing returns
         self._commands.publish(command)

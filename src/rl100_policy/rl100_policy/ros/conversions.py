@@ -137,13 +137,24 @@ def joint_state_message(
 
 
 def trajectory_message(
-    names: Sequence[str], positions: Floats, stamp_ns: int, after_s: float
+    names: Sequence[str], positions: Floats, stamp_ns: int, after_s: float, period_s: float
 ) -> JointTrajectory:
-    """Trajectory of one point: be at the positions [rad] some seconds after the stamp."""
-    point = JointTrajectoryPoint(
-        positions=positions.tolist(), time_from_start=duration_message(after_s)
-    )
-    return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=[point])
+    """Trajectory of some points, one control period apart.
+
+    Args:
+        names: Of the joints.
+        positions: Where to be, one after the other, [p, n], rad; the arm rests at the last.
+        stamp_ns: Time from which the others count.
+        after_s: When to be at the first [s].
+        period_s: From each to the next [s].
+    """
+    points = [
+        JointTrajectoryPoint(
+            positions=each.tolist(), time_from_start=duration_message(after_s + place * period_s)
+        )
+        for place, each in enumerate(positions)
+    ]
+    return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=points)
 
 
 def twist_message(twist: Floats, stamp_ns: int, frame_id: str) -> TwistStamped:

@@ -5,7 +5,8 @@ Out: ``/clock``; ``joint_states`` JointState; of every depth or colour camera of
 description Image (16UC1 or rgb8) and CameraInfo (SENSOR); ``camera/extrinsics`` TransformStamped
 of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT); ``sim/goal``
 Marker, the outline of the goal for people (LATCHED); ``latency/stages`` StageTimes (EVENT). In:
-the robot's command topic, JointTrajectory with one point one control period ahead (COMMAND).
+the robot's command topic, JointTrajectory of points one control period apart, which are followed
+one by one until the next command (COMMAND).
 Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a
 control period of physics (a few milliseconds) runs inside a callback.
 
@@ -36,6 +37,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
@@ -66,6 +68,8 @@ from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.stages import StageTeller
 from rl100_sim.episode import SimulatedEpisode
+
+Floats = NDArray[np.float64]
 
 EPOCH_S = 100
 """Simulated time at which an episode begins is a multiple of this [s]; longer than any episode."""
@@ -115,6 +119,8 @@ class SimRobotNode(Node):
         self._has_episode, self._running = False, False
         self._published_ns, self._waiting_since = -1, 0.0
         self._command, self._command_ns = np.array(self._robot.home), -1
+        self._then: list[Floats] = []
+        """Where to go after that if no other command comes."""
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
@@ -168,17 +174,19 @@ class SimRobotNode(Node):
 
         What a real controller would reject is refused with a warning.
         """
-        if list(message.joint_names) != list(self._robot.joints) or len(message.points) != 1:
+        if list(message.joint_names) != list(self._robot.joints) or not message.points:
             self._warn(
-                f"expected one point for joints {list(self._robot.joints)}, "
+                f"expected one or more points for joints {list(self._robot.joints)}, "
                 f"got {len(message.points)} for {message.joint_names}"
             )
             return False
-        positions = np.array(message.points[0].positions)
-        if positions.shape != self._command.shape or not np.isfinite(positions).all():
-            self._warn(f"expected {len(self._command)} finite positions, got {positions.tolist()}")
-            return False
-        self._command = positions
+        points = [np.array(point.positions) for point in message.points]
+        for positions in points:
+            if positions.shape != self._command.shape or not np.isfinite(positions).all():
+                told = f"expected {len(self._command)} finite positions, got {positions.tolist()}"
+                self._warn(told)
+                return False
+        self._command, *self._then = points
         return True
 
     def _warn(self, text: str) -> None:
@@ -189,6 +197,8 @@ class SimRobotNode(Node):
     def _step(self) -> None:
         """One control period of the world, then its observation."""
         self._episode.advance(self._command)
+        if self._then:
+            self._command = self._then.pop(0)
         self._now_ns += self._period_ns
         self._publish()
         if self._is_over() and not self._settings.free_running:
@@ -246,7 +256,7 @@ class SimRobotNode(Node):
         """Put everything at its start; raises ConfigError if no start pose fits the task."""
         self._episode.reset(np.random.default_rng(seed))
         self._seed, self._has_episode = seed, True
-        self._command = np.array(self._robot.home)
+        self._command, self._then = np.array(self._robot.home), []
         epoch_ns = EPOCH_S * 1_000_000_000
         if not self._running:
             self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
