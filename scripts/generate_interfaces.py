@@ -43,6 +43,7 @@ _HEAD = """<!-- SPDX-License-Identifier: Apache-2.0 -->
 """
 _OF_EVERY_NODE = re.compile(
     r"^/(rosout|parameter_events)$|/_action/|/(describe|get|list|set)_parameter|/get_type_description$"
+    r"|/transition_event$|/(change|get)_state$|/get_(available_(states|transitions)|transition_graph)$"
 )
 _FIELD = re.compile(
     r"^(?P<type>\S+)\s+(?P<name>\w+)\s*(?:=\s*(?P<value>\S+))?\s*(?:#\s*(?P<doc>.*))?$"
@@ -63,6 +64,11 @@ without a namespace. Quality of service is reliable and volatile where nothing i
 publisher what it offers, at a subscriber what it asks for. In lockstep `cloud` and `policy` ask
 for reliable; `recorder` asks for what the publishers it finds offer. Every node started with
 `use_sim_time` reads `/clock`.
+
+Every node but `scripted_operator` also has the ROS 2 life cycle (`ros2 lifecycle`: `change_state`,
+`get_state`, ...) and is in `/diagnostics` once a second as `rl100: <node>: node`: its state,
+callbacks that raised, publishers and subscriptions whose QoS does not match, and deadlines it
+missed. With the parameter `autostart`, true unless given, it configures and activates itself.
 """
 Ends = dict[tuple[str, str], tuple[list[str], list[str]]]
 """By name and type: who offers and who uses."""
@@ -180,6 +186,7 @@ def node_parameters() -> Iterator[dict[str, object]]:
 @contextmanager
 def _running() -> Iterator[list[Any]]:
     """All nodes, with the shipped descriptions, on a private domain."""
+    from rl100_policy.ros.managed import ManagedNode
     from rl100_policy.ros.testing import isolated_ros
 
     with node_parameters() as given, isolated_ros(**given), ExitStack() as started:
@@ -187,6 +194,8 @@ def _running() -> Iterator[list[Any]]:
         for kind in node_classes():
             nodes.append(kind())
             started.callback(nodes[-1].destroy_node)
+            if isinstance(nodes[-1], ManagedNode):
+                nodes[-1].start()
         deadline = time.monotonic() + 30.0
         while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
             if time.monotonic() > deadline:

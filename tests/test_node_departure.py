@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import generate_interfaces
 import rclpy
 
+from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.testing import isolated_ros, spinning
 
 
@@ -17,6 +18,8 @@ def test_no_destroyed_node_stays_in_the_graph():
             for kind in generate_interfaces.node_classes():
                 nodes.append(kind())
                 started.callback(nodes[-1].destroy_node)
+                if isinstance(nodes[-1], ManagedNode):
+                    nodes[-1].start()
             names = {node.get_name() for node in nodes}
             assert spin_until(lambda: names <= set(observer.get_node_names()))
             started.close()

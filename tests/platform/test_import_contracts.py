@@ -49,8 +49,8 @@ BREACHES = [
 
 OUTSIDE = {
     "rl100_policy.core": {
-        "fpsample", "numpy", "pinocchio", "pydantic", "rich", "safetensors", "scipy", "torch",
-        "torchvision", "yaml",
+        "coal", "fpsample", "numpy", "pinocchio", "pydantic", "rich", "safetensors", "scipy",
+        "torch", "torchvision", "yaml",
     },
     "rl100_policy.bags": {"mcap", "numpy", "pydantic", "rosbags", "yaml", "zstandard"},
     "rl100_learner": {

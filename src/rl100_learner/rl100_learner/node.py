@@ -33,7 +33,6 @@ from pathlib import Path
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.node import Node
 
 from rl100_learner.data.reader import load_demonstrations
 from rl100_learner.training.algorithm_run import run_algorithm
@@ -45,7 +44,8 @@ from rl100_msgs.action import Train
 from rl100_msgs.msg import LearnerStatus
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ConfigError, Rl100Error
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
 
@@ -79,16 +79,18 @@ class LearnerParameters:
     task_config: str = parameter("", "path of the task description (YAML)")
 
 
-class LearnerNode(Node):
+class LearnerNode(ManagedNode[LearnerParameters]):
     """Shell around :func:`rl100_learner.training.algorithm_run.run_algorithm`."""
 
     def __init__(self) -> None:
-        """Read parameters, offer the action."""
-        super().__init__("learner")
-        parameters = read_parameters(self, LearnerParameters)
+        """Read the parameters."""
+        super().__init__("learner", LearnerParameters)
+
+    def set_up(self) -> None:
+        """Offer the action."""
         self._robot, self._task = (
-            load_robot(parameters.robot_config),
-            load_task(parameters.task_config),
+            load_robot(self.parameters.robot_config),
+            load_task(self.parameters.task_config),
         )
         self._busy = threading.Lock()
         self._version: Path | None = None
@@ -106,16 +108,23 @@ class LearnerNode(Node):
         )
         self._publish(_nothing_measured(LearnerStatus.IDLE))
 
-    def destroy_node(self) -> None:
+    def pause(self) -> None:
+        """Refused while it learns."""
+        if self._busy.locked():
+            raise Rl100Error("a run goes on: cancel it first (learner/train)")
+
+    def tear_down(self) -> None:
         """Take the action out of the graph too; rclpy would leave it there under our name."""
         self._server.destroy()
-        super().destroy_node()
 
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         if goal.task not in ("", self._task.name):
             self.get_logger().error(
                 f"goal is for task {goal.task!r}, this learner was started for {self._task.name!r}"
             )
+            return GoalResponse.REJECT
+        if not self.is_active:
+            self.get_logger().warning(f"goal refused: the node is {self.state}, not active")
             return GoalResponse.REJECT
         if self._busy.locked():
             self.get_logger().warning(_BUSY)

@@ -106,8 +106,9 @@ def rig():
 
 
 @contextmanager
-def in_background(node: Node) -> Iterator[None]:
-    """Spin a node as its process does: on two threads, beside the test."""
+def in_background(node: LearnerNode) -> Iterator[None]:
+    """Run a node as its process does: on two threads, beside the test."""
+    node.start()
     executor = MultiThreadedExecutor(2)
     executor.add_node(node)
     thread = threading.Thread(target=executor.spin, daemon=True)

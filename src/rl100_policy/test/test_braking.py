@@ -47,9 +47,12 @@ def test_a_way_to_rest_goes_on_where_it_was(motion):
         assert len(again) <= len(path) - 1
 
 
-def test_without_a_limit_of_the_jerk_it_brakes_evenly_in_the_fewest_periods():
-    path = velocities_to_rest(np.array([1.0]), np.zeros(1), np.array([0.3]), np.array([9.0]))
-    np.testing.assert_allclose(path[:, 0], [0.75, 0.5, 0.25])
+def test_without_a_limit_of_the_jerk_it_brakes_straight_and_as_fast_as_it_may():
+    velocity, largest_change = np.array([1.0, -0.5]), np.array([0.3, 0.3])
+    path = velocities_to_rest(velocity, np.zeros(2), largest_change, np.full(2, 9.0))
+    np.testing.assert_allclose(path, np.outer([0.7, 0.4, 0.1], velocity))
+    exact = velocities_to_rest(np.array([0.6]), np.zeros(1), np.array([0.3]), np.array([9.0]))
+    np.testing.assert_allclose(exact, [[0.3]])
 
 
 def test_what_can_rest_at_once_does():

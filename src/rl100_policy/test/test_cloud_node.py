@@ -63,7 +63,11 @@ class Camera(Node):
         self.clouds: list[PointCloud2] = []
         self.diagnostics: list[DiagnosticArray] = []
         self.create_subscription(PointCloud2, "policy/cloud", self.clouds.append, SENSOR)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        if array.status[0].name == "rl100: cloud":
+            self.diagnostics.append(array)
 
     def dropped(self) -> int:
         """Frames dropped by the newest diagnostics."""

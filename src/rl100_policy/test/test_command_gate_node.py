@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from geometry_msgs.msg import TwistStamped
+from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_srvs.srv import Trigger
@@ -18,6 +19,7 @@ from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.config import load_robot, load_task
+from rl100_policy.core.gate_result import GateFlag
 from rl100_policy.nodes.command_gate import CommandGateNode
 from rl100_policy.ros.conversions import chunk_message, joint_state_message, twist_message
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
@@ -104,7 +106,8 @@ def by_joints():
 def _rig(*, lockstep: bool, **more):
     with isolated_ros(**(PATHS | more), lockstep=lockstep):
         bench = Bench()
-        with spinning(CommandGateNode(), bench) as spin_until:
+        gate = CommandGateNode()
+        with spinning(gate, bench) as spin_until:
 
             def connected():
                 return (
@@ -116,11 +119,11 @@ def _rig(*, lockstep: bool, **more):
                 )
 
             assert spin_until(connected)
-            yield bench, spin_until
+            yield bench, spin_until, gate
 
 
 def call(rig, client, request):
-    _, spin_until = rig
+    _, spin_until, _ = rig
     future = client.call_async(request)
     assert spin_until(future.done)
     return future.result()
@@ -131,7 +134,7 @@ def take_command(rig, source):
 
 
 def answers(rig, count):
-    bench, spin_until = rig
+    bench, spin_until, _ = rig
     assert spin_until(lambda: len(bench.records) >= count and len(bench.commands) >= count), [
         r.flags for r in bench.records
     ]
@@ -146,7 +149,7 @@ def test_nobody_in_command_holds_the_measured_position(rig):
 
 
 def test_its_status_names_whom_its_commands_reach(rig):
-    bench, spin_until = rig
+    bench, spin_until, _ = rig
     me = bench.get_fully_qualified_name()
     assert spin_until(lambda: bench.status[-1].command_readers == [me])
 
@@ -166,7 +169,7 @@ def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig
 
 def test_a_teleop_command_in_another_frame_does_not_move_the_arm(real_time):
     take_command(real_time, GateCommand.TELEOP)
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     bench.twists.publish(twist_message(along_x(0.1), 3 * PERIOD_NS, "camera"))
     assert spin_until(lambda: bench.status[-1].malformed == 1)
     bench.state(3)
@@ -176,7 +179,7 @@ def test_a_teleop_command_in_another_frame_does_not_move_the_arm(real_time):
 
 
 def test_a_chunk_from_before_the_policy_took_command_is_not_executed(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.POLICY)
     bench.chunk(1, np.full((8, 2), 0.1))
     spin_until(lambda: False, 0.2)
@@ -202,7 +205,7 @@ def test_the_policys_chunk_is_executed_action_by_action(rig):
 
 def test_in_lockstep_the_answer_waits_for_the_action_of_that_stamp(lockstep):
     take_command(lockstep, GateCommand.POLICY)
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     bench.state(5)
     spin_until(lambda: False, 0.3)
     assert not bench.records
@@ -244,7 +247,7 @@ def malformed(kind: str) -> ActionChunk:
 
 def test_in_real_time_a_period_waits_for_the_action_of_its_own_observation(real_time):
     """Regression: an action was due before it could be there, so single steps were never made."""
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.POLICY)
     for step in range(1, 6):
         bench.state(step)
@@ -259,7 +262,7 @@ def test_in_real_time_a_period_waits_for_the_action_of_its_own_observation(real_
 
 
 def test_a_period_without_an_action_is_held_before_the_next_one_begins(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.POLICY)
     begun = time.monotonic()
     bench.state(1)
@@ -272,7 +275,7 @@ def test_a_period_without_an_action_is_held_before_the_next_one_begins(real_time
 
 
 def test_what_comes_while_a_period_waits_gives_it_no_more_time(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.POLICY)
     bench.state(1)
     begun = time.monotonic()
@@ -284,7 +287,7 @@ def test_what_comes_while_a_period_waits_gives_it_no_more_time(real_time):
 
 
 def test_a_period_that_waits_is_answered_when_the_next_one_begins(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.POLICY)
     bench.state(1)
     bench.state(2)
@@ -299,7 +302,7 @@ def blending():
 
 
 def test_a_newer_chunk_takes_over_as_smoothly_as_asked_for(blending):
-    bench, _ = blending
+    bench, *_ = blending
     take_command(blending, GateCommand.POLICY)
     bench.chunk(1, np.full((4, 2), 0.02))
     bench.state(1)
@@ -317,7 +320,7 @@ def test_a_newer_chunk_takes_over_as_smoothly_as_asked_for(blending):
 )
 def test_a_malformed_chunk_is_refused_counted_and_the_next_good_one_is_executed(lockstep, kind):
     take_command(lockstep, GateCommand.POLICY)
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     before = bench.status[-1].malformed
     bench.chunks.publish(malformed(kind))
     assert spin_until(lambda: bench.status[-1].malformed > before)
@@ -329,7 +332,7 @@ def test_a_malformed_chunk_is_refused_counted_and_the_next_good_one_is_executed(
 
 @pytest.mark.parametrize("kind", ["missing joint", "nan", "sizes"])
 def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, kind):
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     message = joint_state_message(ROBOT.joints, HOME, np.zeros(7), PERIOD_NS)
     if kind == "missing joint":
         message.name[0] = "elbow"
@@ -344,7 +347,7 @@ def test_a_malformed_joint_state_is_refused_and_nothing_is_commanded(lockstep, k
 
 def test_a_second_commander_that_appears_later_takes_the_command_away(real_time):
     take_command(real_time, GateCommand.TELEOP)
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     intruder = bench.create_publisher(JointTrajectory, ROBOT.command_topic, COMMAND)
     assert spin_until(lambda: bench.status[-1].source == GateCommand.HOLD)
     assert "other publishers" in bench.status[-1].last_reason
@@ -353,7 +356,7 @@ def test_a_second_commander_that_appears_later_takes_the_command_away(real_time)
 
 def test_in_lockstep_a_twist_of_another_period_is_not_executed(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     old = twist_message(along_x(0.1), 2 * PERIOD_NS, ROBOT.base_frame)
     bench.twists.publish(old)
     spin_until(lambda: False, 0.2)
@@ -374,7 +377,7 @@ def test_nobody_takes_command_while_the_emergency_stop_is_latched(real_time):
 
 def test_a_plan_of_minutes_is_refused(lockstep):
     take_command(lockstep, GateCommand.POLICY)
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     bench.chunk(1, np.full((600, 2), 0.02))
     assert spin_until(lambda: bench.status[-1].malformed == 1)
     assert "longest_chunk" in bench.status[-1].last_reason
@@ -392,7 +395,7 @@ def test_the_joint_states_of_a_gripper_on_the_same_topic_are_let_pass(lockstep):
 
 def test_a_teleop_command_that_is_not_finite_holds(lockstep):
     take_command(lockstep, GateCommand.TELEOP)
-    bench, _ = lockstep
+    bench, *_ = lockstep
     bench.twists.publish(twist_message(along_x(np.nan), PERIOD_NS, ROBOT.base_frame))
     bench.state(1)
     record = answers(lockstep, 1)
@@ -402,7 +405,7 @@ def test_a_teleop_command_that_is_not_finite_holds(lockstep):
 
 def test_the_emergency_stop_latches_until_it_is_released(lockstep):
     take_command(lockstep, GateCommand.POLICY)
-    bench, _ = lockstep
+    bench, *_ = lockstep
     bench.chunk(1, np.full((8, 2), 0.1))
     assert call(lockstep, bench.estop, Trigger.Request()).success
     bench.state(1)
@@ -424,7 +427,7 @@ def test_an_unknown_source_is_refused(lockstep):
 
 def test_a_faster_joint_state_stream_is_answered_once_a_period(lockstep):
     """Regression: states at 100 Hz were answered every 90 ms with commands for 100 ms."""
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     for tenth in range(51):
         bench.state(1 + tenth / 10)
         spin_until(lambda: False, 0.005)
@@ -444,7 +447,7 @@ def test_in_real_time_a_teleop_command_from_the_future_is_not_used(ahead, real_t
 
 
 def test_a_chunk_from_the_future_does_not_lock_out_those_that_are_due(sim_time):
-    bench, spin_until = sim_time
+    bench, spin_until, _ = sim_time
     take_command(sim_time, GateCommand.POLICY)
     bench.chunk(500, np.full((2, 2), 0.1))
     assert spin_until(lambda: bench.status[-1].malformed == 1)
@@ -455,7 +458,7 @@ def test_a_chunk_from_the_future_does_not_lock_out_those_that_are_due(sim_time):
 
 
 def test_one_wrong_joint_state_is_refused_and_the_next_good_one_is_answered(lockstep):
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     bench.state(1)
     answers(lockstep, 1)
     bench.state(2, np.zeros(7))
@@ -467,7 +470,7 @@ def test_one_wrong_joint_state_is_refused_and_the_next_good_one_is_answered(lock
 
 
 def test_an_arm_that_somebody_else_moved_is_left_alone_until_somebody_takes_command(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     bench.state(1)
     answers(real_time, 1)
     moved = HOME.copy()
@@ -486,7 +489,7 @@ def test_an_arm_that_somebody_else_moved_is_left_alone_until_somebody_takes_comm
 
 
 def test_nobody_is_put_in_command_while_another_node_commands_the_arm(lockstep):
-    bench, spin_until = lockstep
+    bench, spin_until, _ = lockstep
     other = bench.create_publisher(JointTrajectory, ROBOT.command_topic, COMMAND)
     assert spin_until(lambda: bench.count_publishers(ROBOT.command_topic) == 2)
     answer = call(lockstep, bench.source, SetCommandSource.Request(source=GateCommand.TELEOP))
@@ -500,7 +503,7 @@ def test_nobody_is_put_in_command_while_another_node_commands_the_arm(lockstep):
 
 def test_actions_may_be_joint_velocities_and_a_person_still_moves_the_tool(by_joints):
     take_command(by_joints, GateCommand.TELEOP)
-    bench, spin_until = by_joints
+    bench, spin_until, _ = by_joints
     bench.state(1)
     bench.twists.publish(twist_message(along_x(0.1), PERIOD_NS, ROBOT.base_frame))
     record = answers(by_joints, 1)
@@ -522,7 +525,7 @@ def test_actions_may_be_joint_velocities_and_a_person_still_moves_the_tool(by_jo
 
 def drive(rig, first, count, q, *, ask):
     """Some periods in which the arm follows its commands; joint commands [count, n]."""
-    bench, _ = rig
+    bench, *_ = rig
     found = []
     for step in range(first, first + count):
         ask(step)
@@ -583,6 +586,26 @@ def test_the_last_command_of_a_gate_that_ends_is_one_to_rest(soft):
     assert (changes <= 2.0 * ROBOT.control_period**2 + 1e-9).all()
 
 
+def test_a_gate_that_is_deactivated_commands_nothing_and_still_takes_the_emergency_stop(rig):
+    bench, spin_until, gate = rig
+    take_command(rig, GateCommand.TELEOP)
+    assert gate.trigger_deactivate() is TransitionCallbackReturn.SUCCESS
+    assert spin_until(lambda: bench.status[-1].source == GateCommand.HOLD)
+    bench.state(1)
+    assert not spin_until(lambda: bool(bench.commands), timeout_s=0.3)
+    asked = bench.source.call_async(SetCommandSource.Request(source=GateCommand.TELEOP))
+    assert spin_until(asked.done)
+    assert "is inactive, not active" in asked.result().message
+    stopped = bench.estop.call_async(Trigger.Request())
+    assert spin_until(stopped.done)
+    assert stopped.result().success
+    assert gate.trigger_activate() is TransitionCallbackReturn.SUCCESS
+    bench.state(2)
+    record = answers(rig, 1)
+    assert record.flags & GateFlag.HELD_ESTOP
+    assert record.source == GateCommand.HOLD
+
+
 def test_what_the_policy_proposes_is_kept_beside_what_the_person_did(real_time):
     bench = real_time[0]
     take_command(real_time, GateCommand.TELEOP)
@@ -598,7 +621,7 @@ def test_what_the_policy_proposes_is_kept_beside_what_the_person_did(real_time):
 
 
 def test_the_gate_takes_the_arm_home_by_itself_and_says_when_it_is_there(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.HOME)
     q, step = HOME + np.array([0.1, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]), 1
     bench.state(step, q)
@@ -613,7 +636,7 @@ def test_the_gate_takes_the_arm_home_by_itself_and_says_when_it_is_there(real_ti
 
 
 def test_joints_that_a_person_names_turn_and_unknown_ones_are_refused(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     jogs = bench.create_publisher(JointState, "teleop/joint_cmds", COMMAND)
     assert spin_until(lambda: jogs.get_subscription_count() == 1)
     take_command(real_time, GateCommand.TELEOP)
@@ -644,7 +667,7 @@ def test_a_device_that_falls_silent_stops_the_arm_within_two_periods(real_time):
 
 
 def test_a_pressed_emergency_stop_needs_no_other_node(real_time):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     events = bench.create_publisher(OperatorEvent, "operator/event", EVENT)
     assert spin_until(lambda: events.get_subscription_count() == 1)
     take_command(real_time, GateCommand.TELEOP)
@@ -670,7 +693,7 @@ def test_after_a_pause_command_is_taken_where_the_arm_is_measured(real_time):
 
 @pytest.mark.parametrize("stamp", [0, 10**15], ids=["none", "of another clock"])
 def test_a_device_of_another_clock_is_told_and_one_without_stamps_is_followed(real_time, stamp):
-    bench, spin_until = real_time
+    bench, spin_until, _ = real_time
     take_command(real_time, GateCommand.TELEOP)
     now = bench.get_clock().now().nanoseconds
     bench.joints.publish(joint_state_message(ROBOT.joints, HOME, np.zeros(7), now))

@@ -86,4 +86,4 @@ def test_a_missing_description_stops_the_node_with_a_clear_error(tmp_path):
         isolated_ros(robot_config=tmp_path / "none.yaml", task_config=PATHS["task_config"]),
         pytest.raises(ConfigError, match=r"none\.yaml"),
     ):
-        cloud.CloudNode()
+        cloud.CloudNode().start()

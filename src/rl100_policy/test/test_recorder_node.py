@@ -312,7 +312,8 @@ def test_the_state_tells_what_the_recorder_does(session):
 
 def test_a_best_effort_publisher_that_appears_later_is_recorded_too(tmp_path):
     with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
-        recorder = RecorderNode()  # subscribes reliably: nobody publishes yet
+        recorder = RecorderNode()
+        recorder.start()  # subscribes reliably: nobody publishes yet
         best_effort = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
         robot = Robot(best_effort)
         with spinning(recorder, robot, events=False) as spin_until:

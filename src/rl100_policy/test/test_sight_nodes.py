@@ -54,7 +54,11 @@ class Camera(Node):
         self.images: list[Image] = []
         self.diagnostics: list[DiagnosticArray] = []
         self.create_subscription(Image, "policy/image", self.images.append, SENSOR)
-        self.create_subscription(DiagnosticArray, "/diagnostics", self.diagnostics.append, 10)
+        self.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, array: DiagnosticArray) -> None:
+        if array.status[0].name == "rl100: cloud":
+            self.diagnostics.append(array)
 
     def reasons(self) -> set[str]:
         values = self.diagnostics[-1].status[0].values if self.diagnostics else []
@@ -118,7 +122,7 @@ def test_the_cloud_node_has_nothing_to_do_where_proprioception_is_all_there_is()
         isolated_ros(robot_config=ROBOT_PATH, task_config=STATE_PATH),
         pytest.raises(ConfigError, match="leave the cloud node out"),
     ):
-        CloudNode()
+        CloudNode().start()
 
 
 @pytest.mark.parametrize("node", [CloudNode, PolicyNode])
@@ -128,7 +132,7 @@ def test_an_image_task_is_refused_on_a_robot_without_a_colour_camera(node):
         isolated_ros(**paths),
         pytest.raises(ConfigError, match="no camera 'color' of kind color"),
     ):
-        node()
+        node().start()
 
 
 class Robot(Node):

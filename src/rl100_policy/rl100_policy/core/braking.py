@@ -28,6 +28,9 @@ def velocities_to_rest(
     take from a velocity, and one mixture takes exactly all of it. With more periods the bounds
     grow, so the fewest are found one by one.
 
+    Where every change that A allows may follow every other, the velocity falls by the same in
+    every period, in a straight joint line, as fast as A lets it.
+
     Args:
         velocity: Of the last period, [n], rad/s.
         change: Of the velocity from the period before to the last, dv_0, [n], rad/s.
@@ -38,6 +41,8 @@ def velocities_to_rest(
         Velocities [p, n], rad/s, of the periods before that of rest; p is 0 for an arm that can
         rest at once.
     """
+    if (largest_turn >= 2.0 * largest_change).all():
+        return _evenly(velocity, largest_change)
     stop = np.abs(velocity)
     at_once = np.minimum(largest_change, largest_turn)
     if not ((stop > at_once) | (np.abs(velocity + change) > largest_turn)).any():
@@ -56,6 +61,12 @@ def velocities_to_rest(
             return np.asarray(path[:-1])  # the last one is zero
         periods += 1
     raise ValueError(f"no way to rest from {velocity} within {_LONGEST} control periods")
+
+
+def _evenly(velocity: Floats, largest_change: Floats) -> Floats:
+    periods = float((np.abs(velocity) / largest_change).max())
+    gone = np.arange(1, np.ceil(periods - 1e-9)) / max(periods, 1.0)
+    return np.asarray((1.0 - gone)[:, None] * velocity)
 
 
 def _fewest(velocity: Floats, change: Floats, largest_change: Floats, largest_turn: Floats) -> int:

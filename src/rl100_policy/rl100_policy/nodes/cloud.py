@@ -25,11 +25,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, PointCloud2
 
 from rl100_policy.core import messages
@@ -40,12 +39,9 @@ from rl100_policy.core.latency import Mark
 from rl100_policy.core.observation import Visual
 from rl100_policy.core.point_cloud import Intrinsics
 from rl100_policy.core.sight import sight_maker
-from rl100_policy.ros.diagnostics import (
-    DIAGNOSTICS_TOPIC,
-    diagnostic_array,
-    diagnostic_status,
-)
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.diagnostics import diagnostic_status
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
 from rl100_policy.ros.sights import SIGHT_TOPICS
@@ -68,16 +64,18 @@ class CloudParameters:
     lockstep: bool = parameter(False, "process every frame instead of the newest only")
 
 
-class CloudNode(Node):
+class CloudNode(ManagedNode[CloudParameters]):
     """Crops and samples next to the camera: publishes kilobytes instead of megabytes."""
 
     def __init__(self) -> None:
-        """Read parameters and subscribe."""
-        super().__init__("cloud")
-        self._settings = read_parameters(self, CloudParameters)
-        robot = load_robot(self._settings.robot_config)
-        task = load_task(self._settings.task_config)
-        maker = sight_maker(task, robot, self._settings.camera)
+        """Read the parameters."""
+        super().__init__("cloud", CloudParameters)
+
+    def set_up(self) -> None:
+        """Read descriptions, subscribe."""
+        robot = load_robot(self.parameters.robot_config)
+        task = load_task(self.parameters.task_config)
+        maker = sight_maker(task, robot, self.parameters.camera)
         if maker is None:
             raise ConfigError(
                 f"task {task.name!r} observes proprioception alone; leave the cloud node out"
@@ -95,8 +93,7 @@ class CloudNode(Node):
         self._stages = StageTeller(self)
         self._on_wall_clock = not self.get_parameter("use_sim_time").value
         self._frames = self.create_publisher(self._sight.type, self._sight.topic, SENSOR)
-        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
-        qos = sensor_input(lockstep=self._settings.lockstep)
+        qos = sensor_input(lockstep=self.parameters.lockstep)
         kind = PointCloud2 if self._camera.kind == "points" else Image
         self.create_subscription(kind, self._camera.topic, self._on_frame, qos)
         if self._camera.kind == "depth":
@@ -190,7 +187,7 @@ class CloudNode(Node):
             | {f"dropped: {key}": count for key, count in self._dropped.items()},
             level=DiagnosticStatus.WARN if happens else DiagnosticStatus.OK,
         )
-        self._diagnostics.publish(diagnostic_array(self, [status]))
+        self.diagnose([status])
 
 
 def main(args: Sequence[str] | None = None) -> int:

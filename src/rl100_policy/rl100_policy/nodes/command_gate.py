@@ -40,7 +40,6 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, Float64MultiArray
 from std_srvs.srv import Trigger
@@ -66,9 +65,10 @@ from rl100_policy.ros.conversions import (
     twist_components,
 )
 from rl100_policy.ros.joint_jogs import subscribe_joint_jogs
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
-from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
+from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, due_every, sensor_input
 from rl100_policy.ros.readers import readers_of
 from rl100_policy.ros.stages import StageTeller
 from rl100_policy.ros.teleop import GRIPPER_TOPIC
@@ -81,6 +81,9 @@ Wish = tuple[Floats, Steering] | None
 
 _LATE = 1.2
 """Control periods that a teleop command may be old."""
+_DEADLINE = 2.5
+"""Control periods between two commands beyond which the diagnostics count a miss, real time only:
+no joint states, or a gate that is late."""
 _OTHER_CLOCK_S = 1.0
 """A teleop command stamped farther from now than this has another clock [s]."""
 _SILENCE = 10
@@ -125,16 +128,18 @@ class GateParameters:
     )
 
 
-class CommandGateNode(Node):
+class CommandGateNode(ManagedNode[GateParameters]):
     """Shell around :class:`rl100_policy.core.command.CommandGate`."""
 
     def __init__(self) -> None:
-        """Read parameters, subscribe, offer the services."""
-        super().__init__("command_gate")
-        self._settings = read_parameters(self, GateParameters)
+        """Read the parameters."""
+        super().__init__("command_gate", GateParameters)
+
+    def set_up(self) -> None:
+        """Read descriptions, subscribe, offer the services."""
         self._robot, self._task = (
-            load_robot(self._settings.robot_config),
-            load_task(self._settings.task_config),
+            load_robot(self.parameters.robot_config),
+            load_task(self.parameters.task_config),
         )
         self._gate = CommandGate(self._robot, self._task)
         for relaxed in relaxed_limits(self._robot, self._task, self._gate.collision):
@@ -144,16 +149,16 @@ class CommandGateNode(Node):
             self._robot.control_period, self._gate.kinematics.velocity_limits
         )
         self._period_ns = round(self._robot.control_period * 1e9)
-        self._longest_chunk_ns = round(self._settings.longest_chunk * 1e9)
-        self._teleop_ns = round(self._settings.teleop_timeout * 1e9) or round(
+        self._longest_chunk_ns = round(self.parameters.longest_chunk * 1e9)
+        self._teleop_ns = round(self.parameters.teleop_timeout * 1e9) or round(
             _LATE * self._period_ns
         )
         self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns, self._at_home = -1, False
-        self._schedule = ChunkSchedule(self._settings.blend)
-        self._patience_s = self._settings.patience * self._robot.control_period
+        self._schedule = ChunkSchedule(self.parameters.blend)
+        self._patience_s = self.parameters.patience * self._robot.control_period
         self._patient_with = -1
         """Stamp of the period that waits or was the last to wait."""
         self._received: dict[int, int] = {}
@@ -164,15 +169,22 @@ class CommandGateNode(Node):
         self._cadence, self._newest_ns = Cadence(self._period_ns), -1
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._reason = ""
-        self._commands = self.create_publisher(JointTrajectory, self._robot.command_topic, COMMAND)
+        steady_commands = due_every(COMMAND, _DEADLINE * self._robot.control_period)
+        self._commands = self.create_publisher(
+            JointTrajectory,
+            self._robot.command_topic,
+            COMMAND if self.parameters.lockstep else steady_commands,
+        )
         self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
         self._stages = StageTeller(self)
         self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
-        inputs = sensor_input(lockstep=self._settings.lockstep)
+        inputs = sensor_input(lockstep=self.parameters.lockstep)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
         self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
         subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
-        self.create_subscription(OperatorEvent, "operator/event", self._on_event, EVENT)
+        self.create_subscription(
+            OperatorEvent, "operator/event", self._on_event, EVENT, even_inactive=True
+        )
         if self._robot.gripper is not None:
             self._gripper = self.create_publisher(
                 Float64MultiArray, self._robot.gripper.command_topic, COMMAND
@@ -180,13 +192,20 @@ class CommandGateNode(Node):
             self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
-        self.create_service(Trigger, "gate/estop", self._on_estop)
-        self.create_service(Trigger, "gate/release", self._on_release)
+        self.create_service(Trigger, "gate/estop", self._on_estop, even_inactive=True)
+        self.create_service(Trigger, "gate/release", self._on_release, even_inactive=True)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(0.5, self._watch, clock=steady)
         self._patience = self.create_timer(
             max(self._patience_s, 1e-3), self._lose_patience, clock=steady, autostart=False
         )
+        self._publish_status()
+
+    def pause(self) -> None:
+        """Nobody is in command; the emergency stop is still listened to, and stays latched."""
+        self._source, self._wish, self._waiting = CommandSource.HOLD, None, None
+        self._schedule.clear()
+        self._fresh = True
         self._publish_status()
 
     # Inputs
@@ -238,7 +257,7 @@ class CommandGateNode(Node):
     def _ask(self, stamp_ns: int, asked: Floats, how: Steering) -> None:
         """Take a person's request; without a stamp, in real time, it is of now."""
         now_ns = self.get_clock().now().nanoseconds
-        if not self._settings.lockstep:
+        if not self.parameters.lockstep:
             stamp_ns = stamp_ns or max(now_ns, self._newest_ns)
             apart_s = (stamp_ns - max(now_ns, self._newest_ns)) / 1e9
             if self._newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
@@ -295,7 +314,7 @@ class CommandGateNode(Node):
     def _lose_patience(self) -> None:
         """The action of this period comes too late."""
         self._patience.cancel()
-        if not self._settings.lockstep:
+        if not self.parameters.lockstep:
             self._answer(at_last=True)
 
     def _answer(self, *, at_last: bool = False) -> None:
@@ -315,7 +334,7 @@ class CommandGateNode(Node):
             CommandSource.TELEOP: wish is not None,
         }
         if in_command and not is_there.get(self._source, True):
-            if self._settings.lockstep:
+            if self.parameters.lockstep:
                 return
             patient = self._patience_s > 0 and not at_last
             if patient and self._source is CommandSource.POLICY:
@@ -369,13 +388,13 @@ class CommandGateNode(Node):
         if self._wish is None:
             return None
         asked_ns, asked, how = self._wish
-        limit = 0 if self._settings.lockstep else self._teleop_ns
+        limit = 0 if self.parameters.lockstep else self._teleop_ns
         return (asked, how) if abs(stamp - asked_ns) <= limit else None
 
     def _publish(
         self, stamp: int, received: float, proposal: Due | None, result: GateResult
     ) -> None:
-        waited_s = 0.0 if self._settings.lockstep else time.perf_counter() - received
+        waited_s = 0.0 if self.parameters.lockstep else time.perf_counter() - received
         end_ns = self._timing.end_ns(stamp, waited_s, result.joint_command)
         command = trajectory_message(
             self._robot.joints,

@@ -27,7 +27,6 @@ from functools import partial
 from typing import Any
 
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from std_srvs.srv import Trigger
 
 from rl100_msgs.msg import (
@@ -58,7 +57,8 @@ from rl100_policy.core.interventions import Interventions
 from rl100_policy.core.presses import MEANING, Press
 from rl100_policy.ros.control import Control
 from rl100_policy.ros.conversions import header, time_message
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import EVENT, LATCHED
 
@@ -107,13 +107,16 @@ class FlowParameters:
     )
 
 
-class EpisodeFlowNode(Node):
+class EpisodeFlowNode(ManagedNode[FlowParameters]):
     """Shell around :func:`rl100_policy.core.episode_flow.step`."""
 
     def __init__(self) -> None:
-        """Read parameters, find the controls, offer the services."""
-        super().__init__("episode_flow")
-        self._p = p = read_parameters(self, FlowParameters)
+        """Read the parameters."""
+        super().__init__("episode_flow", FlowParameters)
+
+    def set_up(self) -> None:
+        """Find the controls, offer the services."""
+        p = self.parameters
         robot, self._task = load_robot(p.robot_config), load_task(p.task_config)
         self._settings = _settings(p, self._task.time_limit)
         self._period_s = robot.control_period
@@ -305,10 +308,10 @@ class EpisodeFlowNode(Node):
     def _start_recording(self) -> None:
         request = StartEpisode.Request(
             task=self._task.name,
-            operator_name=self._p.operator,
+            operator_name=self.parameters.operator,
             policy_version=self._version,
             tag_keys=["driver"],
-            tag_values=[self._p.driver],
+            tag_values=[self.parameters.driver],
         )
 
         def on_answer(answer: Any) -> None:
@@ -343,7 +346,7 @@ class EpisodeFlowNode(Node):
                 episode_id=episode_id,
                 kind=kinds.get(press, HumanFeedback.UNDO),
                 reward=1.0 if press is Press.SUCCESS else 0.0,
-                reaction_delay=self._p.reaction_delay,
+                reaction_delay=self.parameters.reaction_delay,
                 source=self._last.source,
             )
         )
@@ -359,7 +362,7 @@ class EpisodeFlowNode(Node):
         self._discard.ask(request, on_answer, self._refused)
 
     def _set_scene(self) -> None:
-        seed = self._p.first_seed + len(self._flow.episodes)
+        seed = self.parameters.first_seed + len(self._flow.episodes)
         self._scene.ask(
             ResetSim.Request(seed=seed),
             lambda answer: self._tell(told.SceneSet("" if answer.success else answer.message)),
@@ -377,7 +380,7 @@ class EpisodeFlowNode(Node):
         counts = self._counts
         state = OperatorState(
             state=int(flow.state),
-            driver=self._p.driver,
+            driver=self.parameters.driver,
             taken_over=flow.taken_over,
             episode_id=flow.episode_id,
             outcome=flow.last.outcome,

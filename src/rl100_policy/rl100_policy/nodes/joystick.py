@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import numpy as np
 from geometry_msgs.msg import TwistStamped
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from sensor_msgs.msg import Joy
 from std_msgs.msg import Float64
 
@@ -31,7 +30,8 @@ from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.joystick import PROFILES, JoystickMap, newly_pressed
 from rl100_policy.core.presses import meant
 from rl100_policy.ros.conversions import header, twist_message
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
@@ -69,13 +69,16 @@ class JoystickParameters:
     )
 
 
-class JoystickNode(Node):
+class JoystickNode(ManagedNode[JoystickParameters]):
     """Shell around :class:`rl100_policy.core.joystick.JoystickMap`."""
 
     def __init__(self) -> None:
-        """Read parameters, subscribe."""
-        super().__init__("joystick")
-        self._p = p = read_parameters(self, JoystickParameters)
+        """Read the parameters."""
+        super().__init__("joystick", JoystickParameters)
+
+    def set_up(self) -> None:
+        """Subscribe."""
+        p = self.parameters
         robot, task = load_robot(p.robot_config), load_task(p.task_config)
         if p.profile not in PROFILES:
             raise ConfigError(f"profile must be one of {list(PROFILES)}, got {p.profile!r}")
@@ -112,7 +115,7 @@ class JoystickNode(Node):
                     source="joystick",
                 )
             )
-        button = self._p.gripper_button
+        button = self.parameters.gripper_button
         if button >= 0 and newly_pressed(button, before.buttons, joy.buttons):
             self._opening = 1.0 - self._opening
             self._grippers.publish(Float64(data=self._opening))
@@ -122,7 +125,7 @@ class JoystickNode(Node):
         if not self._in_command:
             return
         now_s, twist = time.monotonic(), np.zeros_like(self._fastest)
-        if now_s - self._heard_s <= self._p.timeout:
+        if now_s - self._heard_s <= self.parameters.timeout:
             twist = self._map.velocity(self._joy.axes, self._joy.buttons, self._fastest)
         if twist.any():
             self._moved_s = now_s

@@ -30,7 +30,6 @@ import numpy as np
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rich.console import Console
 from rich.live import Live
 from sensor_msgs.msg import JointState, PointCloud2
@@ -53,7 +52,8 @@ from rl100_policy.core.scene_view import SceneView
 from rl100_policy.core.terminal import TTY, Terminal
 from rl100_policy.ros.conversions import header, twist_message
 from rl100_policy.ros.joint_jogs import JOINT_TOPIC
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR_LATEST
 from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
@@ -93,18 +93,23 @@ class KeyboardParameters:
     draw: bool = parameter(True, "draw the screen")
 
 
-class KeyboardNode(Node):
+class KeyboardNode(ManagedNode[KeyboardParameters]):
     """Keys to messages, messages to the screen."""
 
     def __init__(self) -> None:
-        """Read parameters, open the terminal, subscribe, begin to read.
+        """Read the parameters."""
+        super().__init__("keyboard", KeyboardParameters)
+
+    def set_up(self) -> None:
+        """Open the terminal, subscribe, begin to read.
 
         Raises:
             ConfigError: If there is no terminal.
         """
-        super().__init__("keyboard")
-        self._p = read_parameters(self, KeyboardParameters)
-        robot, task = load_robot(self._p.robot_config), load_task(self._p.task_config)
+        robot, task = (
+            load_robot(self.parameters.robot_config),
+            load_task(self.parameters.task_config),
+        )
         self._robot, self._arm = robot, (arm := ArmKinematics(robot))
         self._box = task.tool_workspace
         self._cloud: Points = np.zeros((0, 3))
@@ -115,14 +120,14 @@ class KeyboardNode(Node):
         self._fastest_joints = _JOINT_SHARE * arm.velocity_limits
         self._fastest = fastest_twist(task)
         self._motion = KeyMotion(
-            robot.joints, lease_s=self._p.lease or _LEASE * robot.control_period
+            robot.joints, lease_s=self.parameters.lease or _LEASE * robot.control_period
         )
         self._repeat, self._seen, self._last_key = KeyRepeat(), Seen(), ""
         self._title = f"RL-100: {task.name} on {robot.name}"
         self._lock = threading.Lock()
         """Of the motion keys."""
         self._opened = contextlib.ExitStack()
-        self._terminal = self._opened.enter_context(Terminal(self._p.terminal))
+        self._terminal = self._opened.enter_context(Terminal(self.parameters.terminal))
         self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self._grippers = self.create_publisher(Float64, GRIPPER_TOPIC, COMMAND)
@@ -137,12 +142,12 @@ class KeyboardNode(Node):
         if task.observation.kind == "points":
             self.create_subscription(PointCloud2, "policy/cloud", self._on_cloud, SENSOR_LATEST)
         self.create_subscription(JointState, "joint_states", self._on_joints, SENSOR_LATEST)
-        if self._p.outline:
-            self.create_subscription(Marker, self._p.outline, self._on_outline, LATCHED)
+        if self.parameters.outline:
+            self.create_subscription(Marker, self.parameters.outline, self._on_outline, LATCHED)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(min(_STEER_S, robot.control_period / 5), self._steer, clock=steady)
         self._live: Live | None = None
-        if self._p.draw:
+        if self.parameters.draw:
             console = Console(file=self._terminal.screen, force_terminal=True)
             self._live = Live(console=console, screen=True, auto_refresh=False)
             self._live.start()
@@ -287,14 +292,13 @@ class KeyboardNode(Node):
             )
         self._live.update(drawn, refresh=True)
 
-    def destroy_node(self) -> None:
-        """Stop reading and leave the terminal as it was, then the node."""
+    def tear_down(self) -> None:
+        """Stop reading and leave the terminal as it was."""
         self._stopping = True
         self._reader.join(timeout=2.0)
         if self._live is not None:
             self._live.stop()
         self._opened.close()
-        super().destroy_node()
 
 
 def main(args: Sequence[str] | None = None) -> int:

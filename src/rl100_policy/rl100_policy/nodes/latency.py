@@ -18,9 +18,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from trajectory_msgs.msg import JointTrajectory
 
 from rl100_msgs.msg import LatencyReport, StageTimes
@@ -33,12 +32,9 @@ from rl100_policy.core.latency import (
     LatencyWindow,
 )
 from rl100_policy.core.messages import stage_marks, stamp_ns
-from rl100_policy.ros.diagnostics import (
-    DIAGNOSTICS_TOPIC,
-    diagnostic_array,
-    diagnostic_status,
-)
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.diagnostics import diagnostic_status
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
 from rl100_policy.ros.stages import STAGES_TOPIC, stages_message
@@ -59,20 +55,21 @@ class LatencyParameters:
     )
 
 
-class LatencyNode(Node):
+class LatencyNode(ManagedNode[LatencyParameters]):
     """Shell around :class:`rl100_policy.core.latency.JourneyLog`."""
 
     def __init__(self) -> None:
-        """Read parameters, subscribe."""
-        super().__init__("latency")
-        self._p = read_parameters(self, LatencyParameters)
-        robot = load_robot(self._p.robot_config)
+        """Read the parameters."""
+        super().__init__("latency", LatencyParameters)
+
+    def set_up(self) -> None:
+        """Subscribe."""
+        robot = load_robot(self.parameters.robot_config)
         self._log = JourneyLog()
         self._window = LatencyWindow(round(robot.control_period * 1e9))
         self._version = ""
         self._journeys = self.create_publisher(StageTimes, JOURNEYS_TOPIC, EVENT)
         self._reports = self.create_publisher(LatencyReport, "latency/report", LATCHED)
-        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         self.create_subscription(StageTimes, STAGES_TOPIC, self._on_stages, EVENT)
         self.create_subscription(JointTrajectory, robot.command_topic, self._on_command, COMMAND)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
@@ -114,7 +111,7 @@ class LatencyNode(Node):
             )
             for each in summary.hops
         }
-        late = summary.misses > self._p.miss_share * summary.journeys
+        late = summary.misses > self.parameters.miss_share * summary.journeys
         status = diagnostic_status(
             "rl100: latency",
             self._version,
@@ -122,7 +119,7 @@ class LatencyNode(Node):
             figures,
             level=DiagnosticStatus.WARN if late else DiagnosticStatus.OK,
         )
-        self._diagnostics.publish(diagnostic_array(self, [status]))
+        self.diagnose([status])
 
     def _tell(self, summary: LatencySummary) -> None:
         report = LatencyReport(

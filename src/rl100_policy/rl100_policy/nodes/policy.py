@@ -24,6 +24,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,7 +34,6 @@ from typing import cast
 import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_srvs.srv import Trigger
@@ -55,7 +55,8 @@ from rl100_policy.core.succession import SuccessionRules
 from rl100_policy.core.version_keeper import Change, VersionKeeper
 from rl100_policy.ros.conversions import chunk_message, header, time_message
 from rl100_policy.ros.late_answers import create_late_service
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
@@ -142,17 +143,19 @@ class _Due:
     """Actions of it before the decision after it is meant to be there."""
 
 
-class PolicyNode(Node):
+class PolicyNode(ManagedNode[PolicyParameters]):
     """Shell around :class:`rl100_policy.core.runner.PolicyRunner`."""
 
     def __init__(self) -> None:
-        """Read parameters, load the version if one is given, subscribe."""
-        super().__init__("policy")
-        self._settings = read_parameters(self, PolicyParameters)
-        torch.set_num_threads(self._settings.torch_threads)
+        """Read the parameters."""
+        super().__init__("policy", PolicyParameters)
+
+    def set_up(self) -> None:
+        """Load the version if one is given, subscribe, start the worker."""
+        torch.set_num_threads(self.parameters.torch_threads)
         self._robot, self._task = (
-            load_robot(self._settings.robot_config),
-            load_task(self._settings.task_config),
+            load_robot(self.parameters.robot_config),
+            load_task(self.parameters.task_config),
         )
         self._shape = observation_size(self._task, self._robot).visual_shape
         maker = sight_maker(self._task, self._robot)
@@ -164,15 +167,15 @@ class PolicyNode(Node):
             self._task.observation,
             ArmKinematics(self._robot).tool_position,
             period_ns=self._period_ns,
-            tolerance_ns=0 if self._settings.lockstep else self._period_ns // 2,
+            tolerance_ns=0 if self.parameters.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
         self._complete_ns = 0
         """Wall time at which the newest frame was complete."""
         rules = SuccessionRules(
-            self._settings.trips, self._settings.drop_episodes, self._settings.drop
+            self.parameters.trips, self.parameters.drop_episodes, self.parameters.drop
         )
-        if self._settings.lockstep:  # versions are measured there, and time waits for them
+        if self.parameters.lockstep:  # versions are measured there, and time waits for them
             rules = SuccessionRules(trips=0, episodes=0, drop=0.0)
         self._versions = VersionKeeper(self._made, rules)
         self._asked: list[Future] = []
@@ -194,7 +197,7 @@ class PolicyNode(Node):
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
         self._stages = StageTeller(self)
         self._status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
-        qos = sensor_input(lockstep=self._settings.lockstep)
+        qos = sensor_input(lockstep=self.parameters.lockstep)
         if self._sight is not None:
             self.create_subscription(self._sight.type, self._sight.topic, self._on_sight, qos)
         self.create_subscription(JointState, "joint_states", self._on_joint_state, qos)
@@ -205,8 +208,8 @@ class PolicyNode(Node):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_LOOK_S, self._look, clock=steady)
         self.create_timer(0.5, self._publish_status, clock=steady)
-        if self._settings.policy:
-            wanted = Wanted(self._settings.policy, self._settings.sampler)
+        if self.parameters.policy:
+            wanted = Wanted(self.parameters.policy, self.parameters.sampler)
             self._take_change(self._versions.load(wanted))
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
@@ -249,7 +252,7 @@ class PolicyNode(Node):
                 self._refuse(error)
                 continue
             if not self._decide_if_due(arrived=True) and (
-                self._in_command or self._settings.shadow
+                self._in_command or self.parameters.shadow
             ):
                 with self._wake:
                     self._ahead = frame
@@ -273,7 +276,7 @@ class PolicyNode(Node):
         """
         newest = self._window.newest_ns
         runner = self._versions.runner
-        if newest is None or runner is None or not (self._in_command or self._settings.shadow):
+        if newest is None or runner is None or not (self._in_command or self.parameters.shadow):
             return False
         age_ns = self.get_clock().now().nanoseconds - newest
         if abs(age_ns) > 2 * self._period_ns:
@@ -308,11 +311,11 @@ class PolicyNode(Node):
         The latter are none as long as the gate's patience is enough.
         """
         ahead, n_chunk = 0, runner.n_chunk
-        if not self._settings.lockstep:
+        if not self.parameters.lockstep:
             ahead = lead(self._reach_s, self._patience_s, self._robot.control_period)
-        if self._settings.execute:
-            return min(self._settings.execute, n_chunk), ahead
-        spare = 0 if self._settings.lockstep else 1  # an action for when the next one is late
+        if self.parameters.execute:
+            return min(self.parameters.execute, n_chunk), ahead
+        spare = 0 if self.parameters.lockstep else 1  # an action for when the next one is late
         return max(1, n_chunk - spare - ahead), ahead
 
     def _work(self) -> None:
@@ -336,7 +339,12 @@ class PolicyNode(Node):
                 self._refuse(error)
                 self._versions.failed(runner)
                 continue
-            if not self._stopping:
+            except Exception:  # whatever it is: said, with where, and the thread goes on
+                self.get_logger().error(f"a decision failed\n{traceback.format_exc()}")
+                self.note_failure()
+                self._versions.failed(runner)
+                continue
+            if self.is_active and not self._stopping:
                 self._publish(slot, begun_ns, decided, runner)
 
     def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
@@ -388,7 +396,7 @@ class PolicyNode(Node):
         self._misses += missed
         self._versions.decided(who, in_time=not missed)
         self._versions.rehearsal = Rehearsal(
-            frames, decided, self._low, self._high, self._settings.largest_change
+            frames, decided, self._low, self._high, self.parameters.largest_change
         )
 
     # Versions and status
@@ -397,7 +405,7 @@ class PolicyNode(Node):
         self, request: LoadPolicy.Request, response: LoadPolicy.Response
     ) -> LoadPolicy.Response | Future:
         """Begin to make it ready; the answer goes out when it drives or is refused."""
-        sampler = request.sampler or self._settings.sampler
+        sampler = request.sampler or self.parameters.sampler
         wanted, busy_with = (
             Wanted(request.path, sampler, request.stochastic),
             self._versions.wanted,
@@ -423,8 +431,8 @@ class PolicyNode(Node):
             task=self._task,
             robot=self._robot,
             sampler=wanted.sampler,
-            deterministic=self._settings.deterministic and not wanted.stochastic,
-            noise_seed=self._settings.noise_seed,
+            deterministic=self.parameters.deterministic and not wanted.stochastic,
+            noise_seed=self.parameters.noise_seed,
         )
 
     def _look(self) -> None:
@@ -509,13 +517,17 @@ class PolicyNode(Node):
             return int(PolicyStatus.NO_POLICY)
         return int(PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY)
 
-    def destroy_node(self) -> None:
-        """Stop the worker, then the node."""
+    def pause(self) -> None:
+        """Decide nothing more."""
+        with self._wake:
+            self._slot = self._ahead = None
+
+    def tear_down(self) -> None:
+        """Stop the worker."""
         with self._wake:
             self._stopping = True
             self._wake.notify()
         self._worker.join(timeout=5.0)
-        super().destroy_node()
 
 
 def main(args: Sequence[str] | None = None) -> int:

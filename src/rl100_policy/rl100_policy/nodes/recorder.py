@@ -50,9 +50,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticStatus
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rclpy.serialization import deserialize_message
 from rclpy.task import Future
 
@@ -81,13 +80,10 @@ from rl100_policy.core import messages
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.errors import BagError, ConfigError, ObservationError
 from rl100_policy.core.usable import content_checks
-from rl100_policy.ros.diagnostics import (
-    DIAGNOSTICS_TOPIC,
-    diagnostic_array,
-    diagnostic_status,
-)
+from rl100_policy.ros.diagnostics import diagnostic_status
 from rl100_policy.ros.late_answers import create_late_service
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED
 from rl100_policy.ros.recorded_topics import RecordedTopics
@@ -153,13 +149,16 @@ class RecorderParameters:
     compression: str = parameter("none", "of the bag: none, lz4 or zstd")
 
 
-class RecorderNode(Node):
+class RecorderNode(ManagedNode[RecorderParameters]):
     """Shell around :class:`rl100_policy.bags.recording.EpisodeRecorder`."""
 
     def __init__(self) -> None:
-        """Read parameters, subscribe, offer the services, start the writer thread."""
-        super().__init__("recorder")
-        self._settings = p = read_parameters(self, RecorderParameters)
+        """Read the parameters."""
+        super().__init__("recorder", RecorderParameters)
+
+    def set_up(self) -> None:
+        """Subscribe, offer the services, start the writer thread."""
+        p = self.parameters
         robot = load_robot(p.robot_config) if p.robot_config else None
         task = load_task(p.task_config) if p.task_config else None
         self._provenance = _provenance(robot, task)
@@ -186,7 +185,6 @@ class RecorderNode(Node):
         self.create_service(StartEpisode, "episode/start", self._on_start)
         create_late_service(self, StopEpisode, "episode/stop", self._on_stop)
         create_late_service(self, DiscardEpisode, "episode/discard", self._on_discard)
-        self._diagnostics = self.create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(_TICK_S, self._tick, clock=steady)
@@ -273,7 +271,7 @@ class RecorderNode(Node):
 
     def _missing(self, policy_version: str) -> list[str]:
         """Everything that keeps an episode from beginning, one line each."""
-        p, now_s = self._settings, time.monotonic()
+        p, now_s = self.parameters, time.monotonic()
         try:
             free, floor = free_bytes(Path(p.bags)), p.min_free_mb * 10**6
         except BagError as error:
@@ -356,7 +354,7 @@ class RecorderNode(Node):
         if self._recorder.phase is not Phase.RECORDING:
             response.message = f"no episode is being recorded ({self._recorder.reason})"
             return response
-        deadline_s = time.monotonic() + self._settings.stop_timeout
+        deadline_s = time.monotonic() + self.parameters.stop_timeout
         end_ns = messages.stamp_ns(request.end_stamp)
         if end_ns > self._episode_now_ns() + _APART_NS:
             self.get_logger().warning(
@@ -424,7 +422,7 @@ class RecorderNode(Node):
             lost=session.lost,
             reason=recorder.reason,
         )
-        state.topics = self._health()
+        state.topics = self._topics_health()
         state.free_bytes = self._free_bytes()
         state.troubles = [f"{each.topic}: {each.trouble}" for each in state.topics if each.trouble]
         if recorder.metadata is not None:
@@ -438,11 +436,11 @@ class RecorderNode(Node):
     def _free_bytes(self) -> int:
         """Free space [B]; 0 if the disk cannot be asked, which the answer to a start explains."""
         try:
-            return free_bytes(Path(self._settings.bags))
+            return free_bytes(Path(self.parameters.bags))
         except BagError:
             return 0
 
-    def _health(self) -> list[TopicHealth]:
+    def _topics_health(self) -> list[TopicHealth]:
         session, now_s = self._recorder.session, time.monotonic()
         recording = self._recorder.phase is Phase.RECORDING
         return [
@@ -453,12 +451,12 @@ class RecorderNode(Node):
     def _report(self) -> None:
         """Tell ``/diagnostics`` how the recorder and its topics are doing."""
         recorder, free_mb = self._recorder, self._free_bytes() // 10**6
-        health = self._health()
+        health = self._topics_health()
         troubled = any(each.trouble for each in health)
-        short = free_mb < self._settings.min_free_mb
+        short = free_mb < self.parameters.min_free_mb
         status = diagnostic_status(
             "rl100: recorder",
-            self._settings.bags,
+            self.parameters.bags,
             "the disk is nearly full" if short else recorder.reason,
             {
                 "phase": recorder.phase.name.lower(),
@@ -478,12 +476,16 @@ class RecorderNode(Node):
             ),
         )
         topics = [topic_status(each) for each in health]
-        self._diagnostics.publish(diagnostic_array(self, [status, *topics]))
+        self.diagnose([status, *topics])
 
-    def destroy_node(self) -> None:
-        """Close a running episode, end the writer thread, then the node."""
+    def pause(self) -> None:
+        """Refused while an episode is recorded."""
+        if self._recorder.takes_messages:
+            raise BagError("an episode is being recorded: stop it first (episode/stop)")
+
+    def tear_down(self) -> None:
+        """Close a running episode, end the writer thread."""
         self._recorder.shutdown(_SHUTDOWN_S)
-        super().destroy_node()
 
 
 def _stopped(response: StopEpisode.Response, ended: Ended) -> StopEpisode.Response:

@@ -38,11 +38,15 @@ def read_parameters(node: Node, kind: type[_Parameters]) -> _Parameters:
         ConfigError: If a value given to the node has the wrong type or is out of range; names
             parameter and range.
     """
-    values = {item.name: _read(node, item) for item in fields(kind)}  # type: ignore[arg-type]
+    values = {
+        item.name: declare(node, item.name, item)
+        for item in fields(kind)  # type: ignore[arg-type]
+    }
     return kind(**values)
 
 
-def _read(node: Node, item: Field[Any]) -> Any:
+def declare(node: Node, name: str, item: Field[Any]) -> Any:
+    """Declare one field as a read-only parameter and read it; raises as above."""
     default = item.default if item.default_factory is MISSING else item.default_factory()
     low, high = item.metadata["low"], item.metadata["high"]
     descriptor = ParameterDescriptor(description=item.metadata["description"], read_only=True)
@@ -55,10 +59,10 @@ def _read(node: Node, item: Field[Any]) -> Any:
             IntegerRange(from_value=int(low), to_value=int(high or 2**31), step=1)
         ]
     try:
-        return node.declare_parameter(item.name, default, descriptor).value
+        return node.declare_parameter(name, default, descriptor).value
     except (InvalidParameterValueException, InvalidParameterTypeException) as error:
         bounds = f" in [{low}, {high}]" if low is not None else ""
         raise ConfigError(
-            f"parameter {item.name!r} of node {node.get_name()!r} "
+            f"parameter {name!r} of node {node.get_name()!r} "
             f"must be a {type(default).__name__}{bounds}: {error}"
         ) from error

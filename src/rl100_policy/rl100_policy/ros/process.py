@@ -22,6 +22,7 @@ from rclpy.experimental import EventsExecutor
 from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
+from rl100_policy.ros.managed import ManagedNode
 
 _SHUTDOWN_LIMIT_S = 15
 """Longest end of a process [s]: a recorder may need some of it to bring its bag to disk."""
@@ -47,8 +48,8 @@ def run_node(
     """Create one node, spin it until the process is asked to stop, destroy it.
 
     Args:
-        create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises is
-            printed, not traced.
+        create: Makes the node; called after rclpy is initialised. An ``Rl100Error`` it raises, or
+            that the start of a managed node raises, is printed, not traced.
         args: Command line, ``sys.argv`` if None.
         threads: Executor threads; more than one only for a node whose docstring says why.
         events: Whether one thread may be the events executor's. Not that of a node that makes
@@ -62,6 +63,8 @@ def run_node(
     rclpy.init(args=list(args) if args is not None else None)
     try:
         node = create()
+        if isinstance(node, ManagedNode) and node.autostart:
+            node.start()
     except Rl100Error as error:
         sys.stderr.write(f"cannot start: {error}\n")
         rclpy.try_shutdown()
@@ -134,6 +137,8 @@ def _spin(serve: Callable[[], None], node: Node) -> None:
         except (KeyboardInterrupt, ExternalShutdownException):
             raise
         except Exception:  # whatever it is: said, with where, and the node goes on
+            if isinstance(node, ManagedNode):
+                node.note_failure()
             node.get_logger().error(
                 f"a callback failed; the node goes on\n{traceback.format_exc()}",
                 throttle_duration_sec=2.0,

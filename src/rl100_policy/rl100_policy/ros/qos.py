@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from rclpy.duration import Duration
 from rclpy.qos import DurabilityPolicy, HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 SENSOR = QoSProfile(
@@ -46,6 +47,21 @@ LATCHED = QoSProfile(
     durability=DurabilityPolicy.TRANSIENT_LOCAL,
 )
 """State and status: a late subscriber gets the newest at once."""
+
+
+def due_every(profile: QoSProfile, seconds: float) -> QoSProfile:
+    """The same with a deadline that its publisher offers: misses are in its diagnostics.
+
+    Only offered, never asked for: a subscription that asks for one gets nothing from publishers
+    that offer none, as drivers of arms and cameras do.
+    """
+    return QoSProfile(
+        history=profile.history,
+        depth=profile.depth,
+        reliability=profile.reliability,
+        durability=profile.durability,
+        deadline=Duration(seconds=seconds),
+    )
 
 
 def sensor_input(*, lockstep: bool) -> QoSProfile:

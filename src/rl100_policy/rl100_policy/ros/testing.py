@@ -15,6 +15,7 @@ import rclpy
 from rclpy.node import Node
 
 from rl100_policy.ros.domain import free_domain
+from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.process import executor_of
 
 
@@ -41,7 +42,9 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
 
 
 @contextmanager
-def spinning(*nodes: Node, events: bool = True) -> Iterator[Callable[[Callable[[], bool]], bool]]:
+def spinning(
+    *nodes: Node, events: bool = True, start: bool = True
+) -> Iterator[Callable[[Callable[[], bool]], bool]]:
     """Give a function that spins the nodes until a condition holds; destroys them at the end.
 
     By the executor that a node of one thread has in a process of its own.
@@ -49,9 +52,12 @@ def spinning(*nodes: Node, events: bool = True) -> Iterator[Callable[[Callable[[
     Args:
         nodes: Which ones.
         events: As of ``run_node``.
+        start: Whether managed nodes are started.
     """
     executor, _ = executor_of(events=events)
     for node in nodes:
+        if start and isinstance(node, ManagedNode) and not node.is_active:
+            node.start()
         executor.add_node(node)
 
     def spin_until(condition: Callable[[], bool], timeout_s: float = 20.0) -> bool:

@@ -39,7 +39,6 @@ import numpy as np
 from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
-from rclpy.node import Node
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
 from std_srvs.srv import SetBool
@@ -63,7 +62,8 @@ from rl100_policy.ros.conversions import (
     outline_marker,
     time_message,
 )
-from rl100_policy.ros.parameters import parameter, read_parameters
+from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.stages import StageTeller
@@ -95,23 +95,25 @@ class SimParameters:
     )
 
 
-class SimRobotNode(Node):
+class SimRobotNode(ManagedNode[SimParameters]):
     """Shell around :class:`rl100_sim.episode.SimulatedEpisode`."""
 
     def __init__(self) -> None:
-        """Build the world, advertise, wait for a reset."""
-        super().__init__("sim_robot")
-        self._settings = read_parameters(self, SimParameters)
+        """Read the parameters."""
+        super().__init__("sim_robot", SimParameters)
+
+    def set_up(self) -> None:
+        """Build the world, advertise, offer the services."""
         self._robot, self._task = (
-            load_robot(self._settings.robot_config),
-            load_task(self._settings.task_config),
+            load_robot(self.parameters.robot_config),
+            load_task(self.parameters.task_config),
         )
         if self._task.time_limit >= EPOCH_S:
             raise ConfigError(
                 f"time_limit of task {self._task.name!r} must be below {EPOCH_S} s, "
                 f"got {self._task.time_limit}"
             )
-        if self._settings.free_running and self._settings.lockstep:
+        if self.parameters.free_running and self.parameters.lockstep:
             raise ConfigError("free_running is of real time: in lockstep time waits for commands")
         self._period_ns = round(self._robot.control_period * 1e9)
         self._episode = SimulatedEpisode(self._robot, self._task)
@@ -147,14 +149,18 @@ class SimRobotNode(Node):
         )
         self.create_service(ResetSim, "sim/reset", self._on_reset)
         self.create_service(SetBool, "sim/run", self._on_run)
-        if self._settings.lockstep:
+        if self.parameters.lockstep:
             self.create_timer(_WATCH_PERIOD_S, self._watch, clock=self._wall)
         else:
-            period = self._robot.control_period / self._settings.real_time_factor
+            period = self._robot.control_period / self.parameters.real_time_factor
             self.create_timer(period, self._tick, clock=self._wall)
-        if self._settings.free_running:
+        if self.parameters.free_running:
             self._lay_out(0)
             self._running = True
+
+    def pause(self) -> None:
+        """Time stands still."""
+        self._running = False
 
     # Commands
 
@@ -167,7 +173,7 @@ class SimRobotNode(Node):
 
     def _is_answered(self) -> bool:
         """Lockstep: whether the command for the present observation has come."""
-        return self._settings.lockstep and self._command_ns == self._now_ns
+        return self.parameters.lockstep and self._command_ns == self._now_ns
 
     def _accept(self, message: JointTrajectory) -> bool:
         """Take over the commanded positions.
@@ -201,7 +207,7 @@ class SimRobotNode(Node):
             self._command = self._then.pop(0)
         self._now_ns += self._period_ns
         self._publish()
-        if self._is_over() and not self._settings.free_running:
+        if self._is_over() and not self.parameters.free_running:
             self._running = False
 
     def _is_over(self) -> bool:
@@ -214,7 +220,7 @@ class SimRobotNode(Node):
     def _watch(self) -> None:
         """Lockstep: do not wait for ever."""
         waited = self._wall_s() - self._waiting_since
-        if self._running and waited > self._settings.lockstep_timeout:
+        if self._running and waited > self.parameters.lockstep_timeout:
             self._missed += 1
             self.get_logger().warning(
                 f"no command for {self._now_ns} ns within {waited:.1f} s; "
@@ -239,7 +245,7 @@ class SimRobotNode(Node):
     def _on_reset(
         self, request: ResetSim.Request, response: ResetSim.Response
     ) -> ResetSim.Response:
-        self._running, self._has_episode = self._settings.free_running, False
+        self._running, self._has_episode = self.parameters.free_running, False
         try:
             self._lay_out(request.seed)
         except ConfigError as error:
@@ -262,7 +268,7 @@ class SimRobotNode(Node):
             self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
-        if self._settings.free_running:
+        if self.parameters.free_running:
             response.success, response.message = request.data, "time never stops (free_running)"
             return response
         if request.data and (not self._has_episode or self._is_over()):
