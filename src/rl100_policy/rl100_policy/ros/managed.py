@@ -153,6 +153,8 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         if self.state in ("inactive", "active"):
             self._do("clean up", self.tear_down)
         super().destroy_node()
+        # rclpy 7.1.6 leaves it, and with it the node in the graph, to the garbage collector
+        self._state_machine.destroy_when_not_in_use()
 
     def _do(self, what: str, how: Callable[[], None]) -> TransitionCallbackReturn:
         self._problem = None
