@@ -27,6 +27,9 @@ def _nodes(context: LaunchContext) -> list[Node]:
             parameters=[node.parameters, *node.params_files],
             arguments=list(node.arguments),
             output="screen",
+            respawn=node.package != "rviz2",
+            respawn_delay=1.0,
+            respawn_max_retries=10,
         )
         for node in describe(GraphArguments.from_strings(given))
     ]

@@ -31,7 +31,7 @@ def collect_episodes(arguments: GraphArguments, log_folder: Path, console: Conso
 
     Raises:
         ConfigError: If nobody is to drive, or this process has no terminal.
-        NodeDiedError: If a node of the graph ends.
+        NodeDiedError: If a node of the graph ends again and again.
     """
     if arguments.driver == "none":
         raise ConfigError("driver:=none collects nothing; give driver:=person or driver:=policy")
@@ -46,7 +46,7 @@ def collect_episodes(arguments: GraphArguments, log_folder: Path, console: Conso
         keyboard = subprocess.Popen(node_command(keyboard_description(arguments), Path(params)))
         try:
             while keyboard.poll() is None:
-                graph.check()
+                graph.mend()  # what it did is in the logs: the terminal is the keyboard's
                 time.sleep(_POLL_S)
         except KeyboardInterrupt:
             console.print("stopping: a running episode is closed and kept")

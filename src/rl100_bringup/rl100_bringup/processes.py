@@ -28,6 +28,10 @@ from rl100_policy.core.errors import ConfigError, Rl100Error
 _STOP_TIMEOUT_S = 16.0
 """After an interrupt a node has this long to close its files before it is killed [s]."""
 
+_SOON_S = 10.0
+"""A node that lives shorter than this died because of how it was started [s]."""
+_MOST_EARLY_DEATHS = 3
+
 
 class NodeDiedError(Rl100Error):
     """A node process ended although the graph was to go on."""
@@ -71,11 +75,20 @@ class NodeProcess:
     """One running node process; its output goes to a file."""
 
     def __init__(
-        self, node: NodeDescription, params_folder: Path, log: Path, variables: Mapping[str, str]
+        self,
+        node: NodeDescription,
+        params_folder: Path,
+        log: Path,
+        variables: Mapping[str, str],
+        *,
+        again: bool = False,
     ) -> None:
-        """Start the process with an environment; from the main thread, see ``tether``."""
-        self.node, self.log = node, log
-        self._output = log.open("wb")
+        """Start the process with an environment; from the main thread, see ``tether``.
+
+        ``again`` keeps what the log has already.
+        """
+        self.node, self.log, self.started_s = node, log, time.monotonic()
+        self._output = log.open("ab" if again else "wb")
         self._process = subprocess.Popen(
             tether.tied(node_command(node, params_folder)),
             env=variables,
@@ -138,6 +151,8 @@ class RunningGraph:
             self._variables.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
         self._params = tempfile.TemporaryDirectory(prefix="rl100_params_")
         self._processes: list[NodeProcess] = []
+        self._early_deaths: dict[str, int] = {}
+        """How often in a row a node has died soon after its start."""
 
     def __enter__(self) -> Self:
         """Start all nodes.
@@ -166,9 +181,9 @@ class RunningGraph:
         """Stop all nodes."""
         self.stop()
 
-    def _start(self, node: NodeDescription) -> NodeProcess:
+    def _start(self, node: NodeDescription, *, again: bool = False) -> NodeProcess:
         log = self._log_folder / f"{node.name}.log"
-        return NodeProcess(node, Path(self._params.name), log, self._variables)
+        return NodeProcess(node, Path(self._params.name), log, self._variables, again=again)
 
     @property
     def processes(self) -> list[NodeProcess]:
@@ -187,6 +202,31 @@ class RunningGraph:
                     f"node {process.node.name!r} ended with status {process.returncode}; "
                     f"the end of {process.log}:\n{process.log_tail()}"
                 )
+
+    def mend(self) -> list[str]:
+        """Start anew what has died; what was done, for people.
+
+        Raises:
+            NodeDiedError: If a node has died soon after each of its last starts.
+        """
+        done = []
+        for place, process in enumerate(self._processes):
+            if process.returncode is None:
+                continue
+            name = process.node.name
+            lasted_s = time.monotonic() - process.started_s
+            self._early_deaths[name] = (
+                self._early_deaths.get(name, 0) + 1 if lasted_s < _SOON_S else 0
+            )
+            if self._early_deaths[name] >= _MOST_EARLY_DEATHS:
+                self.check()
+            process.wait(_STOP_TIMEOUT_S)
+            self._processes[place] = self._start(process.node, again=True)
+            done.append(
+                f"node {name!r} ended with status {process.returncode} and was started anew; "
+                f"see {process.log}"
+            )
+        return done
 
     def run_to_end(
         self,

@@ -104,7 +104,9 @@ def by_joints():
 
 
 def _rig(*, lockstep: bool, **more):
-    with isolated_ros(**(PATHS | more), lockstep=lockstep):
+    # Joint states here have stamps of their own, far from the clock.
+    given = {"joint_state_timeout": 1e10, **PATHS, **more}
+    with isolated_ros(**given, lockstep=lockstep):
         bench = Bench()
         gate = CommandGateNode()
         with spinning(gate, bench) as spin_until:
@@ -584,6 +586,46 @@ def test_the_last_command_of_a_gate_that_ends_is_one_to_rest(soft):
     steps = np.diff(np.vstack([np.array(way), rest[1:], rest[-1:]]), axis=0)
     changes = np.abs(np.diff(steps, axis=0))
     assert (changes <= 2.0 * ROBOT.control_period**2 + 1e-9).all()
+
+
+@pytest.fixture
+def on_the_clock():
+    yield from _rig(lockstep=False, joint_state_timeout=0.0)
+
+
+@pytest.mark.parametrize("off_s", [-0.5, 0.5, -3600.0])
+def test_a_joint_state_that_is_not_of_now_is_not_answered(on_the_clock, off_s):
+    bench, spin_until, gate = on_the_clock
+
+    def state(off=0.0):
+        bench.state((gate.get_clock().now().nanoseconds + off * 1e9) / PERIOD_NS)
+
+    state()
+    answers(on_the_clock, 1)
+    state(off_s)
+    if off_s > -1.0:
+        told = r"joint state stamped [+-]0\.\d+ s from this node's clock"
+        assert spin_until(lambda: re.search(told, bench.status[-1].last_reason) is not None)
+    assert not spin_until(lambda: len(bench.commands) > 1, timeout_s=0.3)
+    time.sleep(max(0.0, off_s))  # after one of the future, the next is newer again
+    state(0.15 if off_s > 0 else 0.0)
+    answers(on_the_clock, 2)
+
+
+def test_an_emergency_stop_outlives_a_gate_that_is_killed(on_the_clock):
+    bench, spin_until, _ = on_the_clock
+    bench.estop.call_async(Trigger.Request())
+    assert spin_until(lambda: bench.status[-1].estop)
+    second = CommandGateNode()  # as if the first had been killed: it did not end in order
+    second.start()
+    try:
+        assert second._estop
+    finally:
+        second.destroy_node()
+    third = CommandGateNode()
+    third.start()
+    assert not third._estop, "the second one ended in order"
+    third.destroy_node()
 
 
 def test_a_gate_that_is_deactivated_commands_nothing_and_still_takes_the_emergency_stop(rig):

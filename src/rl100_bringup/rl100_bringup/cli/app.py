@@ -156,7 +156,8 @@ def up(
         )
         try:
             while True:
-                graph.check()
+                for told in graph.mend():
+                    console.print(told, highlight=False)
                 time.sleep(0.5)
         except KeyboardInterrupt:
             return

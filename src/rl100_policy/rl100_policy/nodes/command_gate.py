@@ -65,6 +65,7 @@ from rl100_policy.ros.conversions import (
     twist_components,
 )
 from rl100_policy.ros.joint_jogs import subscribe_joint_jogs
+from rl100_policy.ros.latch import StopLatch
 from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
@@ -84,6 +85,8 @@ _LATE = 1.2
 _DEADLINE = 2.5
 """Control periods between two commands beyond which the diagnostics count a miss, real time only:
 no joint states, or a gate that is late."""
+_OLDEST, _OLDEST_S = 2.0, 0.05
+"""Control periods that a joint state may be old, and seconds at the least."""
 _OTHER_CLOCK_S = 1.0
 """A teleop command stamped farther from now than this has another clock [s]."""
 _SILENCE = 10
@@ -104,6 +107,13 @@ class GateParameters:
         "and one that falls silent stops it in about two",
         low=0.0,
         high=2.0,
+    )
+    joint_state_timeout: float = parameter(
+        0.0,
+        "a joint state older than this by the node's clock, or this far in the future, is not "
+        "answered [s], real time only; 0: two control periods, .05 s at the least",
+        low=0.0,
+        high=1e10,
     )
     longest_chunk: float = parameter(
         4.0,
@@ -150,10 +160,18 @@ class CommandGateNode(ManagedNode[GateParameters]):
         )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._longest_chunk_ns = round(self.parameters.longest_chunk * 1e9)
+        self._oldest_ns = round(
+            1e9
+            * (
+                self.parameters.joint_state_timeout
+                or max(_OLDEST * self._robot.control_period, _OLDEST_S)
+            )
+        )
         self._teleop_ns = round(self.parameters.teleop_timeout * 1e9) or round(
             _LATE * self._period_ns
         )
-        self._source, self._estop, self._fresh = CommandSource.HOLD, False, True
+        self._latch = StopLatch(self)
+        self._source, self._estop, self._fresh = CommandSource.HOLD, self._latch.is_set(), True
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns, self._at_home = -1, False
@@ -169,6 +187,9 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._cadence, self._newest_ns = Cadence(self._period_ns), -1
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._reason = ""
+        if self._estop:
+            self._reason = "the emergency stop was latched when this node ended: it still is"
+            self.get_logger().warning(self._reason)
         steady_commands = due_every(COMMAND, _DEADLINE * self._robot.control_period)
         self._commands = self.create_publisher(
             JointTrajectory,
@@ -208,6 +229,12 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._fresh = True
         self._publish_status()
 
+    def destroy_node(self) -> None:
+        """End in order; only a gate that did not comes up with its emergency stop latched."""
+        if self.state != "unconfigured":
+            self._latch.clear()
+        super().destroy_node()
+
     # Inputs
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -230,6 +257,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
         self._newest_ns = stamp
         try:
+            self._check_age(stamp)
             self._measured.check(stamp, q)
         except ObservationError as error:
             self._refuse(str(error))
@@ -240,6 +268,19 @@ class CommandGateNode(ManagedNode[GateParameters]):
             self._answer()
         elif self._waiting is not None and self._waited_s() >= self._patience_s:
             self._answer(at_last=True)
+
+    def _check_age(self, stamp: int) -> None:
+        """Raises ObservationError for a joint state that is not of now: where is the arm?"""
+        now = self.get_clock().now().nanoseconds
+        if self.parameters.lockstep or now == 0:
+            return
+        age_ns = now - stamp
+        if abs(age_ns) > self._oldest_ns:
+            raise ObservationError(
+                f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
+                f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the clocks "
+                "differ"
+            )
 
     def _on_twist(self, message: TwistStamped) -> None:
         twist = twist_components(message)
@@ -516,11 +557,13 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def _stop(self) -> None:
         self._estop = True
-        self._publish_status()
         self._answer()
+        self._publish_status()
+        self._latch.set()
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._estop, self._source, self._fresh = False, CommandSource.HOLD, True
+        self._latch.clear()
         self._publish_status()
         response.success, response.message = True, "released: nobody is in command"
         return response
