@@ -117,15 +117,20 @@ def descriptions(folder: Path, points: int, rate: float) -> tuple[Path, Path]:
 
 def untrained(
     path: Path, robot: RobotConfig, task: TaskConfig, size: str, n_chunk: int, *, n_steps: int = 5,
-    seed: int = 0,
+    seed: int = 0, bounds: tuple[list[float], list[float]] | None = None,
 ) -> Path:  # fmt: skip
-    """A version of a preset with random weights: what it decides does not matter."""
+    """A version of a preset with random weights: what it decides does not matter.
+
+    With ``bounds``, lowest and highest action, it is at least between these.
+    """
     config = preset(
         size, observation_size(task, robot), ActionSize(n_chunk=n_chunk, dim=task.action.dim)
     )
     diffusion = config.diffusion.model_copy(update={"n_steps": n_steps})
     torch.manual_seed(seed)
     policy = DiffusionPolicy(config.model_copy(update={"diffusion": diffusion}))
+    if bounds is not None:
+        policy.normalizer.action.fit(torch.tensor(bounds))
     write_version(
         path, policy, task=task, robot=robot, parents=(), bags=(), metrics={}, training={}
     )

@@ -82,15 +82,16 @@ class NodeProcess:
         variables: Mapping[str, str],
         *,
         again: bool = False,
+        within: Sequence[str] = (),
     ) -> None:
         """Start the process with an environment; from the main thread, see ``tether``.
 
-        ``again`` keeps what the log has already.
+        ``again`` keeps what the log has already; ``within`` is a command that runs another.
         """
         self.node, self.log, self.started_s = node, log, time.monotonic()
         self._output = log.open("ab" if again else "wb")
         self._process = subprocess.Popen(
-            tether.tied(node_command(node, params_folder)),
+            [*within, *tether.tied(node_command(node, params_folder))],
             env=variables,
             stdout=self._output,
             stderr=subprocess.STDOUT,
@@ -133,7 +134,12 @@ class RunningGraph:
     """A set of node processes that live and die together; a context manager."""
 
     def __init__(
-        self, nodes: Sequence[NodeDescription], log_folder: Path, *, domain: int | None = None
+        self,
+        nodes: Sequence[NodeDescription],
+        log_folder: Path,
+        *,
+        domain: int | None = None,
+        within: Mapping[str, Sequence[str]] | None = None,
     ) -> None:
         """Prepare; nothing runs before the context is entered.
 
@@ -142,9 +148,12 @@ class RunningGraph:
             log_folder: One file per node is written there.
             domain: ROS domain of all nodes, which the caller has reserved; None: that of this
                 process's environment, which is claimed then.
+            within: By node, the command that runs it where it belongs, such as
+                ``nsenter -t PID -n``.
         """
         self._claim = None if domain is not None else _claim_of(_domain_here())
         self._nodes, self._log_folder = list(nodes), log_folder
+        self._within = dict(within or {})
         self._variables = dict(os.environ)
         if domain is not None:
             self._variables["ROS_DOMAIN_ID"] = str(domain)
@@ -183,7 +192,9 @@ class RunningGraph:
 
     def _start(self, node: NodeDescription, *, again: bool = False) -> NodeProcess:
         log = self._log_folder / f"{node.name}.log"
-        return NodeProcess(node, Path(self._params.name), log, self._variables, again=again)
+        within = self._within.get(node.name, ())
+        params = Path(self._params.name)
+        return NodeProcess(node, params, log, self._variables, again=again, within=within)
 
     @property
     def processes(self) -> list[NodeProcess]:

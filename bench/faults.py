@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the arm does when something fails: every fault many times, in a running graph.
+
+The arm moves by a policy; at a random moment the fault begins; half a second later it is undone,
+what died is started anew, and the policy is put in command again, by itself, in the same graph.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+from fault_graph import PERIOD_S, FaultyGraph, faulty_graph, moves
+from fault_list import FAULTS, Expected, Fault
+from rich.console import Console
+
+from rl100_policy.core.gate_result import HELD
+from rl100_policy.ros.process import keep_on_this_machine
+
+_WINDOW_S = 6 * PERIOD_S
+_BOUND_S = 2 * PERIOD_S
+
+
+@dataclass
+class Result:
+    """Of all trials of one fault."""
+
+    name: str
+    expected: str
+    reaction: str
+    rest_s: list[float] = field(default_factory=list)
+    """From the fault until the arm last moved; infinite if it moves on."""
+    back_s: list[float] = field(default_factory=list)
+    """From the end of the fault until the policy moves the arm again."""
+    held: int = 0
+    """Trials in which a period was held."""
+    problems: list[str] = field(default_factory=list)
+
+
+def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
+    """Bring one fault about, watch, undo it, go on."""
+    faulty.drive()
+    faulty.forget()
+    time.sleep(random.uniform(2.0, 3.0) * PERIOD_S)
+    begun = time.monotonic()
+    with fault.inject(faulty):
+        time.sleep(_WINDOW_S)
+        end = time.monotonic()
+        seen = faulty.watcher.seen
+        moving = [until for _, until in moves(list(seen.places)) if until > begun]
+        flags = [each.flags for when, each in list(seen.periods) if when > begun]
+        result.problems += faulty.broken_limits()
+    rest = max(moving, default=begun) - begun
+    rest = np.inf if end - begun - rest < 2 * PERIOD_S else max(0.0, rest)
+    held = any(each & HELD for each in flags)
+    result.held += held
+    result.rest_s.append(float(rest))
+    if fault.expected is Expected.HOLDS and rest > _BOUND_S + _SEEN_S:
+        result.problems.append(f"moved for {rest:.3f} s")
+    if fault.expected is Expected.GOES_ON and (held or not np.isinf(rest)):
+        result.problems.append(f"held: {[each for each in flags if each & HELD]}")
+    result.back_s.append(faulty.drive())
+
+
+_SEEN_S = 0.02
+"""A joint state is seen so much after its time at most, beside other work [s]."""
+
+
+def table(results: list[Result]) -> str:
+    """Markdown."""
+    lines = [
+        "| fault | trials | the arm | at rest after, median and longest [s] | "
+        "moves again after, median and longest [s] | how |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for each in results:
+        rest, back = np.array(each.rest_s), np.array(each.back_s)
+        stopped = rest[np.isfinite(rest)]
+        shown = "" if not len(stopped) else f"{np.median(stopped):.2f}, {stopped.max():.2f}"
+        if each.expected == Expected.GOES_ON.value:
+            shown = "-"
+        elif len(stopped) < len(rest):
+            shown = f"{len(stopped)} of {len(rest)} times: {shown}"
+        lines.append(
+            f"| {each.name} | {len(rest)} | {each.expected}"
+            f"{f' ({len(each.problems)} times not)' if each.problems else ''} | {shown} | "
+            f"{np.median(back):.1f}, {back.max():.1f} | {each.reaction} |"
+        )
+    return "\n".join(lines) + "\n"
+
+
+def run(faults: list[Fault], trials: int, console: Console) -> list[Result]:
+    """All of them, in turns."""
+    results = [Result(each.name, each.expected.value, each.reaction) for each in faults]
+    with faulty_graph() as faulty:
+        for turn in range(trials):
+            for fault, result in zip(faults, results, strict=True):
+                before = len(result.problems)
+                trial(faulty, fault, result)
+                for told in result.problems[before:]:
+                    console.print(f"{turn}: {fault.name}: {told}", highlight=False)
+            console.print(f"{turn + 1} of {trials} turns", highlight=False)
+    return results
+
+
+def main(
+    trials: Annotated[int, typer.Option(help="of each fault")] = 100,
+    only: Annotated[str, typer.Option(help="faults whose name contains this")] = "",
+    output: Annotated[Path | None, typer.Option(help="folder for table.md, trials.json")] = None,
+    seed: Annotated[int, typer.Option(help="of the moments")] = 0,
+) -> None:
+    """Inject and print; status 1 if the arm ever does other than it is to."""
+    keep_on_this_machine()
+    random.seed(seed)
+    faults = [each for each in FAULTS if only in each.name]
+    results = run(faults, trials, Console())
+    print(table(results))
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "table.md").write_text(table(results), encoding="utf-8")
+        told: list[dict[str, Any]] = [vars(each) for each in results]
+        (output / "trials.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    sys.exit(any(each.problems for each in results))
+
+
+if __name__ == "__main__":
+    typer.run(main)
