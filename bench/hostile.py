@@ -197,7 +197,7 @@ def settings() -> list[tuple[RobotConfig, TaskConfig]]:
     """Arms and tasks that bind different limits."""
     panda = load_robot(config_path("robots", "panda"))
     tasks = [load_task(config_path("tasks", name)) for name in ("push_t", "push_t_joint")]
-    post = Obstacle(name="post", kind="cylinder", size=(0.04, 0.6), xyz=(0.62, 0.12, 0.3))
+    post = Obstacle(name="post", kind="cylinder", size=(0.04, 0.6), xyz=(0.48, 0.1, 0.3))
     changes: list[dict[str, object]] = [
         {},
         {"acceleration_limits": (3.0,) * 7, "jerk_limits": (12.0,) * 7},
