@@ -184,7 +184,7 @@ def node_parameters() -> Iterator[dict[str, object]]:
 
 
 @contextmanager
-def _running() -> Iterator[list[Any]]:
+def running_nodes() -> Iterator[list[Any]]:
     """All nodes, with the shipped descriptions, on a private domain."""
     from rl100_policy.ros.managed import ManagedNode
     from rl100_policy.ros.testing import isolated_ros
@@ -196,7 +196,7 @@ def _running() -> Iterator[list[Any]]:
             started.callback(nodes[-1].destroy_node)
             if isinstance(nodes[-1], ManagedNode):
                 nodes[-1].start()
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 120.0
         while unknown := [node.get_name() for node in nodes if not _is_known(node)]:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the middleware does not report all of {unknown} yet")
@@ -225,7 +225,7 @@ def graph_tables() -> str:
 
     topics: Ends = defaultdict(lambda: ([], []))
     services: Ends = defaultdict(lambda: ([], []))
-    with _running() as nodes:
+    with running_nodes() as nodes:
         for node in nodes:
             me = node.get_name()
             for name, types in _named(node.get_publisher_names_and_types_by_node(me, "/")):

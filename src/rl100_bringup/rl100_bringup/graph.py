@@ -90,6 +90,11 @@ class GraphArguments:
     )
     learner: bool = _argument(False, "start the learner node", _SWITCH)
     rviz: bool = _argument(False, "start RViz (where rviz2 is installed)", _SWITCH)
+    enclaves: str = _argument(
+        "",
+        "start of the name of every node's security enclave, for example /rl100; used where "
+        "ROS_SECURITY_ENABLE is true (docs/how-to/secure-a-network.md); empty: none",
+    )
     params_file: str = _argument("", "YAML file with parameters that override those of any node")
 
     @property
@@ -216,9 +221,15 @@ def describe(arguments: GraphArguments) -> list[NodeDescription]:
         nodes.append(("rl100_learner", "learner", clocked))
     params = (params_file,) if params_file else ()
     described = [
-        NodeDescription(package, name, name, values, params) for package, name, values in nodes
+        NodeDescription(package, name, name, values, params, _enclave(arguments.enclaves, name))
+        for package, name, values in nodes
     ]
     return [*described, *_viewers(arguments)]
+
+
+def _enclave(prefix: str, name: str) -> tuple[str, ...]:
+    """Arguments of a node's process that name its security enclave."""
+    return ("--ros-args", "--enclave", f"{prefix.rstrip('/')}/{name}", "--") if prefix else ()
 
 
 def _check(arguments: GraphArguments) -> None:
