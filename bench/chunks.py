@@ -3,8 +3,9 @@
 
 A policy version plays the simulated task while every decision takes some control periods. Waiting:
 the arm holds until a decision is there, then makes all of its actions. Overlapping: the next one
-is begun so much earlier, and the actions whose time is over are left out (ADR 30). Blending: earlier
-still by some periods, in which the newer one takes over little by little. All of them play the same episodes, in turns.
+is begun so much earlier, and the actions whose time is over are left out (ADR 30). Blending:
+earlier still by some periods, in which the newer one takes over little by little. All of them play
+the same episodes, in turns.
 """
 
 from __future__ import annotations

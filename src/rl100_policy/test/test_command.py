@@ -748,6 +748,28 @@ def test_pairs_that_are_ignored_may_touch():
     assert not judge.too_near(HOME)
 
 
+def test_what_appears_around_the_arm_is_kept_clear_of_and_what_is_gone_is_not():
+    gate = swinging(ROBOT)
+    turn = 0.5 * np.eye(7)[0]
+
+    def swing(periods):
+        q = gate.joint_command
+        for _ in range(periods):
+            q = gate.step(turn, q).joint_command
+        return q
+
+    gate.reset(HOME)
+    free = swing(16)
+    gate.reset(HOME)
+    gate.surround([_WALL])
+    stopped = swing(16)
+    judge = ArmCollision(gate.kinematics.arm, [_WALL])
+    assert judge.clearance(free).distance < 0.0
+    assert 0.7 * judge.margin < judge.clearance(stopped).distance < 0.05
+    gate.surround([])
+    np.testing.assert_allclose(swing(20)[0], stopped[0] + 20 * 0.05, atol=0.05)
+
+
 def test_a_limit_that_is_relaxed_is_told():
     def told(robot=ROBOT, task=TASK):
         return relaxed_limits(robot, task, CommandGate(robot, task).collision)

@@ -6,6 +6,7 @@ By pinocchio and coal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -49,12 +50,16 @@ class ArmCollision:
     names in ``collision`` and ``touch``. Not thread-safe.
     """
 
-    def __init__(self, arm: ArmModel) -> None:
+    def __init__(self, arm: ArmModel, more: Sequence[Obstacle] = ()) -> None:
         """Read the shapes.
+
+        Args:
+            arm: The arm, with its description.
+            more: Obstacles beside those of the description, wherever the arm is now.
 
         Raises:
             ConfigError: If a mesh or the SRDF cannot be read, or the arm at home is nearer to
-                itself or to an obstacle than the margin.
+                itself or to an obstacle of its description than the margin.
         """
         self._arm, robot = arm, arm.robot
         self.margin = robot.collision.margin
@@ -65,7 +70,8 @@ class ArmCollision:
         self.without_shape = self._links_without_shape()
         """Links that move, have no ``collision`` element and so are not looked at."""
         self._add_tool(robot)
-        for obstacle in robot.obstacles:
+        self._obstacles = (*robot.obstacles, *more)
+        for obstacle in self._obstacles:
             self._add(obstacle.name, 0, self._arm.t_root_base * _pose(obstacle), _solid(obstacle))
         self.ignored = self._ignored(robot)
         self._pair_up()
@@ -73,7 +79,10 @@ class ArmCollision:
         self._lever = self._levers()
         self._known: tuple[Floats, Floats] | None = None
         """Joint positions, [n], and the distances that were found there, [p]."""
-        near = self.too_near(np.array(robot.home))
+        newly = {each.name for each in more}
+        near = [
+            each for each in self.too_near(np.array(robot.home)) if not newly & set(each.between)
+        ]
         if near:
             told = ", ".join(
                 f"{' and '.join(each.between)} ({each.distance:.3f} m)" for each in near
@@ -126,7 +135,7 @@ class ArmCollision:
     def _pair_up(self) -> None:
         """Choose the pairs of shapes to look at."""
         arm, shapes = self._arm, self._shapes
-        obstacles = {each.name for each in arm.robot.obstacles}
+        obstacles = {each.name for each in self._obstacles}
         for pair in combinations(range(len(self._owner)), 2):
             upper, lower = sorted(shapes.geometryObjects[each].parentJoint for each in pair)
             names = frozenset(self._owner[each] for each in pair)

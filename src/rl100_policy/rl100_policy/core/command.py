@@ -8,7 +8,7 @@ this one class.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,7 +17,13 @@ from scipy.spatial.transform import Rotation
 
 from rl100_policy.core.braking import velocities_to_rest
 from rl100_policy.core.collision import ArmCollision
-from rl100_policy.core.config import TWIST_COMPONENTS, RobotConfig, TaskConfig, check_action
+from rl100_policy.core.config import (
+    TWIST_COMPONENTS,
+    Obstacle,
+    RobotConfig,
+    TaskConfig,
+    check_action,
+)
 from rl100_policy.core.errors import ConfigError, ObservationError
 from rl100_policy.core.gate_result import GateFlag, GateResult
 from rl100_policy.core.geometry import twist_between
@@ -156,6 +162,15 @@ class CommandGate:
         self._moved = self._steered
         self._homing.restart()
         self._room = self._room.starting_at(self._target)
+
+    def surround(self, obstacles: Sequence[Obstacle]) -> None:
+        """Keep clear of these, too, instead of those of the last call.
+
+        What is nearer than the margin now may only be left. The way to rest that was found good
+        before is not looked at again: the arm would have none.
+        """
+        self.collision = ArmCollision(self.kinematics.arm, obstacles)
+        self._clear = min(self.collision.margin, self.collision.clearance(self._command).distance)
 
     def hand_over(self) -> None:
         """Let another source go on from the present command and its velocity.

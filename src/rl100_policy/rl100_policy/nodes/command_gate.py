@@ -68,6 +68,7 @@ from rl100_policy.ros.joint_jogs import subscribe_joint_jogs
 from rl100_policy.ros.latch import StopLatch
 from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
+from rl100_policy.ros.planning_scene import subscribe_planning_scene
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, due_every, sensor_input
 from rl100_policy.ros.readers import readers_of
@@ -114,6 +115,12 @@ class GateParameters:
         "answered [s], real time only; 0: two control periods, .05 s at the least",
         low=0.0,
         high=1e10,
+    )
+    planning_scene: str = parameter(
+        "",
+        "topic of MoveIt's planning scene (moveit_msgs/PlanningScene, for example "
+        "monitored_planning_scene), whose boxes, cylinders and spheres are kept clear of, too; "
+        "empty: none",
     )
     longest_chunk: float = parameter(
         4.0,
@@ -212,6 +219,10 @@ class CommandGateNode(ManagedNode[GateParameters]):
             )
             self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
+        if self.parameters.planning_scene:
+            subscribe_planning_scene(
+                self, self.parameters.planning_scene, self._robot.base_frame, self._gate.surround
+            )
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop, even_inactive=True)
         self.create_service(Trigger, "gate/release", self._on_release, even_inactive=True)
