@@ -206,6 +206,16 @@ def test_by_itself_it_starts_active_or_raises_what_is_wrong():
         echo.destroy_node()
 
 
+def test_a_node_may_be_destroyed_twice():
+    """Regression: the second time the process was gone."""
+    with isolated_ros():
+        echo = Echo()
+        echo.start()
+        for _ in range(2):
+            echo.destroy_node()
+        assert echo.torn_down == 1
+
+
 def test_a_bad_parameter_is_refused_before_anything_is_made():
     with isolated_ros(factor=12), pytest.raises(ConfigError, match=r"'factor' .* in \[1, 9\]"):
         Echo()

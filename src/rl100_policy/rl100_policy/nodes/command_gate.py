@@ -151,6 +151,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
     def __init__(self) -> None:
         """Read the parameters."""
         super().__init__("command_gate", GateParameters)
+        self._latch = StopLatch(self)
 
     def set_up(self) -> None:
         """Read descriptions, subscribe, offer the services."""
@@ -177,7 +178,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._teleop_ns = round(self.parameters.teleop_timeout * 1e9) or round(
             _LATE * self._period_ns
         )
-        self._latch = StopLatch(self)
         self._source, self._estop, self._fresh = CommandSource.HOLD, self._latch.is_set(), True
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
@@ -242,9 +242,8 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def destroy_node(self) -> None:
         """End in order; only a gate that did not comes up with its emergency stop latched."""
-        if self.state != "unconfigured":
-            self._latch.clear()
         super().destroy_node()
+        self._latch.clear()
 
     # Inputs
 

@@ -60,7 +60,7 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         Raises:
             ConfigError: If one has the wrong type or is out of range.
         """
-        self._is_made = self.is_active = False
+        self._is_made = self.is_active = self._is_destroyed = False
         self._problem: BaseException | None = None
         self._trouble: dict[str, str] = {}
         """What is wrong with connections, by topic."""
@@ -148,8 +148,10 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         return _DONE
 
     def destroy_node(self) -> None:
-        """Undo everything, whatever state the node is in."""
-        self.is_active = False
+        """Undo everything, whatever state the node is in; a second time nothing happens."""
+        if self._is_destroyed:
+            return
+        self._is_destroyed, self.is_active = True, False
         if self.state in ("inactive", "active"):
             self._do("clean up", self.tear_down)
         super().destroy_node()
