@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.node import Node
@@ -626,6 +627,31 @@ def test_an_emergency_stop_outlives_a_gate_that_is_killed(on_the_clock):
     third.start()
     assert not third._estop, "the second one ended in order"
     third.destroy_node()
+
+
+def test_diagnostics_count_each_limit_and_each_reason_to_hold(lockstep):
+    bench, spin_until, _ = lockstep
+    told: list[DiagnosticStatus] = []
+    bench.create_subscription(
+        DiagnosticArray, "/diagnostics", lambda array: told.extend(array.status), 10
+    )
+    take_command(lockstep, GateCommand.POLICY)
+    bench.chunk(1, np.full((1, 2), 3.0))
+    bench.state(1)
+    answers(lockstep, 1)
+    call = bench.estop.call_async(Trigger.Request())
+    assert spin_until(call.done)
+    bench.state(2)
+    answers(lockstep, 2)
+
+    def counted():
+        limits = [each for each in told if each.name == "rl100: command_gate: limits"]
+        values = {each.key: each.value for each in limits[-1].values} if limits else {}
+        return values.get("CLIPPED_ACTION") == values.get("HELD_ESTOP") == "1"
+
+    assert spin_until(counted)
+    stopped = "the emergency stop is latched"
+    assert any(each.message == stopped and each.level == DiagnosticStatus.WARN for each in told)
 
 
 def test_a_gate_that_is_deactivated_commands_nothing_and_still_takes_the_emergency_stop(rig):

@@ -8,7 +8,8 @@ installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); where the arm has a g
 in command; ``policy/action_chunk`` ActionChunk (COMMAND); ``operator/event`` OperatorEvent
 (EVENT), of which the emergency stop. Out: the robot's command topic, JointTrajectory (COMMAND),
 and the gripper's, Float64MultiArray; ``gate/command`` GateCommand (EVENT); ``gate/status``
-GateStatus (LATCHED, on change and at 2 Hz); ``latency/stages`` StageTimes (EVENT). Services:
+GateStatus (LATCHED, on change and at 2 Hz); ``latency/stages`` StageTimes (EVENT); how often each
+limit bound, in ``/diagnostics``. Services:
 ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One
 callback group, single-threaded; no callback blocks.
 
@@ -33,10 +34,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from diagnostic_msgs.msg import DiagnosticStatus
 from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
@@ -64,6 +67,7 @@ from rl100_policy.ros.conversions import (
     trajectory_message,
     twist_components,
 )
+from rl100_policy.ros.diagnostics import diagnostic_status
 from rl100_policy.ros.joint_jogs import subscribe_joint_jogs
 from rl100_policy.ros.latch import StopLatch
 from rl100_policy.ros.managed import ManagedNode
@@ -193,6 +197,8 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._waiting: tuple[int, Floats, float] | None = None
         self._cadence, self._newest_ns = Cadence(self._period_ns), -1
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
+        self._by_flag: Counter[str] = Counter()
+        """Periods in which each limit bound, or each reason to hold was there."""
         self._reason = ""
         if self._estop:
             self._reason = "the emergency stop was latched when this node ended: it still is"
@@ -479,6 +485,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         record.flags, record.latency_s = int(result.flags), time.perf_counter() - received
         self._records.publish(record)
         self._counts["periods"] += 1
+        self._by_flag.update(flag.name or "" for flag in GateFlag if flag and flag & result.flags)
         self._counts["clipped"] += bool(result.flags & CLIPPED)
         still_hand = self._source is CommandSource.TELEOP and result.flags == GateFlag.HELD_STALE
         if result.flags & HELD and not still_hand:
@@ -556,6 +563,21 @@ class CommandGateNode(ManagedNode[GateParameters]):
             self._reason = f"command given up: {problem}"
             self.get_logger().error(self._reason)
         self._publish_status()
+        self._report()
+
+    def _report(self) -> None:
+        """Tell ``/diagnostics`` how often each limit bound and each reason to hold was there."""
+        message = f"{self._source.name.lower()} is in command"
+        if self._estop:
+            message = "the emergency stop is latched"
+        values = {flag.name: self._by_flag[flag.name or ""] for flag in GateFlag if flag}
+        figures = {"last reason": self._reason, "refused": self._counts["malformed"], **values}
+        status = diagnostic_status(
+            "rl100: command_gate: limits", self._robot.name, message,
+            {str(key): value for key, value in figures.items()},
+            level=DiagnosticStatus.WARN if self._estop else DiagnosticStatus.OK,
+        )  # fmt: skip
+        self.diagnose([status])
 
     def _on_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
         self._stop()
