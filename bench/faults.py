@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 import sys
 import time
+from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,6 +23,7 @@ from fault_graph import PERIOD_S, FaultyGraph, faulty_graph, moves
 from fault_list import FAULTS, Expected, Fault
 from rich.console import Console
 
+from rl100_policy.core.errors import Rl100Error
 from rl100_policy.core.gate_result import HELD
 from rl100_policy.ros.process import keep_on_this_machine
 
@@ -96,18 +99,29 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(faults: list[Fault], trials: int, console: Console) -> list[Result]:
-    """All of them, in turns."""
-    results = [Result(each.name, each.expected.value, each.reaction) for each in faults]
-    with faulty_graph() as faulty:
-        for turn in range(trials):
-            for fault, result in zip(faults, results, strict=True):
+def run(faults: list[Fault], trials: int, console: Console, output: Path | None) -> list[Result]:
+    """All of them, in turns; a graph that does not go on is a problem, and another one begun."""
+    results = {each.name: Result(each.name, each.expected.value, each.reaction) for each in faults}
+    left = deque((turn, fault) for turn in range(trials) for fault in faults)
+    while left:
+        with faulty_graph() as faulty:
+            while left:
+                turn, fault = left.popleft()
+                result = results[fault.name]
                 before = len(result.problems)
-                trial(faulty, fault, result)
-                for told in result.problems[before:]:
-                    console.print(f"{turn}: {fault.name}: {told}", highlight=False)
-            console.print(f"{turn + 1} of {trials} turns", highlight=False)
-    return results
+                try:
+                    trial(faulty, fault, result)
+                except (RuntimeError, Rl100Error) as error:
+                    result.problems.append(f"the graph does not go on: {error}")
+                    if output is not None:
+                        shutil.copytree(faulty.folder / "log", output / f"stuck_{len(left)}")
+                    break
+                finally:
+                    for told in result.problems[before:]:
+                        print(f"{turn}: {fault.name}: {told}", flush=True)
+                if fault is faults[-1]:
+                    console.print(f"{turn + 1} of {trials} turns", highlight=False)
+    return list(results.values())
 
 
 def main(
@@ -120,7 +134,7 @@ def main(
     keep_on_this_machine()
     random.seed(seed)
     faults = [each for each in FAULTS if only in each.name]
-    results = run(faults, trials, Console())
+    results = run(faults, trials, Console(), output)
     print(table(results))
     if output is not None:
         output.mkdir(parents=True, exist_ok=True)

@@ -116,6 +116,30 @@ def test_a_node_that_ends_is_noticed_with_its_output(tmp_path):
             graph.check()
 
 
+def test_a_node_that_died_is_started_anew_and_its_output_is_kept(tmp_path):
+    with RunningGraph([SHOW], tmp_path / "log") as graph:
+        (first,) = graph.processes
+        assert eventually(first.log_tail)
+        assert graph.mend() == []
+        os.kill(first.pid, signal.SIGKILL)
+        assert eventually(lambda: first.returncode is not None)
+        (told,) = graph.mend()
+        assert told.startswith("node 'show' ended with status -9 and was started anew; see ")
+        (second,) = graph.processes
+        assert second.pid != first.pid
+        assert eventually(lambda: second.log_tail().count("pid=") == 2)
+        graph.check()
+
+
+def test_a_node_that_dies_again_and_again_soon_after_its_start_is_given_up(tmp_path):
+    with RunningGraph([SHOW], tmp_path / "log") as graph, pytest.raises(NodeDiedError, match="-9"):
+        for _ in range(3):
+            (process,) = graph.processes
+            os.kill(process.pid, signal.SIGKILL)
+            assert eventually(lambda died=process: died.returncode is not None)
+            graph.mend()
+
+
 def test_the_end_of_the_graph_is_the_end_of_its_nodes(tmp_path):
     with RunningGraph([SHOW], tmp_path / "log") as graph:
         (process,) = graph.processes
