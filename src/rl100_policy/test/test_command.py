@@ -717,6 +717,24 @@ def test_an_arm_that_starts_too_near_may_only_go_away():
     assert gate.collision.clearance(q).distance >= 0.7 * gate.collision.margin
 
 
+def test_one_pair_that_is_too_near_lets_no_other_come_as_near():
+    """Regression: what one pair was allowed, all were."""
+    gate, axis = swinging(ROBOT), np.eye(7)[0]
+    beside = Obstacle(name="beside", kind="sphere", size=(0.05,), xyz=(0.34, -0.2, 0.4))
+    gate.surround([_WALL, beside])
+    turns = (HOME + turn * axis for turn in np.arange(0.0, -2.0, -2e-4))
+    near = next(q for q in turns if gate.collision.clearance(q).distance < -0.02)
+    assert "beside" in gate.collision.clearance(near).between
+    gate.reset(near)
+    q, judge = near, ArmCollision(gate.kinematics.arm, [_WALL])
+    for _ in range(60):
+        q = gate.step(0.5 * axis, q).joint_command
+    assert 0.7 * judge.margin < judge.clearance(q).distance < 0.05
+    for _ in range(60):
+        q = gate.step(-0.5 * axis, q).joint_command
+    assert ArmCollision(gate.kinematics.arm, [beside]).clearance(q).distance >= 0.7 * judge.margin
+
+
 def test_an_arm_that_is_too_near_at_home_is_refused():
     at_hand = Obstacle(name="crate", kind="sphere", size=(0.1,), xyz=(0.34, 0.0, 0.4))
     with pytest.raises(ConfigError, match=r"at home is nearer than .*panda_hand and crate \("):

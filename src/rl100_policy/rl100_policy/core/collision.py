@@ -194,6 +194,23 @@ class ArmCollision:
         self._known = np.array(q), found
         return Clearance(float(found[nearest]), self._names(nearest))
 
+    def allowed(self, q: Floats, before: Floats | None = None) -> Floats:
+        """How near the shapes of each pair may come after joint positions, [p], m.
+
+        That is the margin; of a pair that is nearer it is how near it is, and of one that was
+        nearer before the most that it has been since.
+
+        Args:
+            q: Joint positions, [n], rad.
+            before: What was allowed before them, [p], m.
+        """
+        if not len(self._lever):
+            return np.zeros(0)
+        self.clearance(q)
+        assert self._known is not None, "just found"
+        now = self._known[1] if before is None else np.maximum(before, self._known[1])
+        return np.minimum(self.margin, now)
+
     def too_near(self, q: Floats) -> list[Clearance]:
         """Every pair of links or obstacles that is nearer than the margin, each once."""
         self.clearance(q)
@@ -208,7 +225,7 @@ class ArmCollision:
         shapes = self._shapes.collisionPairs[pair]
         return self._owner[shapes.first], self._owner[shapes.second]
 
-    def keeps(self, start: Floats, ends: Floats, least: float) -> bool:
+    def keeps(self, start: Floats, ends: Floats, least: Floats) -> bool:
         """Whether straight joint lines through some positions stay as far from everything.
 
         Two shapes come nearer by no more than the joints between them times their levers. So from
@@ -219,12 +236,12 @@ class ArmCollision:
         Args:
             start: Joint positions where the lines begin, which are far enough, [n], rad.
             ends: Where each of them ends, [p, n], rad.
-            least: Distance [m], which is kept but for rounding.
+            least: Distances of the pairs, which are kept but for rounding, [p], m.
         """
-        least -= _ROUNDING
+        least = least - _ROUNDING
         return all(self._line_keeps(begin, end, least) for begin, end in pairwise([start, *ends]))
 
-    def _line_keeps(self, begin: Floats, end: Floats, least: float) -> bool:
+    def _line_keeps(self, begin: Floats, end: Floats, least: Floats) -> bool:
         way = end - begin
         lengths, gone = self._lever @ np.abs(way), 0.0
         if self._known is None:

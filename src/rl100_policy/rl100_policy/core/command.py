@@ -156,8 +156,8 @@ class CommandGate:
         self._velocity = self._change = self._at_rest
         self._stopping = np.zeros((0, len(self._command)))
         """Velocities of the next periods with which it comes to rest, [p, n], rad/s."""
-        self._clear = min(self.collision.margin, self.collision.clearance(self._command).distance)
-        """Distance that links keep, from each other and from obstacles [m]."""
+        self._clear = self.collision.allowed(self._command)
+        """How near links may come to each other and to obstacles, [p], m."""
         self._target = self.kinematics.tool_pose(self._command)
         self._moved = self._steered
         self._homing.restart()
@@ -170,7 +170,7 @@ class CommandGate:
         before is not looked at again: the arm would have none.
         """
         self.collision = ArmCollision(self.kinematics.arm, obstacles)
-        self._clear = min(self.collision.margin, self.collision.clearance(self._command).distance)
+        self._clear = self.collision.allowed(self._command)
 
     def hand_over(self) -> None:
         """Let another source go on from the present command and its velocity.
@@ -480,9 +480,8 @@ class CommandGate:
         self._change, self._velocity = velocity - self._velocity, velocity
         self._target, self._command, self._stopping = target, command, stopping
         self._room = self._room.after(after)
-        if self._clear < self.collision.margin:
-            distance = self.collision.clearance(command).distance
-            self._clear = min(self.collision.margin, max(self._clear, distance))
+        if (self._clear < self.collision.margin).any():
+            self._clear = self.collision.allowed(command, self._clear)
         rest = command + np.cumsum(stopping, axis=0) * self._period
         if self._by_joint:
             return GateResult(command.copy(), velocity.copy(), flags, rest)

@@ -51,19 +51,18 @@ from trajectory_msgs.msg import JointTrajectory
 from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
-from rl100_policy.core.cadence import Cadence
 from rl100_policy.core.chunking import ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
+from rl100_policy.core.joint_stream import Arrival, JointStream
 from rl100_policy.core.latency import Mark
-from rl100_policy.core.measurement import MeasurementCheck
 from rl100_policy.core.relaxed import relaxed_limits
 from rl100_policy.ros.conversions import (
     chunk_from_message,
-    header,
+    gate_command_message,
     trajectory_message,
     twist_components,
 )
@@ -166,19 +165,11 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._gate = CommandGate(self._robot, self._task)
         for relaxed in relaxed_limits(self._robot, self._task, self._gate.collision):
             self.get_logger().warning(f"limit relaxed: {relaxed}")
-        self._measured = MeasurementCheck(self._gate.kinematics)
         self._timing = CommandTiming(
             self._robot.control_period, self._gate.kinematics.velocity_limits
         )
         self._period_ns = round(self._robot.control_period * 1e9)
         self._longest_chunk_ns = round(self.parameters.longest_chunk * 1e9)
-        self._oldest_ns = round(
-            1e9
-            * (
-                self.parameters.joint_state_timeout
-                or max(_OLDEST * self._robot.control_period, _OLDEST_S)
-            )
-        )
         self._teleop_ns = round(self.parameters.teleop_timeout * 1e9) or round(
             _LATE * self._period_ns
         )
@@ -195,7 +186,16 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._wish: tuple[int, Floats, Steering] | None = None
         """Newest request of a person: its stamp, what is asked, and how it is followed."""
         self._waiting: tuple[int, Floats, float] | None = None
-        self._cadence, self._newest_ns = Cadence(self._period_ns), -1
+        oldest_ns = round(
+            1e9
+            * (
+                self.parameters.joint_state_timeout
+                or max(_OLDEST * self._robot.control_period, _OLDEST_S)
+            )
+        )
+        self._joints = JointStream(
+            self._gate.kinematics, self._period_ns, None if self.parameters.lockstep else oldest_ns
+        )
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._by_flag: Counter[str] = Counter()
         """Periods in which each limit bound, or each reason to hold was there."""
@@ -263,40 +263,25 @@ class CommandGateNode(ManagedNode[GateParameters]):
         if q is None:
             return
         stamp = messages.stamp_ns(message.header.stamp)
-        if stamp < self._newest_ns - self._period_ns:
+        arrival = self._joints.arrives(stamp)
+        if arrival is Arrival.OLD:
+            return
+        if arrival is Arrival.RESTARTED:
             self._restart_clock(stamp)
-        elif stamp <= self._newest_ns:
-            return  # out of order, or told twice
-        unseen_ns = stamp - self._newest_ns
         idle = self._source is CommandSource.HOLD or self._changed
-        if idle and unseen_ns > _SILENCE * self._period_ns:
+        if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
-        self._newest_ns = stamp
         try:
-            self._check_age(stamp)
-            self._measured.check(stamp, q)
+            begins = self._joints.begins_period(stamp, q, self.get_clock().now().nanoseconds)
         except ObservationError as error:
             self._refuse(str(error))
             return
-        if self._cadence.begins(stamp):
+        if begins:
             self._answer(at_last=True)  # the period before, if it waits still
             self._waiting = (stamp, q, received)
             self._answer()
         elif self._waiting is not None and self._waited_s() >= self._patience_s:
             self._answer(at_last=True)
-
-    def _check_age(self, stamp: int) -> None:
-        """Raises ObservationError for a joint state that is not of now: where is the arm?"""
-        now = self.get_clock().now().nanoseconds
-        if self.parameters.lockstep or now == 0:
-            return
-        age_ns = now - stamp
-        if abs(age_ns) > self._oldest_ns:
-            raise ObservationError(
-                f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
-                f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the clocks "
-                "differ"
-            )
 
     def _on_twist(self, message: TwistStamped) -> None:
         twist = twist_components(message)
@@ -315,9 +300,9 @@ class CommandGateNode(ManagedNode[GateParameters]):
         """Take a person's request; without a stamp, in real time, it is of now."""
         now_ns = self.get_clock().now().nanoseconds
         if not self.parameters.lockstep:
-            stamp_ns = stamp_ns or max(now_ns, self._newest_ns)
-            apart_s = (stamp_ns - max(now_ns, self._newest_ns)) / 1e9
-            if self._newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
+            stamp_ns = stamp_ns or max(now_ns, self._joints.newest_ns)
+            apart_s = (stamp_ns - max(now_ns, self._joints.newest_ns)) / 1e9
+            if self._joints.newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
                 self._refuse(
                     f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
                     "device the same one (use_sim_time), or no stamp"
@@ -350,7 +335,9 @@ class CommandGateNode(ManagedNode[GateParameters]):
                     f"chunk in frame {message.header.frame_id!r}, "
                     f"expected {self._robot.base_frame!r}"
                 )
-            ahead_ns = chunk.stamp_ns - max(self._newest_ns, self.get_clock().now().nanoseconds)
+            ahead_ns = chunk.stamp_ns - max(
+                self._joints.newest_ns, self.get_clock().now().nanoseconds
+            )
             if ahead_ns > self._period_ns:
                 raise ActionError(
                     f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
@@ -464,25 +451,15 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._commands.publish(command)
         if proposal is not None and self._source is CommandSource.POLICY:
             self._tell_of_first_use(proposal.chunk.stamp_ns, stamp, commanded_ns)
-        record = GateCommand(
-            header=header(stamp, self._robot.base_frame),
-            source=int(self._source),
+        record = gate_command_message(
+            result,
+            proposal,
+            self._source,
+            self._task.action,
+            self._robot,
+            stamp_ns=stamp,
+            latency_s=time.perf_counter() - received,
         )
-        if proposal is not None:
-            record.proposed, record.proposed_version = (
-                proposal.action.tolist(),
-                proposal.chunk.policy_version,
-            )
-        if self._source is CommandSource.POLICY:
-            record.policy_version = record.proposed_version
-        record.action_space, record.names = self._task.action.space, list(self._task.action.names)
-        record.requested = [] if result.requested is None else result.requested.tolist()
-        record.executed = result.executed.tolist()
-        record.joint_names, record.joint_command = (
-            list(self._robot.joints),
-            result.joint_command.tolist(),
-        )
-        record.flags, record.latency_s = int(result.flags), time.perf_counter() - received
         self._records.publish(record)
         self._counts["periods"] += 1
         self._by_flag.update(flag.name or "" for flag in GateFlag if flag and flag & result.flags)
@@ -505,7 +482,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self.get_logger().warning(
             f"joint state clock jumped back to {stamp} ns; actions are forgotten"
         )
-        self._cadence.restart()
         self._wish = None
         self._schedule.clear()
         self._fresh = True
@@ -535,7 +511,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             response.success, response.message = False, problem
             return response
         # Only who was in command a moment ago has a command to go on from.
-        self._fresh |= self._newest_ns - self._answered_ns > self._period_ns
+        self._fresh |= self._joints.newest_ns - self._answered_ns > self._period_ns
         self._source, self._changed, self._wish = source, True, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion

@@ -18,9 +18,10 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 from visualization_msgs.msg import Marker
 
-from rl100_msgs.msg import ActionChunk
-from rl100_policy.core.chunking import Chunk
-from rl100_policy.core.config import TWIST_COMPONENTS, CameraConfig
+from rl100_msgs.msg import ActionChunk, GateCommand
+from rl100_policy.core.chunking import Chunk, Due
+from rl100_policy.core.config import TWIST_COMPONENTS, ActionConfig, CameraConfig, RobotConfig
+from rl100_policy.core.gate_result import CommandSource, GateResult
 from rl100_policy.core.geometry import pose_from_xyz_rpy, quaternion_from_pose
 
 Floats = NDArray[np.float64]
@@ -155,6 +156,37 @@ def trajectory_message(
         for place, each in enumerate(positions)
     ]
     return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=points)
+
+
+def gate_command_message(
+    result: GateResult,
+    proposal: Due | None,
+    source: CommandSource,
+    action: ActionConfig,
+    robot: RobotConfig,
+    *,
+    stamp_ns: int,
+    latency_s: float,
+) -> GateCommand:
+    """What the gate made of a control period, beside what the policy proposed for it."""
+    record = GateCommand(
+        header=header(stamp_ns, robot.base_frame),
+        source=int(source),
+        action_space=action.space,
+        names=list(action.names),
+        requested=[] if result.requested is None else result.requested.tolist(),
+        executed=result.executed.tolist(),
+        joint_names=list(robot.joints),
+        joint_command=result.joint_command.tolist(),
+        flags=int(result.flags),
+        latency_s=latency_s,
+    )
+    if proposal is not None:
+        record.proposed = proposal.action.tolist()
+        record.proposed_version = proposal.chunk.policy_version
+    if source is CommandSource.POLICY:
+        record.policy_version = record.proposed_version
+    return record
 
 
 def twist_message(twist: Floats, stamp_ns: int, frame_id: str) -> TwistStamped:

@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which of an arm's joint states are answered: in order, of now, possible, one per period."""
+
+from __future__ import annotations
+
+from enum import Enum, auto
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.cadence import Cadence
+from rl100_policy.core.errors import ObservationError
+from rl100_policy.core.kinematics import ArmKinematics
+from rl100_policy.core.measurement import MeasurementCheck
+
+Floats = NDArray[np.float64]
+
+
+class Arrival(Enum):
+    """A joint state among those before it."""
+
+    NEXT = auto()
+    OLD = auto()
+    """Out of order, or told twice."""
+    RESTARTED = auto()
+    """Time has jumped back by more than a period: what was received before is not due any more."""
+
+
+class JointStream:
+    """Joint states one after the other."""
+
+    def __init__(self, kinematics: ArmKinematics, period_ns: int, oldest_ns: int | None) -> None:
+        """Begin without any.
+
+        Args:
+            kinematics: Of the arm.
+            period_ns: Control period.
+            oldest_ns: A joint state may be this old, or of the future; None: of any time.
+        """
+        self._period_ns, self._oldest_ns = period_ns, oldest_ns
+        self._cadence, self._possible = Cadence(period_ns), MeasurementCheck(kinematics)
+        self.newest_ns = -1
+        """Stamp of the newest one; -1 before there is one."""
+        self.unseen_ns = 0
+        """Time between the newest one and the one before."""
+
+    def arrives(self, stamp_ns: int) -> Arrival:
+        """Take note of a joint state; call once for each."""
+        arrival = Arrival.NEXT
+        if stamp_ns < self.newest_ns - self._period_ns:
+            self._cadence.restart()
+            arrival = Arrival.RESTARTED
+        elif stamp_ns <= self.newest_ns:
+            return Arrival.OLD
+        self.unseen_ns = stamp_ns - self.newest_ns
+        self.newest_ns = stamp_ns
+        return arrival
+
+    def begins_period(self, stamp_ns: int, q: Floats, now_ns: int) -> bool:
+        """Whether the joint state that has arrived begins a control period.
+
+        Args:
+            stamp_ns: Its stamp.
+            q: Joint positions, [n], rad.
+            now_ns: Time of whoever asks; 0: unknown yet.
+
+        Raises:
+            ObservationError: If it is not of now, or no arm can have got there.
+        """
+        age_ns = now_ns - stamp_ns
+        if self._oldest_ns is not None and now_ns and abs(age_ns) > self._oldest_ns:
+            raise ObservationError(
+                f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
+                f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the clocks "
+                "differ"
+            )
+        self._possible.check(stamp_ns, q)
+        return self._cadence.begins(stamp_ns)
