@@ -251,7 +251,7 @@ FAULTS: list[Fault] = [
          "refused, or its actions are clipped"),
     ),
     *_of_a_topic(
-        "arm_controller/joint_trajectory", "command", (_HOLD, _HOLD, _HOLD, _ON, _ANY, _ANY),
+        "arm_controller/joint_trajectory", "command", (_HOLD, _HOLD, _ANY, _ON, _ANY, _ANY),
         ("the controller follows the last one to rest", "the same",
          "the arm rests, then follows late; if it lags, HELD_STATE",
          "the same again", "the arm is half a period late", "refused by the simulated controller"),

@@ -29,6 +29,10 @@ from rl100_policy.ros.process import keep_on_this_machine
 
 _WINDOW_S = 6 * PERIOD_S
 _BOUND_S = 2 * PERIOD_S
+_SEEN_S = 0.02
+"""A joint state is seen so much after its time at most, beside other work [s]."""
+_STUCK = "the graph does not go on"
+_TRIALS = "trials.json"
 
 
 @dataclass
@@ -61,19 +65,20 @@ def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
         flags = [each.flags for when, each in list(seen.periods) if when > begun]
         result.problems += faulty.broken_limits()
     rest = max(moving, default=begun) - begun
-    rest = np.inf if end - begun - rest < 2 * PERIOD_S else max(0.0, rest)
-    held = any(each & HELD for each in flags)
-    result.held += held
-    result.rest_s.append(float(rest))
-    if fault.expected is Expected.HOLDS and rest > _BOUND_S + _SEEN_S:
-        result.problems.append(f"moved for {rest:.3f} s")
-    if fault.expected is Expected.GOES_ON and (held or not np.isinf(rest)):
-        result.problems.append(f"held: {[each for each in flags if each & HELD]}")
+    result.rest_s.append(float(np.inf if end - begun - rest < 2 * PERIOD_S else max(0.0, rest)))
+    result.held += any(each & HELD for each in flags)
+    if problem := other_than_expected(fault.expected, result.rest_s[-1]):
+        result.problems.append(problem)
     result.back_s.append(faulty.drive())
 
 
-_SEEN_S = 0.02
-"""A joint state is seen so much after its time at most, beside other work [s]."""
+def other_than_expected(expected: Expected, rest_s: float) -> str:
+    """What the arm did instead; empty if it did what it is to."""
+    if expected is Expected.HOLDS and rest_s > _BOUND_S + _SEEN_S:
+        return f"moved for {rest_s:.3f} s"
+    if expected is Expected.GOES_ON and np.isfinite(rest_s):
+        return f"came to rest after {rest_s:.3f} s"
+    return ""
 
 
 def table(results: list[Result]) -> str:
@@ -85,23 +90,33 @@ def table(results: list[Result]) -> str:
     ]
     for each in results:
         rest, back = np.array(each.rest_s), np.array(each.back_s)
+        expected = Expected(each.expected)
         stopped = rest[np.isfinite(rest)]
         shown = "" if not len(stopped) else f"{np.median(stopped):.2f}, {stopped.max():.2f}"
-        if each.expected == Expected.GOES_ON.value:
-            shown = "-"
+        if expected is Expected.GOES_ON and not len(stopped):
+            shown = f"some period held {each.held} times" if each.held else "no period held"
         elif len(stopped) < len(rest):
-            shown = f"{len(stopped)} of {len(rest)} times: {shown}"
+            shown = f"{len(stopped)} of {len(rest)} times: {shown}" if len(stopped) else "never"
+        wrong = sum(bool(other_than_expected(expected, value)) for value in rest)
+        wrong += sum(told.startswith(_STUCK) for told in each.problems)
+        did = f"{expected.value}{f' ({wrong} times not)' if wrong else ''}"
+        returned = f"{np.median(back):.1f}, {back.max():.1f}" if len(back) else "never"
         lines.append(
-            f"| {each.name} | {len(rest)} | {each.expected}"
-            f"{f' ({len(each.problems)} times not)' if each.problems else ''} | {shown} | "
-            f"{np.median(back):.1f}, {back.max():.1f} | {each.reaction} |"
+            f"| {each.name} | {len(rest)} | {did} | {shown} | {returned} | {each.reaction} |"
         )
     return "\n".join(lines) + "\n"
 
 
 def run(faults: list[Fault], trials: int, console: Console, output: Path | None) -> list[Result]:
-    """All of them, in turns; a graph that does not go on is a problem, and another one begun."""
-    results = {each.name: Result(each.name, each.expected.value, each.reaction) for each in faults}
+    """All of them, in turns; a graph that does not go on is a problem, and another one begun.
+
+    Trials that the output folder has already are added to.
+    """
+    results = known(output) | {
+        each.name: Result(each.name, each.expected.value, each.reaction)
+        for each in faults
+        if each.name not in known(output)
+    }
     left = deque((turn, fault) for turn in range(trials) for fault in faults)
     while left:
         with faulty_graph() as faulty:
@@ -112,7 +127,7 @@ def run(faults: list[Fault], trials: int, console: Console, output: Path | None)
                 try:
                     trial(faulty, fault, result)
                 except (RuntimeError, Rl100Error) as error:
-                    result.problems.append(f"the graph does not go on: {error}")
+                    result.problems.append(f"{_STUCK}: {error}")
                     if output is not None:
                         shutil.copytree(faulty.folder / "log", output / f"stuck_{len(left)}")
                     break
@@ -121,7 +136,26 @@ def run(faults: list[Fault], trials: int, console: Console, output: Path | None)
                         print(f"{turn}: {fault.name}: {told}", flush=True)
                 if fault is faults[-1]:
                     console.print(f"{turn + 1} of {trials} turns", highlight=False)
+                    keep(list(results.values()), output)
     return list(results.values())
+
+
+def known(output: Path | None) -> dict[str, Result]:
+    """Results of earlier runs, by fault."""
+    if output is None or not (output / _TRIALS).exists():
+        return {}
+    told = json.loads((output / _TRIALS).read_text(encoding="utf-8"))
+    return {each["name"]: Result(**each) for each in told}
+
+
+def keep(results: list[Result], output: Path | None) -> None:
+    """Write what there is."""
+    if output is None:
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "table.md").write_text(table(results), encoding="utf-8")
+    told: list[dict[str, Any]] = [vars(each) for each in results]
+    (output / _TRIALS).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
 
 def main(
@@ -136,11 +170,7 @@ def main(
     faults = [each for each in FAULTS if only in each.name]
     results = run(faults, trials, Console(), output)
     print(table(results))
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "table.md").write_text(table(results), encoding="utf-8")
-        told: list[dict[str, Any]] = [vars(each) for each in results]
-        (output / "trials.json").write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    keep(results, output)
     sys.exit(any(each.problems for each in results))
 
 
