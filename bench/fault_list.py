@@ -9,7 +9,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from fault_graph import PERIOD_S, FaultyGraph, Relay
 from std_srvs.srv import Trigger
 
-from rl100_msgs.msg import ActionChunk, OperatorEvent
+from rl100_msgs.msg import ActionChunk, GateStatus, OperatorEvent
 from rl100_msgs.srv import LoadPolicy
 from rl100_policy.ros.qos import COMMAND
 
@@ -160,13 +160,13 @@ def _both_dead(faulty: FaultyGraph) -> Iterator[None]:
     faulty.watcher.call(Trigger, "gate/estop")
     os.kill(faulty.process("command_gate").pid, signal.SIGKILL)
     yield
+    faulty.watcher.status = GateStatus()
     end = time.monotonic() + 30.0
-    while time.monotonic() < end:
+    while not faulty.watcher.status.header.stamp.sec and time.monotonic() < end:
         faulty.graph.mend()
-        with suppress(AttributeError):
-            if faulty.watcher.take_command():
-                raise RuntimeError("the emergency stop did not outlive the gate")
-            break
+        time.sleep(0.05)
+    if not faulty.watcher.status.estop or faulty.watcher.take_command():
+        raise RuntimeError(f"the emergency stop did not outlive the gate: {faulty.watcher.status}")
     faulty.watcher.call(Trigger, "gate/release")
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing import Pool
 from typing import Annotated
@@ -58,47 +59,91 @@ class Judge:
         self._robot, self._task, self._arm = robot, task, ArmKinematics(robot)
         self._shapes = ArmCollision(self._arm.arm)
         self._last: list[Floats] = []
+        self._allowed = np.zeros(0)
+        self._axis = self._arm.tool_pose(np.array(robot.home))[:3, 2].copy()
 
     def restart(self, command: Floats) -> None:
         """The gate begins anew, at rest, where the arm is measured."""
         self._last = [command] * _FROM_EARLIER
+        self._allowed = np.minimum(self._robot.collision.margin, self._found(command))
 
     def judge(self, result: GateResult) -> list[str]:
         """What a command breaks."""
-        told, period, arm = [], self._robot.control_period, self._arm
         command = result.joint_command
         if not (np.isfinite(command).all() and np.isfinite(result.executed).all()):
             return [f"not finite: {command}"]
-        path = np.array([*self._last, command])
-        velocity = np.diff(path, axis=0) / period
-        acceleration = np.diff(velocity, axis=0) / period
-        jerk = np.diff(acceleration, axis=0) / period
-        low = np.minimum(arm.position_lower, path[-2]) - 1e-9
-        high = np.maximum(arm.position_upper, path[-2]) + 1e-9
+        arm = self._arm
+        path = np.vstack([*self._last, command, result.stopping, *[_end(result)] * 2])
+        velocity = np.diff(path, axis=0) / self._robot.control_period
+        acceleration = np.diff(velocity, axis=0) / self._robot.control_period
+        jerk = np.diff(acceleration, axis=0) / self._robot.control_period
+        places, before = path[len(self._last) :], path[len(self._last) - 1 : -1]
+        low = np.minimum(arm.position_lower, before) - 1e-9
+        high = np.maximum(arm.position_upper, before) + 1e-9
         checks = {
-            "position": ((command >= low) & (command <= high)).all(),
-            "velocity": (np.abs(velocity[-1]) <= arm.velocity_limits + 1e-8).all(),
-            "acceleration": (np.abs(acceleration[-1]) <= arm.acceleration_limits + 1e-6).all(),
-            "jerk": (np.abs(jerk[-1]) <= arm.jerk_limits + 1e-4).all(),
-            "box": self._inside(command, path[-2]),
-            "distance": self._clear(command, path[-2]),
+            "position": ((places >= low) & (places <= high)).all(),
+            "velocity": (np.abs(velocity[2:]) <= arm.velocity_limits + 1e-8).all(),
+            "acceleration": (np.abs(acceleration[1:]) <= arm.acceleration_limits + 1e-6).all(),
+            "jerk": (np.abs(jerk) <= arm.jerk_limits + 1e-4).all(),
+            "box": self._inside(before, places),
+            "tilt": self._upright(before, places),
+            "distance": self._clear(before, places),
         }
-        told = [f"{name} after {path[-2].tolist()}" for name, kept in checks.items() if not kept]
+        told = [f"{name} after {before[0].tolist()}" for name, kept in checks.items() if not kept]
         self._last = [*self._last[1:], command]
         return told
 
-    def _inside(self, command: Floats, before: Floats) -> bool:
+    def _inside(self, before: Floats, places: Floats) -> bool:
         """In the box, but for 1.3 mm; a tool that is outside comes no farther out."""
-        box, tool = self._task.tool_workspace, self._arm.tool_position(command)
-        earlier = self._arm.tool_position(before)
-        out = np.maximum(np.array(box.low) - tool, tool - np.array(box.high))
-        was = np.maximum(np.array(box.low) - earlier, earlier - np.array(box.high))
-        return bool((out <= np.maximum(was, 0.0) + 1.31e-3).all())
+        box = self._task.tool_workspace
 
-    def _clear(self, command: Floats, before: Floats) -> bool:
+        def out(q: Floats) -> Floats:
+            tool = self._arm.tool_position(q)
+            return np.maximum(np.array(box.low) - tool, tool - np.array(box.high))
+
+        return all(
+            (out(each) <= np.maximum(out(begin), 0.0) + 1.31e-3).all()
+            for begin, end in zip(before, places, strict=True)
+            for each in _between(begin, end)
+        )
+
+    def _upright(self, before: Floats, places: Floats) -> bool:
+        """Not tilted farther than the task allows; a tool that is comes no farther."""
+        if self._task.tool_tilt is None:
+            return True
+        least = np.cos(self._task.tool_tilt)
+
+        def cosine(q: Floats) -> float:
+            return float(self._axis @ self._arm.tool_pose(q)[:3, 2])
+
+        return all(
+            cosine(each) >= min(least, cosine(begin)) - 2e-3
+            for begin, end in zip(before, places, strict=True)
+            for each in _between(begin, end)
+        )
+
+    def _clear(self, before: Floats, places: Floats) -> bool:
+        """No pair nearer than three quarters of the margin, or than it has been."""
         margin = self._robot.collision.margin
-        now = self._shapes.clearance(command).distance
-        return now >= 0.74 * margin or now >= self._shapes.clearance(before).distance - 1e-3
+        self._allowed = np.minimum(margin, np.maximum(self._allowed, self._found(before[0])))
+        return all(
+            (self._found(each) >= self._allowed - 0.26 * margin).all()
+            for begin, end in zip(before, places, strict=True)
+            for each in _between(begin, end)
+        )
+
+    def _found(self, q: Floats) -> Floats:
+        return self._shapes.distances(q)
+
+
+def _end(result: GateResult) -> Floats:
+    """Where the arm is to come to rest."""
+    return result.stopping[-1] if len(result.stopping) else result.joint_command
+
+
+def _between(begin: Floats, end: Floats) -> Iterator[Floats]:
+    """Places on the way, the end among them."""
+    return (begin + share * (end - begin) for share in (0.35, 0.7, 1.0))
 
 
 def _number(rng: np.random.Generator) -> float:

@@ -12,9 +12,11 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 
 from rl100_bringup.graph import GraphArguments, describe
+from rl100_policy.ros.latch import forget_stops
 
 
 def _nodes(context: LaunchContext) -> list[Node]:
+    forget_stops()
     given = {
         item.name: LaunchConfiguration(item.name).perform(context)
         for item in fields(GraphArguments)

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from rl100_bringup import tether
 from rl100_bringup.graph import NodeDescription
 from rl100_policy.core.errors import ConfigError, Rl100Error
+from rl100_policy.ros.latch import forget_stops
 
 _STOP_TIMEOUT_S = 16.0
 """After an interrupt a node has this long to close its files before it is killed [s]."""
@@ -172,6 +173,7 @@ class RunningGraph:
         """
         if self._claim is not None:
             _acquire(self._claim)
+        forget_stops(self._variables.get("ROS_DOMAIN_ID", "0"))
         try:
             self._log_folder.mkdir(parents=True, exist_ok=True)
             for node in self._nodes:

@@ -106,16 +106,13 @@ class LearnerNode(ManagedNode[LearnerParameters]):
             cancel_callback=lambda _: CancelResponse.ACCEPT,
             callback_group=ReentrantCallbackGroup(),
         )
+        self.at_end(self._server.destroy)  # rclpy would leave it in the graph under our name
         self._publish(_nothing_measured(LearnerStatus.IDLE))
 
     def pause(self) -> None:
         """Refused while it learns."""
         if self._busy.locked():
             raise Rl100Error("a run goes on: cancel it first (learner/train)")
-
-    def tear_down(self) -> None:
-        """Take the action out of the graph too; rclpy would leave it there under our name."""
-        self._server.destroy()
 
     def _on_goal(self, goal: Train.Goal) -> GoalResponse:
         if goal.task not in ("", self._task.name):

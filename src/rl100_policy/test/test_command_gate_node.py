@@ -23,6 +23,7 @@ from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.gate_result import GateFlag
 from rl100_policy.nodes.command_gate import CommandGateNode
 from rl100_policy.ros.conversions import chunk_message, joint_state_message, twist_message
+from rl100_policy.ros.latch import forget_stops
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
 
@@ -613,20 +614,81 @@ def test_a_joint_state_that_is_not_of_now_is_not_answered(on_the_clock, off_s):
     answers(on_the_clock, 2)
 
 
-def test_an_emergency_stop_outlives_a_gate_that_is_killed(on_the_clock):
+def test_an_emergency_stop_outlives_its_gate_until_it_is_released_or_the_graph_ends(on_the_clock):
     bench, spin_until, _ = on_the_clock
+
+    def comes_up_latched():
+        gate = CommandGateNode()
+        gate.start()
+        gate.destroy_node()
+        return gate._estop
+
+    assert not comes_up_latched()
     bench.estop.call_async(Trigger.Request())
     assert spin_until(lambda: bench.status[-1].estop)
-    second = CommandGateNode()  # as if the first had been killed: it did not end in order
-    second.start()
-    try:
-        assert second._estop
-    finally:
-        second.destroy_node()
-    third = CommandGateNode()
-    third.start()
-    assert not third._estop, "the second one ended in order"
-    third.destroy_node()
+    assert comes_up_latched()
+    assert comes_up_latched(), "also after one that ended in order"
+    bench.release.call_async(Trigger.Request())
+    assert spin_until(lambda: not bench.status[-1].estop)
+    assert not comes_up_latched()
+    bench.estop.call_async(Trigger.Request())
+    assert spin_until(lambda: bench.status[-1].estop)
+    forget_stops(bench.context.get_domain_id())
+    assert not comes_up_latched()
+
+
+def test_a_policy_that_decides_nothing_for_a_second_loses_the_command(real_time):
+    """Or else one that was killed would move the arm by itself when it is started anew."""
+    bench, spin_until, _ = real_time
+    take_command(real_time, GateCommand.POLICY)
+    bench.chunk(1, np.full((1, 2), 0.1))
+    for step in range(1, 10):
+        bench.state(step)
+        answers(real_time, step)
+        assert bench.records[-1].source == GateCommand.POLICY
+    for step in range(10, 13):
+        bench.state(step)
+        answers(real_time, step)
+    assert bench.records[-1].source == GateCommand.HOLD
+    assert spin_until(lambda: bench.status[-1].source == GateCommand.HOLD)
+    assert "decided nothing for a second" in bench.status[-1].last_reason
+
+
+def test_after_periods_without_a_joint_state_the_gate_goes_on_where_the_controller_is(soft):
+    """Regression: it went on from its last command, though the arm had come to rest meanwhile."""
+    bench, q = soft[0], HOME
+    take_command(soft, GateCommand.POLICY)
+    for step in range(1, 6):
+        q = drive(soft, step, 1, q, ask=lambda at: bench.chunk(at, np.full((1, 2), 0.25)))[-1]
+    told = np.array([point.positions for point in bench.commands[-1].points])
+    assert len(told) >= 3
+    bench.chunk(7, np.zeros((1, 2)))
+    soft[1](lambda: False, 0.05)
+    bench.state(7, told[1])  # the joint state of period 6 was lost
+    record = answers(soft, 6)
+    np.testing.assert_allclose(record.joint_command, told[2], atol=0.02)
+    step = np.array(record.joint_command) - told[1]
+    before = told[1] - told[0]
+    assert (np.abs(step - before) <= 2.0 * ROBOT.control_period**2 + 1e-9).all()
+
+
+def test_a_takeover_while_a_period_waits_for_the_policy_is_no_jump(real_time):
+    """Regression: it began at rest where the arm was measured, though the arm moved."""
+    bench, spin_until, _ = real_time
+    take_command(real_time, GateCommand.POLICY)
+
+    def propose(step):
+        bench.chunk(step, np.full((1, 2), 0.2))
+
+    path = drive(real_time, 1, 4, HOME, ask=propose)
+    bench.state(5, path[-1])  # the decision for it is late
+    bench.state(5.4, path[-1])
+    take_command(real_time, GateCommand.TELEOP)
+    assert spin_until(lambda: len(bench.records) >= 5)
+    after = np.array(bench.records[4].joint_command)
+    steps = np.diff(np.vstack([HOME, path, after]), axis=0)
+    limits = np.array(ROBOT.acceleration_limits) * ROBOT.control_period**2
+    assert (np.abs(np.diff(steps, axis=0)) <= limits + 1e-9).all()
 
 
 def test_diagnostics_count_each_limit_and_each_reason_to_hold(lockstep):

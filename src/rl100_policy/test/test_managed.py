@@ -46,6 +46,7 @@ class Echo(ManagedNode[EchoParameters]):
         self.create_service(Trigger, "ask", self._on_ask)
         self.create_timer(0.01, self._tick)
         self.ticks, self.states = 0, []
+        self.at_end(self._count)
         self._may("set_up")
 
     def begin(self) -> None:
@@ -54,7 +55,7 @@ class Echo(ManagedNode[EchoParameters]):
     def pause(self) -> None:
         self._may("pause")
 
-    def tear_down(self) -> None:
+    def _count(self) -> None:
         self.torn_down += 1
 
     def _may(self, what: str) -> None:
@@ -188,6 +189,7 @@ def test_what_raises_in_a_transition_is_said_with_where_and_the_node_stays_usabl
             assert not change(rig, order[len(done)])
             assert state(rig) == left
             assert echo.is_active == (left == "active")
+            assert echo.torn_down == (left == "unconfigured"), "what was done is undone"
     said = capfd.readouterr().err
     assert ("Traceback" in said and "KeyError" in said) == ("other" in fails)
     assert "today" in said or "other" in fails
@@ -203,7 +205,9 @@ def test_by_itself_it_starts_active_or_raises_what_is_wrong():
         echo = Echo()
         with pytest.raises(ConfigError, match="no set_up today"):
             echo.start()
+        assert echo.torn_down == 1
         echo.destroy_node()
+        assert echo.torn_down == 1
 
 
 def test_a_node_may_be_destroyed_twice():

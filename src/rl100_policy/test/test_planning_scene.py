@@ -30,14 +30,21 @@ def thing(name, *solids, operation=ADD, frame="base", pose=None, **more):
         header=Made(frame_id=frame),
         pose=pose or at(0.0),
         primitives=[Made(type=kind, dimensions=size) for kind, size, _ in solids],
-        primitive_poses=[placed for *_, placed in solids],
-        **{"meshes": [], "planes": []} | more,
+        **{
+            "primitive_poses": [placed for *_, placed in solids],
+            "meshes": [],
+            "planes": [],
+        }
+        | more,
     )
 
 
-def scene(*things, is_diff=True, octomap=b""):
-    octomaps = Made(octomap=Made(data=octomap))
-    return Made(is_diff=is_diff, world=Made(collision_objects=things, octomap=octomaps))
+def scene(*things, is_diff=True, octomap=b"", held=()):
+    return Made(
+        is_diff=is_diff,
+        world=Made(collision_objects=things, octomap=Made(octomap=Made(data=octomap))),
+        robot_state=Made(attached_collision_objects=[Made(object=each) for each in held]),
+    )
 
 
 BOX = (1, [0.1, 0.2, 0.3], at(1.0))
@@ -85,6 +92,9 @@ def test_objects_are_added_appended_replaced_and_removed():
         (scene(thing("moved", operation=MOVE)), "the motion of 'moved'"),
         (scene(thing("part", BOX, meshes=["mesh"])), "meshes and planes of 'part'"),
         (scene(octomap=b"x"), "octomap"),
+        (scene(held=[thing("cup", CAN)]), "'cup', which the arm holds"),
+        (scene(thing("lost", (1, [0.1] * 3, at(float("nan"))))), "not finite"),
+        (scene(thing("odd", BOX, primitive_poses=[])), "shorter"),
     ],
 )
 def test_what_is_not_kept_clear_of_is_told(message, said):

@@ -204,18 +204,21 @@ class ArmCollision:
             q: Joint positions, [n], rad.
             before: What was allowed before them, [p], m.
         """
+        now = self.distances(q)
+        return np.minimum(self.margin, now if before is None else np.maximum(before, now))
+
+    def distances(self, q: Floats) -> Floats:
+        """Of every pair at joint positions, [p], m."""
         if not len(self._lever):
             return np.zeros(0)
         self.clearance(q)
         assert self._known is not None, "just found"
-        now = self._known[1] if before is None else np.maximum(before, self._known[1])
-        return np.minimum(self.margin, now)
+        return self._known[1]
 
     def too_near(self, q: Floats) -> list[Clearance]:
         """Every pair of links or obstacles that is nearer than the margin, each once."""
-        self.clearance(q)
         near: dict[tuple[str, str], float] = {}
-        for index, distance in enumerate(self._known[1] if self._known else []):
+        for index, distance in enumerate(self.distances(q)):
             if distance < self.margin:
                 names = self._names(index)
                 near[names] = min(near.get(names, np.inf), float(distance))
@@ -254,7 +257,7 @@ class ArmCollision:
             room = self._kept(q) - least
             if (room >= left).all():
                 break
-            if gone > 0.0 and (room < 0.0).any():
+            if (gone > 0.0 and (room < 0.0).any()) or not np.isfinite(room).all():
                 return False
             step = np.maximum(room, _LEAST_ADVANCE * self.margin)
             gone += float((step / np.maximum(lengths, _ROUNDING)).min())

@@ -163,6 +163,20 @@ class CommandGate:
         self._homing.restart()
         self._room = self._room.starting_at(self._target)
 
+    def coast(self, periods: int) -> None:
+        """Take note that nothing was answered for some control periods.
+
+        The controller has gone on along the way to rest of the last command meanwhile, and may be
+        at its end.
+        """
+        for _ in range(min(periods, len(self._stopping) + 2)):  # the last two are at rest
+            self._brake(GateFlag.NONE)
+
+    @property
+    def comes_to_rest(self) -> bool:
+        """Whether the arm moves on for a while if it is told nothing more."""
+        return len(self._stopping) > 0
+
     def surround(self, obstacles: Sequence[Obstacle]) -> None:
         """Keep clear of these, too, instead of those of the last call.
 
@@ -195,7 +209,7 @@ class CommandGate:
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within all limits and stay; the request, if any, is not executed."""
-        braking = GateFlag.CLIPPED_ACCELERATION if reason and self._brakes else GateFlag.NONE
+        braking = GateFlag.CLIPPED_ACCELERATION if reason and self.comes_to_rest else GateFlag.NONE
         return self._brake(reason | braking)
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:
@@ -360,11 +374,6 @@ class CommandGate:
                 return self._commit(velocity, stopping, flags)
             flags |= leaves
         return self._brake(flags)
-
-    @property
-    def _brakes(self) -> bool:
-        """Whether it moves in the next period even if it is to hold."""
-        return len(self._stopping) > 0
 
     def _brake(self, flags: GateFlag) -> GateResult:
         """Go on with the way to rest that was found good with the motion before."""

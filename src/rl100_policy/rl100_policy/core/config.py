@@ -150,6 +150,8 @@ class Obstacle(FrozenModel):
 
     @model_validator(mode="after")
     def _size_agrees(self) -> Self:
+        if not all(map(math.isfinite, (*self.size, *self.xyz, *self.rpy))):
+            raise ValueError(f"{self.name!r} is not finite: {self.size}, {self.xyz}, {self.rpy}")
         needed = {"box": 3, "cylinder": 2, "sphere": 1}[self.kind]
         if len(self.size) != needed:
             raise ValueError(f"size of a {self.kind} needs {needed} values, got {self.size}")

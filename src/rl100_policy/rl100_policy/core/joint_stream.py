@@ -23,7 +23,7 @@ class Arrival(Enum):
     OLD = auto()
     """Out of order, or told twice."""
     RESTARTED = auto()
-    """Time has jumped back by more than a period: what was received before is not due any more."""
+    """Time has jumped back: what was received before is not due any more."""
 
 
 class JointStream:
@@ -44,28 +44,15 @@ class JointStream:
         self.unseen_ns = 0
         """Time between the newest one and the one before."""
 
-    def arrives(self, stamp_ns: int) -> Arrival:
-        """Take note of a joint state; call once for each."""
-        arrival = Arrival.NEXT
-        if stamp_ns < self.newest_ns - self._period_ns:
-            self._cadence.restart()
-            arrival = Arrival.RESTARTED
-        elif stamp_ns <= self.newest_ns:
-            return Arrival.OLD
-        self.unseen_ns = stamp_ns - self.newest_ns
-        self.newest_ns = stamp_ns
-        return arrival
-
-    def begins_period(self, stamp_ns: int, q: Floats, now_ns: int) -> bool:
-        """Whether the joint state that has arrived begins a control period.
+    def arrives(self, stamp_ns: int, now_ns: int) -> Arrival:
+        """Take note of a joint state; call once for each.
 
         Args:
             stamp_ns: Its stamp.
-            q: Joint positions, [n], rad.
             now_ns: Time of whoever asks; 0: unknown yet.
 
         Raises:
-            ObservationError: If it is not of now, or no arm can have got there.
+            ObservationError: If it is not of now; it is as if it had not come.
         """
         age_ns = now_ns - stamp_ns
         if self._oldest_ns is not None and now_ns and abs(age_ns) > self._oldest_ns:
@@ -74,5 +61,25 @@ class JointStream:
                 f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the clocks "
                 "differ"
             )
+        arrival = Arrival.NEXT
+        if stamp_ns < self.newest_ns - max(self._period_ns, self._oldest_ns or 0):
+            self._cadence.restart()
+            arrival = Arrival.RESTARTED
+        elif stamp_ns <= self.newest_ns:
+            return Arrival.OLD
+        self.unseen_ns = stamp_ns - self.newest_ns
+        self.newest_ns = stamp_ns
+        return arrival
+
+    def begins_period(self, stamp_ns: int, q: Floats) -> bool:
+        """Whether the joint state that has arrived begins a control period.
+
+        Args:
+            stamp_ns: Its stamp.
+            q: Joint positions, [n], rad.
+
+        Raises:
+            ObservationError: If no arm can have got there.
+        """
         self._possible.check(stamp_ns, q)
         return self._cadence.begins(stamp_ns)

@@ -91,6 +91,8 @@ _DEADLINE = 2.5
 no joint states, or a gate that is late."""
 _OLDEST, _OLDEST_S = 2.0, 0.05
 """Control periods that a joint state may be old, and seconds at the least."""
+_LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
+"""A policy that has decided nothing for so long, and so many periods, loses the command."""
 _OTHER_CLOCK_S = 1.0
 """A teleop command stamped farther from now than this has another clock [s]."""
 _SILENCE = 10
@@ -177,6 +179,13 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns, self._at_home = -1, False
+        self._planned_ns = -1
+        """Begin of the last period whose motion the gate has taken into account."""
+        self._absent = 0
+        """Periods in a row that a policy in command has decided nothing for."""
+        self._longest_absence = max(
+            _LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / self._robot.control_period)
+        )
         self._schedule = ChunkSchedule(self.parameters.blend)
         self._patience_s = self.parameters.patience * self._robot.control_period
         self._patient_with = -1
@@ -246,11 +255,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._fresh = True
         self._publish_status()
 
-    def destroy_node(self) -> None:
-        """End in order; only a gate that did not comes up with its emergency stop latched."""
-        super().destroy_node()
-        self._latch.clear()
-
     # Inputs
 
     def _on_joint_state(self, message: JointState) -> None:
@@ -263,7 +267,11 @@ class CommandGateNode(ManagedNode[GateParameters]):
         if q is None:
             return
         stamp = messages.stamp_ns(message.header.stamp)
-        arrival = self._joints.arrives(stamp)
+        try:
+            arrival = self._joints.arrives(stamp, self.get_clock().now().nanoseconds)
+        except ObservationError as error:
+            self._refuse(str(error))
+            return
         if arrival is Arrival.OLD:
             return
         if arrival is Arrival.RESTARTED:
@@ -272,7 +280,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
         try:
-            begins = self._joints.begins_period(stamp, q, self.get_clock().now().nanoseconds)
+            begins = self._joints.begins_period(stamp, q)
         except ObservationError as error:
             self._refuse(str(error))
             return
@@ -388,21 +396,49 @@ class CommandGateNode(ManagedNode[GateParameters]):
                 return
         self._waiting = None
         self._patience.cancel()
+        self._coast_until(stamp)
         if not self._take_over_at(q):
             return
         if not in_command and not self._gate.tracks(q):
             self._reason = "nobody is in command and the arm was moved: it is left alone"
             return
         at_home = self._gate.at_home(q)
-        self._publish(stamp, received, proposal, self._result(q, wish, proposal))
-        self._answered_ns = stamp
+        result = self._result(q, wish, proposal)
+        self._publish(stamp, received, proposal, result)
+        self._answered_ns = self._planned_ns = stamp
+        self._notice_absence(result)
         if at_home != self._at_home:
             self._at_home = at_home
             self._publish_status()
 
+    def _coast_until(self, stamp: int) -> None:
+        """Go along with a controller that has got no command since the last one."""
+        if self._planned_ns >= 0:
+            unanswered = round((stamp - self._planned_ns) / self._period_ns) - 1
+            self._gate.coast(max(0, unanswered))
+        self._planned_ns = stamp - self._period_ns
+
+    def _notice_absence(self, result: GateResult) -> None:
+        """A policy that has decided nothing for a while loses the command.
+
+        Otherwise one that was killed and started anew would move the arm by itself.
+        """
+        absent = self._source is CommandSource.POLICY and result.flags & GateFlag.HELD_STALE
+        self._absent = self._absent + 1 if absent else 0
+        if self._absent >= self._longest_absence and not self.parameters.lockstep:
+            self._source, self._changed, self._absent = CommandSource.HOLD, True, 0
+            self._schedule.clear()
+            self._reason = "command given up: the policy has decided nothing for a second"
+            self.get_logger().error(self._reason)
+            self._publish_status()
+
     def _take_over_at(self, q: Floats) -> bool:
-        """Let the source in command begin where it should; False if no arm can be there."""
-        if self._changed and not self._fresh and self._gate.tracks(q):
+        """Let the source in command begin where it should; False if no arm can be there.
+
+        An arm that still brakes along the last command goes on from there whoever commands.
+        """
+        goes_on = (self._changed and not self._fresh) or self._gate.comes_to_rest
+        if (self._changed or self._fresh) and goes_on and self._gate.tracks(q):
             self._gate.hand_over()
         elif self._changed or self._fresh:
             try:
@@ -484,7 +520,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         )
         self._wish = None
         self._schedule.clear()
-        self._fresh = True
+        self._fresh, self._planned_ns = True, -1
 
     def _refuse(self, reason: str) -> None:
         self._counts["malformed"] += 1
@@ -511,7 +547,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             response.success, response.message = False, problem
             return response
         # Only who was in command a moment ago has a command to go on from.
-        self._fresh |= self._joints.newest_ns - self._answered_ns > self._period_ns
+        self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
         self._source, self._changed, self._wish = source, True, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion

@@ -50,7 +50,7 @@ from rl100_policy.core import flow_events as told
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.episode_flow import step
-from rl100_policy.core.errors import ConfigError
+from rl100_policy.core.errors import ConfigError, Rl100Error
 from rl100_policy.core.flow import Flow, FlowSettings, State
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.interventions import Interventions
@@ -107,6 +107,10 @@ class FlowParameters:
     )
 
 
+_PAUSES = (State.IDLE, State.SCENE, State.REVIEW, State.STOPPED, State.OVER)
+"""States in which nobody waits for this node and nobody is in command."""
+
+
 class EpisodeFlowNode(ManagedNode[FlowParameters]):
     """Shell around :func:`rl100_policy.core.episode_flow.step`."""
 
@@ -152,10 +156,20 @@ class EpisodeFlowNode(ManagedNode[FlowParameters]):
         self.create_timer(_TICK_S, self._tick, clock=Clock(clock_type=ClockType.STEADY_TIME))
         self._publish()
 
+    def pause(self) -> None:
+        """Refused in the middle of an episode, or while the arm goes home."""
+        if self._flow.state not in _PAUSES:
+            raise Rl100Error(
+                f"an episode is {self._flow.state.name.lower()}: end the session first "
+                "(operator/quit), or wait until it is in review"
+            )
+
     # What happens
 
     def _tell(self, event: told.Event) -> None:
         """Take one step and carry out what it asks for."""
+        if not self.is_active:
+            return  # what others say meanwhile is looked at again when it goes on
         before = self._flow
         self._flow, requests = step(before, event, time.monotonic(), self._settings)
         if self._flow.episode_id != before.episode_id:

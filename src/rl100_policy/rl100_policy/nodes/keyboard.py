@@ -126,8 +126,9 @@ class KeyboardNode(ManagedNode[KeyboardParameters]):
         self._title = f"RL-100: {task.name} on {robot.name}"
         self._lock = threading.Lock()
         """Of the motion keys."""
-        self._opened = contextlib.ExitStack()
-        self._terminal = self._opened.enter_context(Terminal(self.parameters.terminal))
+        opened = contextlib.ExitStack()
+        self._terminal = opened.enter_context(Terminal(self.parameters.terminal))
+        self.at_end(opened.close)  # leaves the terminal as it was
         self._events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self._grippers = self.create_publisher(Float64, GRIPPER_TOPIC, COMMAND)
@@ -151,6 +152,7 @@ class KeyboardNode(ManagedNode[KeyboardParameters]):
             console = Console(file=self._terminal.screen, force_terminal=True)
             self._live = Live(console=console, screen=True, auto_refresh=False)
             self._live.start()
+            self.at_end(self._live.stop)
             self.create_timer(_DRAW_S, self._draw, clock=steady)
         self._next_look_s = 0.0
         self._moved_s = -SETTLE_S
@@ -160,6 +162,7 @@ class KeyboardNode(ManagedNode[KeyboardParameters]):
         self._stopping = False
         self._reader = threading.Thread(target=self._read, name="keys", daemon=True)
         self._reader.start()
+        self.at_end(self._stop_reading)
 
     def _on_cloud(self, message: PointCloud2) -> None:
         with contextlib.suppress(ObservationError):
@@ -292,13 +295,9 @@ class KeyboardNode(ManagedNode[KeyboardParameters]):
             )
         self._live.update(drawn, refresh=True)
 
-    def tear_down(self) -> None:
-        """Stop reading and leave the terminal as it was."""
+    def _stop_reading(self) -> None:
         self._stopping = True
         self._reader.join(timeout=2.0)
-        if self._live is not None:
-            self._live.stop()
-        self._opened.close()
 
 
 def main(args: Sequence[str] | None = None) -> int:

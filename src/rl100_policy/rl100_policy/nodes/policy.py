@@ -213,6 +213,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._take_change(self._versions.load(wanted))
         self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
         self._worker.start()
+        self.at_end(self._stop_worker)
         self._publish_status()
 
     # Observations
@@ -522,8 +523,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         with self._wake:
             self._slot = self._ahead = None
 
-    def tear_down(self) -> None:
-        """Stop the worker."""
+    def _stop_worker(self) -> None:
         with self._wake:
             self._stopping = True
             self._wake.notify()

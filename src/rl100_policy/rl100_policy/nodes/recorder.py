@@ -47,6 +47,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +174,7 @@ class RecorderNode(ManagedNode[RecorderParameters]):
         self._next_state_s, self._published_reason = 0.0, ""
         self._changed = self.get_clock().now()
         self._recorder = _recorder(p, streams)
+        self.at_end(partial(self._recorder.shutdown, _SHUTDOWN_S))
         self._contents = content_checks(robot, task) if robot else {}
         """By topic, what is wrong with a message."""
         self._state = self.create_publisher(EpisodeState, "episode/state", LATCHED)
@@ -482,10 +484,6 @@ class RecorderNode(ManagedNode[RecorderParameters]):
         """Refused while an episode is recorded."""
         if self._recorder.takes_messages:
             raise BagError("an episode is being recorded: stop it first (episode/stop)")
-
-    def tear_down(self) -> None:
-        """Close a running episode, end the writer thread."""
-        self._recorder.shutdown(_SHUTDOWN_S)
 
 
 def _stopped(response: StopEpisode.Response, ended: Ended) -> StopEpisode.Response:

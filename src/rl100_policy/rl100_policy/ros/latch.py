@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""An emergency stop that outlives the process that keeps it."""
+"""An emergency stop that outlives the process that keeps it, but not its graph."""
 
 from __future__ import annotations
 
@@ -9,23 +9,22 @@ from pathlib import Path
 
 from rclpy.node import Node
 
+_PREFIX = "estop"
+
 
 class StopLatch:
     """Remembers on this machine that a node's emergency stop is latched, until it is released.
 
-    A gate that is killed and started anew would otherwise come up without it. The mark is of this
+    A gate that ends and is started anew would otherwise come up without it. The mark is of this
     machine's run (the folder for temporary files), of one user, ROS domain and node. A file system
     that takes no file costs the memory, not the stop.
     """
 
     def __init__(self, node: Node) -> None:
         """Look at nothing yet."""
-        domain = os.environ.get("ROS_DOMAIN_ID", "0")
-        if node.context.ok():
-            domain = str(node.context.get_domain_id())
         name = node.get_fully_qualified_name().strip("/").replace("/", "_")
-        folder = Path(tempfile.gettempdir()) / f"rl100_{os.getuid()}"
-        self._mark, self._log = folder / f"estop_{domain}_{name}", node.get_logger()
+        domain = node.context.get_domain_id()
+        self._mark, self._log = _folder() / f"{_PREFIX}_{domain}_{name}", node.get_logger()
 
     def is_set(self) -> bool:
         """Whether a process of this name was stopped and ended before it was released."""
@@ -40,8 +39,23 @@ class StopLatch:
             self._log.error(f"the emergency stop will not outlive this process: {error}")
 
     def clear(self) -> None:
-        """It was released, or its process ends in order."""
+        """It was released."""
         try:
             self._mark.unlink(missing_ok=True)
         except OSError as error:
             self._log.error(f"the emergency stop is still marked in {self._mark}: {error}")
+
+
+def forget_stops(domain: int | str | None = None) -> None:
+    """A whole graph is started by a person: no emergency stop of an earlier one is in force.
+
+    Args:
+        domain: ROS domain of the graph; None: that of this process's environment.
+    """
+    of_domain = os.environ.get("ROS_DOMAIN_ID", "0") if domain is None else domain
+    for mark in _folder().glob(f"{_PREFIX}_{of_domain}_*"):
+        mark.unlink(missing_ok=True)
+
+
+def _folder() -> Path:
+    return Path(tempfile.gettempdir()) / f"rl100_{os.getuid()}"

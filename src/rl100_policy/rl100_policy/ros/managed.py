@@ -6,6 +6,7 @@ from __future__ import annotations
 import time
 import traceback
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from functools import partial, wraps
 from typing import Any, Generic, TypeVar
 
@@ -42,9 +43,10 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
     """A node with the ROS 2 life cycle.
 
     The constructor declares and reads the parameters. ``configure`` calls :meth:`set_up`, which
-    makes everything else; ``activate`` calls :meth:`begin`, ``deactivate`` :meth:`pause`, and
-    ``cleanup`` :meth:`tear_down`, after which what :meth:`set_up` made is destroyed and the node
-    may be configured anew, with its files read again.
+    makes everything else; ``activate`` calls :meth:`begin`, ``deactivate`` :meth:`pause`.
+    ``cleanup`` undoes what :meth:`set_up` did: in reverse order what it gave to :meth:`at_end`,
+    then its publishers, subscriptions, services and timers. After that the node may be configured
+    anew, with its files read again. A :meth:`set_up` that fails half way is undone alike.
 
     While it is not active, callbacks of timers, services and of topics that are not latched do
     nothing; a service says so. State (latched topics) is always listened to, and whatever is made
@@ -61,19 +63,21 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
             ConfigError: If one has the wrong type or is out of range.
         """
         self._is_made = self.is_active = self._is_destroyed = False
+        self._undo = ExitStack()
         self._problem: BaseException | None = None
         self._trouble: dict[str, str] = {}
         """What is wrong with connections, by topic."""
         self._late: dict[str, int] = {}
         """Deadlines missed, by topic."""
         self._failures, self._failed_s = 0, -_RECENT_S
+        self._kept: set[int] = set()
         super().__init__(name)
         self.parameters: _Parameters = read_parameters(self, parameters)
         self.autostart = bool(declare(self, "autostart", _AUTOSTART))
         self._health_out = super().create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         super().create_timer(_REPORT_PERIOD_S, self._report_health, clock=steady)
-        self._kept = {id(each) for kind in _ENTITIES for each in getattr(self, kind)}
+        self._kept |= {id(each) for kind in _ENTITIES for each in getattr(self, kind)}
         self._is_made = True
 
     # What a node is
@@ -88,8 +92,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
     def pause(self) -> None:
         """Act no more; raises ``Rl100Error`` if that must not be now."""
 
-    def tear_down(self) -> None:
-        """End threads, close files: what is not destroyed with publishers, subscriptions, ..."""
+    def at_end(self, undo: Callable[[], object]) -> None:
+        """Have something undone that :meth:`set_up` did: a thread ended, a file closed."""
+        self._undo.callback(undo)
 
     # Start and stop
 
@@ -113,7 +118,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         """Make everything."""
         done = self._do("configure", self.set_up)
         if done is not TransitionCallbackReturn.SUCCESS:
-            self._destroy()
+            problem = self._problem
+            self._take_down()
+            self._problem = problem
         return done
 
     def on_activate(self, _: LifecycleState) -> TransitionCallbackReturn:
@@ -129,22 +136,19 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         return done
 
     def on_cleanup(self, _: LifecycleState) -> TransitionCallbackReturn:
-        """Undo :meth:`on_configure`."""
-        done = self._do("clean up", self.tear_down)
-        self._destroy()
-        return done
+        """Undo :meth:`on_configure`; what fails of it is logged."""
+        self._take_down()
+        return _DONE
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """From any state to the end."""
         self.is_active = False
         return self.on_cleanup(state) if state.label != "unconfigured" else _DONE
 
-    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
+    def on_error(self, _: LifecycleState) -> TransitionCallbackReturn:
         """After a transition that raised something unexpected: begin anew."""
         self.is_active = False
-        if state.label != "unconfigured":
-            self._do("clean up", self.tear_down)
-        self._destroy()
+        self._take_down()
         return _DONE
 
     def destroy_node(self) -> None:
@@ -152,8 +156,7 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         if self._is_destroyed:
             return
         self._is_destroyed, self.is_active = True, False
-        if self.state in ("inactive", "active"):
-            self._do("clean up", self.tear_down)
+        self._do("clean up", self._undo.close)
         super().destroy_node()
         # rclpy 7.1.6 leaves it, and with it the node in the graph, to the garbage collector
         self._state_machine.destroy_when_not_in_use()
@@ -172,8 +175,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
             return TransitionCallbackReturn.ERROR
         return _DONE
 
-    def _destroy(self) -> None:
-        """Destroy what was made since the constructor."""
+    def _take_down(self) -> None:
+        """Undo what was done and destroy what was made since the constructor."""
+        self._do("clean up", self._undo.close)
         for kind in _ENTITIES:
             for each in list(getattr(self, kind)):
                 if id(each) not in self._kept:
@@ -231,14 +235,18 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         """As of rclpy; unless it is latched its callback does nothing while not active."""
         qos = qos_profile
         latched = isinstance(qos, QoSProfile) and qos.durability is _TRANSIENT
-        if self._is_made and not (even_inactive or latched):
+        is_clock = topic.strip("/") == "clock"  # made by rclpy when use_sim_time is set later
+        if self._is_made and not (even_inactive or latched or is_clock):
             callback = self._while_active(callback)
         if self._is_made:
             told = partial(self._note_incompatible, topic, "publisher")
             options.setdefault(
                 "event_callbacks", SubscriptionEventCallbacks(incompatible_qos=told)
             )
-        return super().create_subscription(msg_type, topic, callback, qos, **options)
+        made = super().create_subscription(msg_type, topic, callback, qos, **options)
+        if is_clock:
+            self._kept.add(id(made))
+        return made
 
     def create_publisher(
         self, msg_type: Any, topic: str, qos_profile: QoSProfile | int, **options: Any

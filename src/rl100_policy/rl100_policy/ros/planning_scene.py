@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from rclpy.node import Node
 from scipy.spatial.transform import Rotation
 
 from rl100_policy.core.config import Obstacle
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.geometry import pose_from_xyz_quaternion
+from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.qos import EVENT
 
 _BOX, _SPHERE, _CYLINDER = 1, 2, 3
@@ -49,8 +49,10 @@ class SceneObstacles:
         for thing in scene.world.collision_objects:
             try:
                 self._take_object(thing, told)
-            except ConfigError as error:
+            except (ConfigError, ValueError) as error:  # of ours; of sizes that do not agree
                 told.append(str(error))
+        attached = getattr(scene.robot_state, "attached_collision_objects", ())
+        told += [f"{each.object.id!r}, which the arm holds" for each in attached]
         if scene.world.octomap.octomap.data:
             told.append("the octomap")
         return [each for parts in self._objects.values() for each in parts], told
@@ -123,12 +125,15 @@ def _solid(name: str, solid: Any) -> tuple[Any, tuple[float, ...]]:
 
 
 def subscribe_planning_scene(
-    node: Node,
+    node: ManagedNode[Any],
     topic: str,
     base_frame: str,
     on_obstacles: Callable[[Sequence[Obstacle]], None],
 ) -> None:
     """Listen to MoveIt's planning scene, for example ``monitored_planning_scene``.
+
+    What is there already is asked for once (``get_planning_scene``). Never run with MoveIt by us:
+    its messages are not on PyPI.
 
     Args:
         node: Who listens.
@@ -140,18 +145,37 @@ def subscribe_planning_scene(
         ConfigError: If moveit_msgs is not installed.
     """
     try:
-        from moveit_msgs.msg import PlanningScene
+        from moveit_msgs.msg import PlanningScene, PlanningSceneComponents
+        from moveit_msgs.srv import GetPlanningScene
     except ImportError as error:
         raise ConfigError(
             f"planning_scene is {topic!r}, and moveit_msgs is not installed "
             "(apt: ros-jazzy-moveit-msgs)"
         ) from error
     scene = SceneObstacles(base_frame)
+    known: list[Obstacle] = []
 
     def take(message: Any) -> None:
         obstacles, told = scene.take(message)
         for each in told:
             node.get_logger().warning(f"not kept clear of: {each}", throttle_duration_sec=5.0)
-        on_obstacles(obstacles)
+        if list(obstacles) != known:  # the arm's own state comes several times a second
+            known[:] = obstacles
+            on_obstacles(obstacles)
 
-    node.create_subscription(PlanningScene, topic, take, EVENT)
+    node.create_subscription(PlanningScene, topic, take, EVENT, even_inactive=True)
+    whole = node.create_client(GetPlanningScene, "get_planning_scene")
+
+    def ask() -> None:
+        """What was there before this node: messages tell changes only."""
+        if not whole.service_is_ready():
+            return
+        asking.cancel()
+        components = PlanningSceneComponents(
+            components=PlanningSceneComponents.WORLD_OBJECT_NAMES
+            | PlanningSceneComponents.WORLD_OBJECT_GEOMETRY
+        )
+        future = whole.call_async(GetPlanningScene.Request(components=components))
+        future.add_done_callback(lambda done: take(done.result().scene))
+
+    asking = node.create_timer(1.0, ask, even_inactive=True)

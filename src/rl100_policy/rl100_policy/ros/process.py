@@ -61,12 +61,15 @@ def run_node(
     keep_on_this_machine()
     _interrupt_once()
     rclpy.init(args=list(args) if args is not None else None)
+    node = None
     try:
         node = create()
         if isinstance(node, ManagedNode) and node.autostart:
             node.start()
     except Rl100Error as error:
         sys.stderr.write(f"cannot start: {error}\n")
+        if node is not None:
+            node.destroy_node()
         rclpy.try_shutdown()
         return 2
     executor, serve = executor_of(threads, events=events)

@@ -15,6 +15,7 @@ import rclpy
 from rclpy.node import Node
 
 from rl100_policy.ros.domain import free_domain
+from rl100_policy.ros.latch import forget_stops
 from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.process import executor_of
 
@@ -34,6 +35,7 @@ def isolated_ros(**parameters: object) -> Iterator[None]:
         word for name, value in parameters.items() for word in ("-p", f"{name}:={_text(value)}")
     ]
     with free_domain() as domain:
+        forget_stops(domain)
         rclpy.init(args=["--ros-args", *given] if given else None, domain_id=domain)
         try:
             yield

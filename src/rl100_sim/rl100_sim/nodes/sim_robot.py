@@ -158,6 +158,10 @@ class SimRobotNode(ManagedNode[SimParameters]):
             self._lay_out(0)
             self._running = True
 
+    def begin(self) -> None:
+        """Where time never stops, it goes on."""
+        self._running |= self.parameters.free_running
+
     def pause(self) -> None:
         """Time stands still."""
         self._running = False
