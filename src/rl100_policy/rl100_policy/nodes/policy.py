@@ -28,6 +28,7 @@ import traceback
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -185,7 +186,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._ahead: Frame | None = None
         """Newest frame that no decision is due for yet; encoded while the worker is idle."""
         self._wake = threading.Condition()
-        self._stopping = False
+        ends = threading.Event()
         self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
         self._reaches_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
         """From the stamp of an observation until its chunk was published, of the newest ones."""
@@ -206,14 +207,16 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         create_late_service(self, LoadPolicy, "policy/load", self._on_load)
         self.create_service(Trigger, "policy/revert", self._on_revert)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(_LOOK_S, self._look, clock=steady)
+        self.create_timer(_LOOK_S, self._look, clock=steady, even_inactive=True)
         self.create_timer(0.5, self._publish_status, clock=steady)
         if self.parameters.policy:
             wanted = Wanted(self.parameters.policy, self.parameters.sampler)
             self._take_change(self._versions.load(wanted))
-        self._worker = threading.Thread(target=self._work, name="inference", daemon=True)
+        self._worker = threading.Thread(
+            target=self._work, args=(ends,), name="inference", daemon=True
+        )
         self._worker.start()
-        self.at_end(self._stop_worker)
+        self.at_end(partial(self._stop_worker, ends))
         self._publish_status()
 
     # Observations
@@ -319,13 +322,13 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         spare = 0 if self.parameters.lockstep else 1  # an action for when the next one is late
         return max(1, n_chunk - spare - ahead), ahead
 
-    def _work(self) -> None:
+    def _work(self, ends: threading.Event) -> None:
         """Worker thread: newest window in, chunk and record out; frames encoded in between."""
         while True:
             with self._wake:
-                while self._slot is None and self._ahead is None and not self._stopping:
+                while self._slot is None and self._ahead is None and not ends.is_set():
                     self._wake.wait()
-                if self._stopping:
+                if ends.is_set():
                     return
                 (slot, ahead), self._slot, self._ahead = (self._slot, self._ahead), None, None
             begun_ns, runner = time.time_ns(), self._versions.runner
@@ -345,7 +348,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 self.note_failure()
                 self._versions.failed(runner)
                 continue
-            if self.is_active and not self._stopping:
+            if self.is_active and not ends.is_set():
                 self._publish(slot, begun_ns, decided, runner)
 
     def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
@@ -523,9 +526,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         with self._wake:
             self._slot = self._ahead = None
 
-    def _stop_worker(self) -> None:
+    def _stop_worker(self, ends: threading.Event) -> None:
         with self._wake:
-            self._stopping = True
+            ends.set()
             self._wake.notify()
         self._worker.join(timeout=5.0)
 
