@@ -28,7 +28,9 @@ def graph():
 def test_the_arm_rests_or_goes_on_within_its_limits_and_the_graph_goes_on(graph, fault):
     result = Result(fault.name, fault.expected.value, fault.reaction)
     trial(graph, fault, result)
-    broken = [told for told in result.problems if not told.startswith(("moved for", "came to rest"))]
+    broken = [
+        told for told in result.problems if not told.startswith(("moved for", "came to rest"))
+    ]
     assert not broken
     if fault.expected is Expected.HOLDS:
         assert np.isfinite(result.rest_s).all()
