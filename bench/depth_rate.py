@@ -30,34 +30,38 @@ Floats = NDArray[np.float32]
 
 _KINECT = Path(__file__).parents[1] / "tests" / "data" / "rgbd" / "tum_depth.png"
 _INTRINSICS = Intrinsics(640, 480, 525.0, 525.0, 319.5, 239.5)
-_BOX = WorkspaceBox(low=(-1.0, -1.0, 0.4), high=(1.0, 1.0, 2.0))
+_BOXES = {
+    "a part": WorkspaceBox(low=(-1.0, -1.0, 0.4), high=(1.0, 1.0, 2.0)),
+    "all": WorkspaceBox(low=(-3.0, -3.0, 0.2), high=(3.0, 3.0, 3.0)),
+}
+"""What is cropped to: part of what the frames show, or nearly all of it."""
 _N_POINTS, _RATE_HZ = 1024, 30.0
 _RANGE_M = 0.15, 3.0
 
 
-def ours(depth_m: Floats) -> Floats:
+def ours(depth_m: Floats, box: WorkspaceBox) -> Floats:
     """As the cloud node does it."""
     return depth_to_cloud(
-        depth_m, _INTRINSICS, np.eye(4), _BOX, _N_POINTS, _N_POINTS, depth_range_m=_RANGE_M
+        depth_m, _INTRINSICS, np.eye(4), box, _N_POINTS, _N_POINTS, depth_range_m=_RANGE_M
     )
 
 
-def open3d_way(o3d: Any, depth_m: Floats) -> Floats:
+def open3d_way(o3d: Any, depth_m: Floats, crop: WorkspaceBox) -> Floats:
     """Open3D's functions one after the other."""
     camera = o3d.camera.PinholeCameraIntrinsic(640, 480, 525.0, 525.0, 319.5, 239.5)
     image = o3d.geometry.Image(np.ascontiguousarray(depth_m))
     cloud = o3d.geometry.PointCloud.create_from_depth_image(
         image, camera, depth_scale=1.0, depth_trunc=_RANGE_M[1]
     )
-    box = o3d.geometry.AxisAlignedBoundingBox(np.array(_BOX.low), np.array(_BOX.high))
+    box = o3d.geometry.AxisAlignedBoundingBox(np.array(crop.low), np.array(crop.high))
     chosen = cloud.crop(box).farthest_point_down_sample(_N_POINTS)
     return np.asarray(chosen.points, dtype=np.float32)
 
 
-def coverage(points: Floats, depth_m: Floats) -> tuple[float, float]:
+def coverage(points: Floats, depth_m: Floats, box: WorkspaceBox) -> tuple[float, float]:
     """Farthest and mean distance [m] from a point in the box to the nearest chosen one."""
     there = deproject(depth_m, _INTRINSICS)
-    there = crop_to_box(there[there[:, 2] > _RANGE_M[0]], _BOX)
+    there = crop_to_box(there[(there[:, 2] > _RANGE_M[0]) & (there[:, 2] < _RANGE_M[1])], box)
     away, _ = KDTree(points).query(there)
     return float(away.max()), float(away.mean())
 
@@ -73,19 +77,28 @@ def main(
         sys.path.append(str(open3d))
         import open3d as o3d
 
-        ways[f"Open3D {o3d.__version__}"] = lambda depth: open3d_way(o3d, depth)
+        ways[f"Open3D {o3d.__version__}"] = lambda depth, box: open3d_way(o3d, depth, box)
+    for name, box in _BOXES.items():
+        compare(name, box, kinect, ways, frames)
+
+
+def compare(
+    what: str, box: WorkspaceBox, kinect: Floats, ways: dict[str, Any], frames: int
+) -> None:
+    """All ways in turns on the same frames."""
     took: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     covered: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
     for turn in range(frames):
         depth = np.roll(kinect, 7 * turn, axis=1)
         for name, way in ways.items():
             wall, processor = time.perf_counter(), time.process_time()
-            points = way(depth)
+            points = way(depth, box)
             took[name].append((time.perf_counter() - wall, time.process_time() - processor))
             if turn % 10 == 0:
-                covered[name].append(coverage(points, depth))
+                covered[name].append(coverage(points, depth, box))
+    title = f"640x480 to {_N_POINTS} points, {what} of the view, {frames} frames in turns"
     table = Table("way", "median", "p99", "share of a core at 30 Hz", "farthest, mean [mm]",
-                  title=f"640x480 to {_N_POINTS} points, {frames} frames in turns")  # fmt: skip
+                  title=title)  # fmt: skip
     for name in ways:
         wall, processor = np.array(took[name])[3:].T
         far, mean = 1e3 * np.mean(covered[name], axis=0)
