@@ -65,11 +65,12 @@ def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
         flags = [each.flags for when, each in list(seen.periods) if when > begun]
         result.problems += faulty.broken_limits()
     rest = max(moving, default=begun) - begun
-    result.rest_s.append(float(np.inf if end - begun - rest < 2 * PERIOD_S else max(0.0, rest)))
+    goes_on = end - begun - rest < 2 * PERIOD_S
+    result.rest_s.append(float("inf") if goes_on else round(max(0.0, rest), 4))
     result.held += any(each & HELD for each in flags)
     if problem := other_than_expected(fault.expected, result.rest_s[-1]):
         result.problems.append(problem)
-    result.back_s.append(faulty.drive())
+    result.back_s.append(round(faulty.drive(), 4))
 
 
 def other_than_expected(expected: Expected, rest_s: float) -> str:
@@ -153,7 +154,7 @@ def keep(results: list[Result], output: Path | None) -> None:
     if output is None:
         return
     output.mkdir(parents=True, exist_ok=True)
-    (output / "table.md").write_text(table(results), encoding="utf-8")
+    (output / "tables.md").write_text(table(results), encoding="utf-8")
     told: list[dict[str, Any]] = [vars(each) for each in results]
     (output / _TRIALS).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
 
@@ -161,7 +162,7 @@ def keep(results: list[Result], output: Path | None) -> None:
 def main(
     trials: Annotated[int, typer.Option(help="of each fault")] = 100,
     only: Annotated[str, typer.Option(help="faults whose name contains this")] = "",
-    output: Annotated[Path | None, typer.Option(help="folder for table.md, trials.json")] = None,
+    output: Annotated[Path | None, typer.Option(help="folder for tables.md, trials.json")] = None,
     seed: Annotated[int, typer.Option(help="of the moments")] = 0,
 ) -> None:
     """Inject and print; status 1 if the arm ever does other than it is to."""

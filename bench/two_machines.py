@@ -14,11 +14,12 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated
 
 import typer
 from fault_graph import FaultyGraph, faulty_graph
 from fault_list import Expected, Fault
-from faults import Result, table, trial
+from faults import Result, keep, known, table, trial
 from rich.console import Console
 
 _INSIDE = "RL100_INSIDE_NAMESPACE"
@@ -84,11 +85,14 @@ def unplugged(there: tuple[str, ...]) -> Fault:
     )  # fmt: skip
 
 
-def run(trials: int, console: Console) -> Result:
-    """In a namespace that is this process's own."""
+def run(trials: int, console: Console, output: Path | None) -> Result:
+    """In a namespace of this process; trials are added to those of the output folder."""
+    results = known(output)
     with second_machine() as there:
         fault = unplugged(there)
-        result = Result(fault.name, fault.expected.value, fault.reaction)
+        result = results.setdefault(
+            fault.name, Result(fault.name, fault.expected.value, fault.reaction)
+        )
         with faulty_graph(dict.fromkeys(_ELSEWHERE, there)) as faulty:
             for turn in range(trials):
                 trial(faulty, fault, result)
@@ -97,10 +101,14 @@ def run(trials: int, console: Console) -> Result:
                     f"moves again after {result.back_s[-1]:.1f} s",
                     highlight=False,
                 )
+    keep(list(results.values()), output)
     return result
 
 
-def main(trials: int = 100) -> None:
+def main(
+    trials: Annotated[int, typer.Option(help="how often")] = 100,
+    output: Annotated[Path | None, typer.Option(help="folder, as of faults.py")] = None,
+) -> None:
     """Inject and print; status 1 if the arm ever does other than it is to."""
     if problem := why_not():
         print(problem)
@@ -112,7 +120,7 @@ def main(trials: int = 100) -> None:
         os.environ["FASTDDS_BUILTIN_TRANSPORTS"] = "UDPv4"
         os.environ.pop("FASTRTPS_DEFAULT_PROFILES_FILE", None)
         os.execvp("unshare", ["unshare", "-n", sys.executable, *sys.argv])
-    result = run(trials, Console())
+    result = run(trials, Console(), output)
     print(table([result]))
     sys.exit(bool(result.problems))
 
