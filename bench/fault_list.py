@@ -28,7 +28,7 @@ class Expected(Enum):
     HOLDS = "holds"
     """It rests within two control periods."""
     GOES_ON = "goes on"
-    """The fault is none to it: no period is held."""
+    """The fault is none to it: it moves on, though a period may be held."""
     EITHER = "holds, or goes on within its limits"
     """Some of what comes is usable."""
 
@@ -105,7 +105,7 @@ def _flooded(faulty: FaultyGraph) -> Iterator[None]:
         node.destroy_publisher(chunks)
 
 
-def _garbage(make: Callable[[Path, Path], None]) -> Injection:
+def _garbage(spoil: Callable[[Path], None]) -> Injection:
     @contextmanager
     def inject(faulty: FaultyGraph) -> Iterator[None]:
         good = next(faulty.folder.glob("towards_left"))
@@ -113,7 +113,7 @@ def _garbage(make: Callable[[Path, Path], None]) -> Injection:
         bad.mkdir()
         for file in good.iterdir():
             (bad / file.name).write_bytes(file.read_bytes())
-        make(bad, good)
+        spoil(bad)
         answer = faulty.watcher.call(LoadPolicy, "policy/load", path=str(bad), sampler="one_step")
         if answer is None or answer.success:
             raise RuntimeError(f"a version that is none was not refused: {answer}")
@@ -122,7 +122,7 @@ def _garbage(make: Callable[[Path, Path], None]) -> Injection:
     return inject
 
 
-def _flip(bad: Path, _: Path) -> None:
+def _flip(bad: Path) -> None:
     """One byte of the weights."""
     weights = max(bad.iterdir(), key=lambda file: file.stat().st_size)
     data = bytearray(weights.read_bytes())
@@ -130,12 +130,12 @@ def _flip(bad: Path, _: Path) -> None:
     weights.write_bytes(bytes(data))
 
 
-def _truncate(bad: Path, _: Path) -> None:
+def _truncate(bad: Path) -> None:
     weights = max(bad.iterdir(), key=lambda file: file.stat().st_size)
     os.truncate(weights, weights.stat().st_size // 2)
 
 
-def _noise(bad: Path, _: Path) -> None:
+def _noise(bad: Path) -> None:
     for file in bad.iterdir():
         file.write_bytes(random.randbytes(4096))
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the arm does when something fails: every fault many times, in a running graph.
 
-The arm moves by a policy; at a random moment the fault begins; half a second later it is undone,
+The arm moves by a policy; at a random moment the fault begins; .6 s later it is undone,
 what died is started anew, and the policy is put in command again, by itself, in the same graph.
 """
 
@@ -113,11 +113,9 @@ def run(faults: list[Fault], trials: int, console: Console, output: Path | None)
 
     Trials that the output folder has already are added to.
     """
-    results = known(output) | {
-        each.name: Result(each.name, each.expected.value, each.reaction)
-        for each in faults
-        if each.name not in known(output)
-    }
+    results = known(output)
+    for each in faults:
+        results.setdefault(each.name, Result(each.name, each.expected.value, each.reaction))
     left = deque((turn, fault) for turn in range(trials) for fault in faults)
     while left:
         with faulty_graph() as faulty:

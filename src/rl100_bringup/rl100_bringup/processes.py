@@ -132,7 +132,10 @@ class NodeProcess:
 
 
 class RunningGraph:
-    """A set of node processes that live and die together; a context manager."""
+    """A set of node processes that end together; a context manager.
+
+    Whoever runs it notices a dead one (:meth:`check`) or starts it anew (:meth:`mend`).
+    """
 
     def __init__(
         self,

@@ -27,7 +27,6 @@ TOOL = "tool"
 """Name of the tool among the links."""
 _LEAST_ADVANCE = 0.5
 """Shortest motion of any point of the arm between two looks, as a share of the margin."""
-
 _ROUNDING = 1e-5
 """Of distances [m]."""
 

@@ -156,7 +156,6 @@ class SimRobotNode(ManagedNode[SimParameters]):
             self.create_timer(period, self._tick, clock=self._wall)
         if self.parameters.free_running:
             self._lay_out(0)
-            self._running = True
 
     def begin(self) -> None:
         """Where time never stops, it goes on."""
