@@ -209,7 +209,10 @@ def test_a_camera_that_dies_is_named_and_its_episode_ends_in_time(tmp_path, has_
     assert took_s < 3.0
     assert stopped.degraded
     reasons = read_metadata(Path(stopped.path)).degraded_reasons
-    assert [reason.split(":")[0] for reason in reasons] == ["/depth"]
+    # A late process beside it may have left a gap in the stamps too.
+    assert {reason.split(":")[0] for reason in reasons} == {"/depth"}
+    told = "messages lost" if has_end_stamp else "no message in the last"
+    assert any(told in reason for reason in reasons)
     assert "/depth" in stopped.message
     assert check_episode(Path(stopped.path)) == []
 
