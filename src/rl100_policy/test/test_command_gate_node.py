@@ -633,7 +633,7 @@ def test_an_emergency_stop_outlives_its_gate_until_it_is_released_or_the_graph_e
         gate = CommandGateNode()
         gate.start()
         gate.destroy_node()
-        return gate._estop
+        return gate._arbiter.estop
 
     assert not comes_up_latched()
     bench.estop.call_async(Trigger.Request())

@@ -25,6 +25,9 @@ none is. Whoever takes command from another source goes on from the last command
 so a takeover is no jump; after a pause, a release or a push it begins where the arm is measured.
 What the policy proposes is recorded whoever is in command.
 
+What of this is decided without ROS is in :class:`rl100_policy.core.arbiter.Arbiter`; what the arm
+is told keeps its limits by :class:`rl100_policy.core.command.CommandGate`.
+
 Every command ends at rest: where one period is too short to stop in, it has further points in
 which the arm brakes within its limits. So whatever ends this process, the last command it gave is
 a hold.
@@ -35,7 +38,7 @@ from __future__ import annotations
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,13 +54,12 @@ from trajectory_msgs.msg import JointTrajectory
 from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
 from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
-from rl100_policy.core.chunking import ChunkSchedule, Due
+from rl100_policy.core.arbiter import Answer, Arbiter, LeftAlone, Steering, Timeouts, Wait
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
-from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag, GateResult
-from rl100_policy.core.joint_stream import Arrival, JointStream
+from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag
 from rl100_policy.core.latency import Mark
 from rl100_policy.core.relaxed import relaxed_limits
 from rl100_policy.ros.conversions import (
@@ -80,23 +82,9 @@ from rl100_policy.ros.teleop import GRIPPER_TOPIC
 
 Floats = NDArray[np.float64]
 
-Steering = Callable[[Floats | None, Floats], GateResult]
-"""How the gate follows a person: request and measured joints to the answer."""
-Wish = tuple[Floats, Steering] | None
-
-_LATE = 1.2
-"""Control periods that a teleop command may be old."""
 _DEADLINE = 2.5
 """Control periods between two commands beyond which the diagnostics count a miss, real time only:
 no joint states, or a gate that is late."""
-_OLDEST, _OLDEST_S = 2.0, 0.05
-"""Control periods that a joint state may be old, and seconds at the least."""
-_LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
-"""A policy that has decided nothing for so long, and so many periods, loses the command."""
-_OTHER_CLOCK_S = 1.0
-"""A teleop command stamped farther from now than this has another clock [s]."""
-_SILENCE = 10
-"""Control periods without a joint state after which the arm may be anywhere."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +139,7 @@ class GateParameters:
 
 
 class CommandGateNode(ManagedNode[GateParameters]):
-    """Shell around :class:`rl100_policy.core.command.CommandGate`."""
+    """Shell around an :class:`~rl100_policy.core.arbiter.Arbiter` and its gate."""
 
     def __init__(self) -> None:
         """Read the parameters."""
@@ -160,135 +148,113 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def set_up(self) -> None:
         """Read descriptions, subscribe, offer the services."""
-        self._robot, self._task = (
-            load_robot(self.parameters.robot_config),
-            load_task(self.parameters.task_config),
-        )
+        p = self.parameters
+        self._robot, self._task = load_robot(p.robot_config), load_task(p.task_config)
         self._gate = CommandGate(self._robot, self._task)
         for relaxed in relaxed_limits(self._robot, self._task, self._gate.collision):
             self.get_logger().warning(f"limit relaxed: {relaxed}")
         self._timing = CommandTiming(
             self._robot.control_period, self._gate.kinematics.velocity_limits
         )
-        self._period_ns = round(self._robot.control_period * 1e9)
-        self._longest_chunk_ns = round(self.parameters.longest_chunk * 1e9)
-        self._teleop_ns = round(self.parameters.teleop_timeout * 1e9) or round(
-            _LATE * self._period_ns
+        self._arbiter = Arbiter(
+            self._gate,
+            self._task.action,
+            self._robot.control_period,
+            Timeouts(
+                lockstep=p.lockstep,
+                teleop_s=p.teleop_timeout,
+                joint_state_s=p.joint_state_timeout,
+                longest_chunk_s=p.longest_chunk,
+                patience=p.patience,
+                blend=p.blend,
+            ),
+            estop=self._latch.is_set(),
         )
-        self._source, self._estop, self._fresh = CommandSource.HOLD, self._latch.is_set(), True
-        self._changed = False
-        """Somebody else is in command than in the last period that was answered."""
-        self._answered_ns, self._at_home = -1, False
-        self._planned_ns = -1
-        """Begin of the last period whose motion the gate has taken into account."""
-        self._absent = 0
-        """Periods in a row that a policy in command has decided nothing for."""
-        self._longest_absence = max(
-            _LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / self._robot.control_period)
-        )
-        self._schedule = ChunkSchedule(self.parameters.blend)
-        self._patience_s = self.parameters.patience * self._robot.control_period
-        self._patient_with = -1
-        """Stamp of the period that waits or was the last to wait."""
+        self._told: tuple[object, ...] = ()
+        """Of the arbiter, as published."""
         self._received: dict[int, int] = {}
         """Wall time [ns] at which decisions came that nothing was commanded of yet, by stamp."""
-        self._wish: tuple[int, Floats, Steering] | None = None
-        """Newest request of a person: its stamp, what is asked, and how it is followed."""
-        self._waiting: tuple[int, Floats, float] | None = None
-        oldest_ns = round(
-            1e9
-            * (
-                self.parameters.joint_state_timeout
-                or max(_OLDEST * self._robot.control_period, _OLDEST_S)
-            )
-        )
-        self._joints = JointStream(
-            self._gate.kinematics, self._period_ns, None if self.parameters.lockstep else oldest_ns
-        )
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._by_flag: Counter[str] = Counter()
         """Periods in which each limit bound, or each reason to hold was there."""
         self._reason = ""
-        if self._estop:
+        if self._arbiter.estop:
             self._reason = "the emergency stop was latched when this node ended: it still is"
             self.get_logger().warning(self._reason)
-        steady_commands = due_every(COMMAND, _DEADLINE * self._robot.control_period)
+        self._advertise()
+        self._listen()
+        steady = Clock(clock_type=ClockType.STEADY_TIME)
+        self.create_timer(0.5, self._watch, clock=steady)
+        self._patience = self.create_timer(
+            max(self._arbiter.patience_s, 1e-3), self._lose_patience, clock=steady, autostart=False
+        )
+        self._publish_status()
+
+    def _advertise(self) -> None:
+        """Offer commands, records and services."""
+        in_time = due_every(COMMAND, _DEADLINE * self._robot.control_period)
         self._commands = self.create_publisher(
             JointTrajectory,
             self._robot.command_topic,
-            COMMAND if self.parameters.lockstep else steady_commands,
-        )
-        self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
-        self._stages = StageTeller(self)
-        self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
-        inputs = sensor_input(lockstep=self.parameters.lockstep)
-        self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
-        self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
-        subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
-        self.create_subscription(
-            OperatorEvent, "operator/event", self._on_event, EVENT, even_inactive=True
+            COMMAND if self.parameters.lockstep else in_time,
         )
         if self._robot.gripper is not None:
             self._gripper = self.create_publisher(
                 Float64MultiArray, self._robot.gripper.command_topic, COMMAND
             )
-            self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
-        self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
-        if self.parameters.planning_scene:
-            subscribe_planning_scene(
-                self, self.parameters.planning_scene, self._robot.base_frame, self._gate.surround
-            )
+        self._records = self.create_publisher(GateCommand, "gate/command", EVENT)
+        self._stages = StageTeller(self)
+        self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
         self.create_service(Trigger, "gate/estop", self._on_estop, even_inactive=True)
         self.create_service(Trigger, "gate/release", self._on_release, even_inactive=True)
-        steady = Clock(clock_type=ClockType.STEADY_TIME)
-        self.create_timer(0.5, self._watch, clock=steady)
-        self._patience = self.create_timer(
-            max(self._patience_s, 1e-3), self._lose_patience, clock=steady, autostart=False
+
+    def _listen(self) -> None:
+        """Subscribe to the arm, the person, the policy, and what is around."""
+        inputs = sensor_input(lockstep=self.parameters.lockstep)
+        self.create_subscription(JointState, "joint_states", self._on_joint_state, inputs)
+        self.create_subscription(TwistStamped, "teleop/delta_twist_cmds", self._on_twist, COMMAND)
+        subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
+        if self._robot.gripper is not None:
+            self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
+        self.create_subscription(
+            OperatorEvent, "operator/event", self._on_event, EVENT, even_inactive=True
         )
-        self._publish_status()
+        self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
+        if self.parameters.planning_scene:
+            subscribe_planning_scene(
+                self,
+                self.parameters.planning_scene,
+                self._robot.base_frame,
+                self._gate.surround,
+            )
 
     def pause(self) -> None:
         """Nobody is in command; the emergency stop is still listened to, and stays latched."""
-        self._source, self._wish, self._waiting = CommandSource.HOLD, None, None
-        self._schedule.clear()
-        self._fresh = True
+        self._patience.cancel()
+        self._arbiter.pause()
         self._publish_status()
 
     # Inputs
 
     def _on_joint_state(self, message: JointState) -> None:
-        received = time.perf_counter()
+        received_s = time.perf_counter()
         try:
             q = messages.joint_positions(message, self._robot.joints)
+            if q is None:
+                return
+            stamp = messages.stamp_ns(message.header.stamp)
+            begins = self._arbiter.begins_period(stamp, q, self.get_clock().now().nanoseconds)
         except ObservationError as error:
             self._refuse(str(error))
             return
-        if q is None:
-            return
-        stamp = messages.stamp_ns(message.header.stamp)
-        try:
-            arrival = self._joints.arrives(stamp, self.get_clock().now().nanoseconds)
-        except ObservationError as error:
-            self._refuse(str(error))
-            return
-        if arrival is Arrival.OLD:
-            return
-        if arrival is Arrival.RESTARTED:
-            self._restart_clock(stamp)
-        idle = self._source is CommandSource.HOLD or self._changed
-        if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
-            self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
-        try:
-            begins = self._joints.begins_period(stamp, q)
-        except ObservationError as error:
-            self._refuse(str(error))
-            return
+        finally:
+            self._tell_notices()
         if begins:
             self._answer(at_last=True)  # the period before, if it waits still
-            self._waiting = (stamp, q, received)
+            self._arbiter.await_answer(stamp, q, received_s)
             self._answer()
-        elif self._waiting is not None and self._waited_s() >= self._patience_s:
+        elif self._arbiter.is_out_of_patience(time.perf_counter()):
             self._answer(at_last=True)
 
     def _on_twist(self, message: TwistStamped) -> None:
@@ -305,25 +271,18 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._ask(stamp_ns, velocities, self._gate.jog)
 
     def _ask(self, stamp_ns: int, asked: Floats, how: Steering) -> None:
-        """Take a person's request; without a stamp, in real time, it is of now."""
-        now_ns = self.get_clock().now().nanoseconds
-        if not self.parameters.lockstep:
-            stamp_ns = stamp_ns or max(now_ns, self._joints.newest_ns)
-            apart_s = (stamp_ns - max(now_ns, self._joints.newest_ns)) / 1e9
-            if self._joints.newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
-                self._refuse(
-                    f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
-                    "device the same one (use_sim_time), or no stamp"
-                )
-                return
-        self._wish = (stamp_ns, asked, how)
+        try:
+            self._arbiter.ask(stamp_ns, asked, how, self.get_clock().now().nanoseconds)
+        except ActionError as error:
+            self._refuse(str(error))
+            return
         self._answer()
 
     def _on_gripper(self, message: Float64) -> None:
         assert self._robot.gripper is not None, "only subscribed to if there is one"
         if not 0.0 <= message.data <= 1.0:
             self._refuse(f"gripper opening {message.data}, expected 0 (closed) to 1 (open)")
-        elif self._source is not CommandSource.TELEOP or self._estop:
+        elif self._arbiter.source is not CommandSource.TELEOP or self._arbiter.estop:
             self._refuse("gripper command while the person is not in command")
         else:
             fingers = self._robot.gripper.at(message.data)
@@ -336,21 +295,13 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
-            chunk = chunk_from_message(message)
-            chunk.check(self._task.action, self._period_ns, self._longest_chunk_ns)
             if message.header.frame_id != self._robot.base_frame:
                 raise ActionError(
                     f"chunk in frame {message.header.frame_id!r}, "
                     f"expected {self._robot.base_frame!r}"
                 )
-            ahead_ns = chunk.stamp_ns - max(
-                self._joints.newest_ns, self.get_clock().now().nanoseconds
-            )
-            if ahead_ns > self._period_ns:
-                raise ActionError(
-                    f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
-                )
-            self._schedule.push(chunk)
+            chunk = chunk_from_message(message)
+            self._arbiter.decide(chunk, self.get_clock().now().nanoseconds)
             newest = list(self._received.items())[-1:]  # as many as the schedule keeps
             self._received = {**dict(newest), chunk.stamp_ns: time.time_ns()}
         except ActionError as error:
@@ -360,9 +311,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     # The control period
 
-    def _waited_s(self) -> float:
-        return time.perf_counter() - self._waiting[2] if self._waiting else 0.0
-
     def _lose_patience(self) -> None:
         """The action of this period comes too late."""
         self._patience.cancel()
@@ -370,111 +318,38 @@ class CommandGateNode(ManagedNode[GateParameters]):
             self._answer(at_last=True)
 
     def _answer(self, *, at_last: bool = False) -> None:
-        """Answer the waiting control period if everything it needs is there.
-
-        Args:
-            at_last: In real time it waits no longer for the policy's action.
-        """
-        if self._waiting is None:
+        """Command what the arbiter answers."""
+        try:
+            answer = self._arbiter.answer(at_last=at_last)
+        except ObservationError as error:
+            self._refuse(str(error))
+            answer = None
+        if isinstance(answer, Wait):
+            if answer.patience_begins:
+                self._patience.reset()
             return
-        stamp, q, received = self._waiting
-        proposal = self._schedule.due(stamp)
-        wish = self._due_wish(stamp)
-        in_command = self._source is not CommandSource.HOLD and not self._estop
-        is_there = {
-            CommandSource.POLICY: proposal is not None and proposal.fresh,
-            CommandSource.TELEOP: wish is not None,
-        }
-        if in_command and not is_there.get(self._source, True):
-            if self.parameters.lockstep:
-                return
-            patient = self._patience_s > 0 and not at_last
-            if patient and self._source is CommandSource.POLICY:
-                if self._patient_with != stamp:  # whatever else comes meanwhile gives no more time
-                    self._patient_with = stamp
-                    self._patience.reset()
-                return
-        self._waiting = None
         self._patience.cancel()
-        self._coast_until(stamp)
-        if not self._take_over_at(q):
-            return
-        if not in_command and not self._gate.tracks(q):
-            self._reason = "nobody is in command and the arm was moved: it is left alone"
-            return
-        at_home = self._gate.at_home(q)
-        result = self._result(q, wish, proposal)
-        self._publish(stamp, received, proposal, result)
-        self._answered_ns = self._planned_ns = stamp
-        self._notice_absence(result)
-        if at_home != self._at_home:
-            self._at_home = at_home
+        if isinstance(answer, LeftAlone):
+            self._reason = answer.reason
+        elif answer is not None:
+            self._publish(answer)
+        self._tell_notices()
+        if self._told != self._state:
             self._publish_status()
 
-    def _coast_until(self, stamp: int) -> None:
-        """Go along with a controller that has got no command since the last one."""
-        if self._planned_ns >= 0:
-            unanswered = round((stamp - self._planned_ns) / self._period_ns) - 1
-            self._gate.coast(max(0, unanswered))
-        self._planned_ns = stamp - self._period_ns
+    @property
+    def _state(self) -> tuple[object, ...]:
+        return (self._arbiter.source, self._arbiter.estop, self._arbiter.at_home)
 
-    def _notice_absence(self, result: GateResult) -> None:
-        """A policy that has decided nothing for a while loses the command.
+    def _tell_notices(self) -> None:
+        while self._arbiter.notices:
+            self._reason = self._arbiter.notices.pop(0)
+            self.get_logger().warning(self._reason)
 
-        Otherwise one that was killed and started anew would move the arm by itself.
-        """
-        absent = self._source is CommandSource.POLICY and result.flags & GateFlag.HELD_STALE
-        self._absent = self._absent + 1 if absent else 0
-        if self._absent >= self._longest_absence and not self.parameters.lockstep:
-            self._source, self._changed, self._absent = CommandSource.HOLD, True, 0
-            self._schedule.clear()
-            self._reason = "command given up: the policy has decided nothing for a second"
-            self.get_logger().error(self._reason)
-            self._publish_status()
-
-    def _take_over_at(self, q: Floats) -> bool:
-        """Let the source in command begin where it should; False if no arm can be there.
-
-        An arm that still brakes along the last command goes on from there whoever commands.
-        """
-        goes_on = (self._changed and not self._fresh) or self._gate.comes_to_rest
-        if (self._changed or self._fresh) and goes_on and self._gate.tracks(q):
-            self._gate.hand_over()
-        elif self._changed or self._fresh:
-            try:
-                self._gate.reset(q)
-            except ObservationError as error:
-                self._refuse(str(error))
-                return False
-        self._changed = self._fresh = False
-        return True
-
-    def _result(self, q: Floats, wish: Wish, proposal: Due | None) -> GateResult:
-        """What the arm is told in this period."""
-        if self._estop:
-            return self._gate.hold(GateFlag.HELD_ESTOP)
-        match self._source:
-            case CommandSource.HOLD:
-                return self._gate.hold()
-            case CommandSource.HOME:
-                return self._gate.go_home(q)
-            case CommandSource.POLICY:
-                return self._gate.step(proposal.action if proposal else None, q)
-            case CommandSource.TELEOP:
-                return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
-
-    def _due_wish(self, stamp: int) -> Wish:
-        """What the person asks for in a period; None if nothing, or too long ago."""
-        if self._wish is None:
-            return None
-        asked_ns, asked, how = self._wish
-        limit = 0 if self.parameters.lockstep else self._teleop_ns
-        return (asked, how) if abs(stamp - asked_ns) <= limit else None
-
-    def _publish(
-        self, stamp: int, received: float, proposal: Due | None, result: GateResult
-    ) -> None:
-        waited_s = 0.0 if self.parameters.lockstep else time.perf_counter() - received
+    def _publish(self, answer: Answer) -> None:
+        stamp, proposal, result = answer.stamp_ns, answer.proposal, answer.result
+        now_s = time.perf_counter()
+        waited_s = 0.0 if self.parameters.lockstep else now_s - answer.arrived_s
         end_ns = self._timing.end_ns(stamp, waited_s, result.joint_command)
         command = trajectory_message(
             self._robot.joints,
@@ -485,24 +360,24 @@ class CommandGateNode(ManagedNode[GateParameters]):
         )
         commanded_ns = time.time_ns()  # before: it may arrive before publishing returns
         self._commands.publish(command)
-        if proposal is not None and self._source is CommandSource.POLICY:
+        if proposal is not None and answer.source is CommandSource.POLICY:
             self._tell_of_first_use(proposal.chunk.stamp_ns, stamp, commanded_ns)
         record = gate_command_message(
             result,
             proposal,
-            self._source,
+            answer.source,
             self._task.action,
             self._robot,
             stamp_ns=stamp,
-            latency_s=time.perf_counter() - received,
+            latency_s=time.perf_counter() - answer.arrived_s,
         )
         self._records.publish(record)
         self._counts["periods"] += 1
         self._by_flag.update(flag.name or "" for flag in GateFlag if flag and flag & result.flags)
         self._counts["clipped"] += bool(result.flags & CLIPPED)
-        still_hand = self._source is CommandSource.TELEOP and result.flags == GateFlag.HELD_STALE
+        still_hand = answer.source is CommandSource.TELEOP and result.flags == GateFlag.HELD_STALE
         if result.flags & HELD and not still_hand:
-            self._counts["held"] += self._source is not CommandSource.HOLD
+            self._counts["held"] += answer.source is not CommandSource.HOLD
             self._reason = f"held: {result.flags.name}"
             self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
 
@@ -512,15 +387,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         if received_ns is not None:
             marks = {Mark.GATE_IN: received_ns, Mark.COMMANDED: commanded_ns}
             self._stages.tell(decision_ns, marks, command_ns=command_ns)
-
-    def _restart_clock(self, stamp: int) -> None:
-        """Time has jumped back: nothing received before it is due any more."""
-        self.get_logger().warning(
-            f"joint state clock jumped back to {stamp} ns; actions are forgotten"
-        )
-        self._wish = None
-        self._schedule.clear()
-        self._fresh, self._planned_ns = True, -1
 
     def _refuse(self, reason: str) -> None:
         self._counts["malformed"] += 1
@@ -541,16 +407,13 @@ class CommandGateNode(ManagedNode[GateParameters]):
             )
             return response
         problem = self._other_commanders()
-        if self._estop:
-            problem = "the emergency stop is latched; call gate/release first"
-        if source is not CommandSource.HOLD and problem:
-            response.success, response.message = False, problem
+        try:
+            if source is not CommandSource.HOLD and problem and not self._arbiter.estop:
+                raise ActionError(problem)
+            self._arbiter.take(source)
+        except ActionError as error:
+            response.success, response.message = False, str(error)
             return response
-        # Only who was in command a moment ago has a command to go on from.
-        self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
-        self._source, self._changed, self._wish = source, True, None
-        if source is CommandSource.POLICY:
-            self._schedule.clear()  # nothing that it decided for another's motion
         self._publish_status()
         response.success, response.message = True, f"{source.name.lower()} is in command"
         self._answer()
@@ -569,25 +432,23 @@ class CommandGateNode(ManagedNode[GateParameters]):
     def _watch(self) -> None:
         """Twice a second: give up the command if somebody else commands the arm too."""
         problem = self._other_commanders()
-        if problem and self._source is not CommandSource.HOLD:
-            self._source, self._wish = CommandSource.HOLD, None
-            self._schedule.clear()
-            self._reason = f"command given up: {problem}"
-            self.get_logger().error(self._reason)
+        if problem and self._arbiter.source is not CommandSource.HOLD:
+            self._arbiter.give_up(problem)
+        self._tell_notices()
         self._publish_status()
         self._report()
 
     def _report(self) -> None:
         """Tell ``/diagnostics`` how often each limit bound and each reason to hold was there."""
-        message = f"{self._source.name.lower()} is in command"
-        if self._estop:
+        message = f"{self._arbiter.source.name.lower()} is in command"
+        if self._arbiter.estop:
             message = "the emergency stop is latched"
         values = {flag.name: self._by_flag[flag.name or ""] for flag in GateFlag if flag}
         figures = {"last reason": self._reason, "refused": self._counts["malformed"], **values}
         status = diagnostic_status(
             "rl100: command_gate: limits", self._robot.name, message,
             {str(key): value for key, value in figures.items()},
-            level=DiagnosticStatus.WARN if self._estop else DiagnosticStatus.OK,
+            level=DiagnosticStatus.WARN if self._arbiter.estop else DiagnosticStatus.OK,
         )  # fmt: skip
         self.diagnose([status])
 
@@ -600,24 +461,25 @@ class CommandGateNode(ManagedNode[GateParameters]):
         return response
 
     def _stop(self) -> None:
-        self._estop = True
+        self._arbiter.stop()
         self._answer()
         self._publish_status()
         self._latch.set()
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._estop, self._source, self._fresh = False, CommandSource.HOLD, True
+        self._arbiter.release()
         self._latch.clear()
         self._publish_status()
         response.success, response.message = True, "released: nobody is in command"
         return response
 
     def _publish_status(self) -> None:
+        self._told = self._state
         status = GateStatus(
-            source=int(self._source),
-            estop=self._estop,
-            at_home=self._at_home,
-            patience_s=self._patience_s,
+            source=int(self._arbiter.source),
+            estop=self._arbiter.estop,
+            at_home=self._arbiter.at_home,
+            patience_s=self._arbiter.patience_s,
             command_readers=readers_of(self, self._records),
             last_reason=self._reason,
             **self._counts,

@@ -1,0 +1,382 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who commands the arm in a control period, and when that period is answered.
+
+The command gate answers one request with one command that keeps the limits. Which request that is,
+of whom, whether it is of now, how long it is waited for and where the arm goes on from are decided
+here. Pure: no ROS, and every time is an argument.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rl100_policy.core.chunking import Chunk, ChunkSchedule, Due
+from rl100_policy.core.command import CommandGate
+from rl100_policy.core.config import ActionConfig
+from rl100_policy.core.errors import ActionError
+from rl100_policy.core.gate_result import CommandSource, GateFlag, GateResult
+from rl100_policy.core.joint_stream import Arrival, JointStream
+
+Floats = NDArray[np.float64]
+
+Steering = Callable[[Floats | None, Floats], GateResult]
+"""How the gate follows a person: request and measured joints to the answer."""
+Wish = tuple[Floats, Steering] | None
+
+_LATE = 1.2
+"""Control periods that a person's request may be old."""
+_OLDEST, _OLDEST_S = 2.0, 0.05
+"""Control periods that a joint state may be old, and seconds at the least."""
+_LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
+"""A policy that has decided nothing for so long, and so many periods, loses the command."""
+_OTHER_CLOCK_S = 1.0
+"""A person's request stamped farther from now than this has another clock [s]."""
+_SILENCE = 10
+"""Control periods without a joint state after which the arm may be anywhere."""
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """What is waited for, how long, and what is too old."""
+
+    lockstep: bool = False
+    """A period is answered by the request that carries its stamp, however long that takes;
+    nothing below counts but ``longest_chunk_s`` and ``blend``."""
+    teleop_s: float = 0.0
+    """Age at which a person's request is not used any more [s]; 0: 1.2 control periods."""
+    joint_state_s: float = 0.0
+    """Age, or time ahead, at which a joint state is not answered [s]; 0: two control periods,
+    .05 s at the least."""
+    longest_chunk_s: float = 4.0
+    """Longest time that the arm may act on one observation [s]."""
+    patience: float = 0.5
+    """Control periods that a period waits for the policy's action at most."""
+    blend: int = 0
+    """Control periods over which a newer chunk takes over."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A control period that is not answered yet."""
+
+    patience_begins: bool
+    """In real time, the first time: it is to be answered at last when ``patience_s`` is over."""
+
+
+@dataclass(frozen=True)
+class LeftAlone:
+    """A control period that gets no command."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A control period and what the arm is told in it."""
+
+    stamp_ns: int
+    """Its begin: the stamp of the joint state."""
+    arrived_s: float
+    """When that came, by the clock of the caller [s]."""
+    source: CommandSource
+    """Who is in command."""
+    proposal: Due | None
+    """What the policy wants, whoever is in command."""
+    result: GateResult
+
+
+class Arbiter:
+    """Control periods one after the other, of one arm.
+
+    Each is begun by a joint state and answered once, or left without a command; see the command
+    gate node for what that means to the arm.
+    """
+
+    def __init__(
+        self,
+        gate: CommandGate,
+        action: ActionConfig,
+        period_s: float,
+        timeouts: Timeouts,
+        *,
+        estop: bool = False,
+    ) -> None:
+        """Begin with nobody in command.
+
+        Args:
+            gate: What keeps the limits.
+            action: What the policy commands.
+            period_s: Control period [s].
+            timeouts: See there.
+            estop: The emergency stop is latched.
+        """
+        self._gate, self._action, self._timeouts = gate, action, timeouts
+        self._period_ns = round(period_s * 1e9)
+        self._teleop_ns = round(timeouts.teleop_s * 1e9) or round(_LATE * self._period_ns)
+        self._longest_chunk_ns = round(timeouts.longest_chunk_s * 1e9)
+        self._longest_absence = max(_LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / period_s))
+        oldest_s = timeouts.joint_state_s or max(_OLDEST * period_s, _OLDEST_S)
+        self._joints = JointStream(
+            gate.kinematics,
+            self._period_ns,
+            None if timeouts.lockstep else round(oldest_s * 1e9),
+        )
+        self._schedule = ChunkSchedule(timeouts.blend)
+        self.patience_s = timeouts.patience * period_s
+        """How long a period waits for the policy's action at most [s]."""
+        self.source = CommandSource.HOLD
+        """Who is in command."""
+        self.estop = estop
+        """Whether the emergency stop is latched."""
+        self.at_home = False
+        """Whether the arm was at home when a period was last answered."""
+        self.notices: list[str] = []
+        """What came about by itself, for people, newest last; whoever tells it takes it out."""
+        self._fresh = True
+        """Nobody knows where the arm is: it is commanded from where it is measured."""
+        self._changed = False
+        """Somebody else is in command than in the last period that was answered."""
+        self._answered_ns = -1
+        self._planned_ns = -1
+        """Begin of the last period whose motion the gate has taken into account."""
+        self._absent = 0
+        """Periods in a row that a policy in command has decided nothing for."""
+        self._waited_ns = -1
+        """Begin of the period that waits or was the last to wait."""
+        self._wish: tuple[int, Floats, Steering] | None = None
+        """Newest request of a person: its stamp, what is asked, and how it is followed."""
+        self._waiting: tuple[int, Floats, float] | None = None
+
+    # What comes
+
+    def begins_period(self, stamp_ns: int, q: Floats, now_ns: int) -> bool:
+        """Take a joint state; whether it begins a control period.
+
+        If so, the period before is to be answered at last, this one given to :meth:`await_answer`.
+
+        Args:
+            stamp_ns: Its stamp.
+            q: Joint positions, [n], rad.
+            now_ns: Time by the clock of the stamps; 0: unknown yet.
+
+        Raises:
+            ObservationError: If it is not of now, or no arm can have got there.
+        """
+        arrival = self._joints.arrives(stamp_ns, now_ns)
+        if arrival is Arrival.OLD:
+            return False
+        if arrival is Arrival.RESTARTED:
+            self.notices.append(
+                f"joint state clock jumped back to {stamp_ns} ns; actions are forgotten"
+            )
+            self._forget_requests()
+            self._fresh, self._planned_ns = True, -1
+        idle = self.source is CommandSource.HOLD or self._changed
+        if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
+            self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
+        return self._joints.begins_period(stamp_ns, q)
+
+    def await_answer(self, stamp_ns: int, q: Floats, now_s: float) -> None:
+        """Let a control period wait for its answer.
+
+        Args:
+            stamp_ns: Its begin.
+            q: Measured joint positions, [n], rad.
+            now_s: Time by a clock that nobody sets [s].
+        """
+        self._waiting = (stamp_ns, q, now_s)
+
+    def is_out_of_patience(self, now_s: float) -> bool:
+        """Whether a period waits for longer than it may.
+
+        Args:
+            now_s: Time by the clock of :meth:`await_answer` [s].
+        """
+        return self._waiting is not None and now_s - self._waiting[2] >= self.patience_s
+
+    def ask(self, stamp_ns: int, asked: Floats, how: Steering, now_ns: int) -> None:
+        """Take a person's request.
+
+        Args:
+            stamp_ns: Its stamp; 0, in real time: it is of now.
+            asked: What is asked for.
+            how: How the gate follows it.
+            now_ns: Time by the clock of the stamps.
+
+        Raises:
+            ActionError: If it is of another clock.
+        """
+        if not self._timeouts.lockstep:
+            latest_ns = max(now_ns, self._joints.newest_ns)
+            stamp_ns = stamp_ns or latest_ns
+            apart_s = (stamp_ns - latest_ns) / 1e9
+            if self._joints.newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
+                raise ActionError(
+                    f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
+                    "device the same one (use_sim_time), or no stamp"
+                )
+        self._wish = (stamp_ns, asked, how)
+
+    def decide(self, chunk: Chunk, now_ns: int) -> None:
+        """Take a decision of the policy.
+
+        Args:
+            chunk: Its actions.
+            now_ns: Time by the clock of the stamps.
+
+        Raises:
+            ActionError: If it is for another arm or task, of the future, longer than may be
+                executed, or not newer than the last.
+        """
+        chunk.check(self._action, self._period_ns, self._longest_chunk_ns)
+        ahead_ns = chunk.stamp_ns - max(self._joints.newest_ns, now_ns)
+        if ahead_ns > self._period_ns:
+            raise ActionError(
+                f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
+            )
+        self._schedule.push(chunk)
+
+    # Who is in command
+
+    def take(self, source: CommandSource) -> None:
+        """Put a source in command.
+
+        Raises:
+            ActionError: If the emergency stop is latched, and it is any but nobody.
+        """
+        if self.estop and source is not CommandSource.HOLD:
+            raise ActionError("the emergency stop is latched; call gate/release first")
+        # Only who was in command a moment ago has a command to go on from.
+        self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
+        self.source, self._changed, self._wish = source, True, None
+        if source is CommandSource.POLICY:
+            self._schedule.clear()  # nothing that it decided for another's motion
+
+    def give_up(self, reason: str) -> None:
+        """Leave nobody in command, for a reason that people are told."""
+        self.source = CommandSource.HOLD
+        self._forget_requests()
+        self.notices.append(f"command given up: {reason}")
+
+    def stop(self) -> None:
+        """Latch the emergency stop."""
+        self.estop = True
+
+    def release(self) -> None:
+        """Release the emergency stop; nobody is in command then."""
+        self.estop, self.source, self._fresh = False, CommandSource.HOLD, True
+
+    def pause(self) -> None:
+        """Leave nobody in command, and the period that waits without an answer."""
+        self.source, self._waiting, self._fresh = CommandSource.HOLD, None, True
+        self._forget_requests()
+
+    def _forget_requests(self) -> None:
+        self._wish = None
+        self._schedule.clear()
+
+    # The control period
+
+    def answer(self, *, at_last: bool = False) -> Answer | Wait | LeftAlone | None:
+        """Answer the period that waits, if everything it needs is there.
+
+        Args:
+            at_last: In real time it waits no longer for the policy's action.
+
+        Returns:
+            None if no period waits.
+
+        Raises:
+            ObservationError: If the arm is where no arm can be: it is left alone.
+        """
+        if self._waiting is None:
+            return None
+        stamp, q, arrived_s = self._waiting
+        proposal = self._schedule.due(stamp)
+        wish = self._due_wish(stamp)
+        in_command = self.source is not CommandSource.HOLD and not self.estop
+        if in_command and self._waits(proposal, wish, at_last=at_last):
+            begins = self._waited_ns != stamp  # what else comes meanwhile gives no more time
+            self._waited_ns = stamp
+            return Wait(begins and not self._timeouts.lockstep)
+        self._waiting = None
+        self._coast_until(stamp)
+        self._begin_where_it_should(q)
+        if not in_command and not self._gate.tracks(q):
+            return LeftAlone("nobody is in command and the arm was moved: it is left alone")
+        self.at_home = self._gate.at_home(q)
+        answer = Answer(stamp, arrived_s, self.source, proposal, self._result(q, wish, proposal))
+        self._answered_ns = self._planned_ns = stamp
+        self._notice_absence(answer.result)
+        return answer
+
+    def _due_wish(self, stamp_ns: int) -> Wish:
+        """What the person asks for in a period; None if nothing, or too long ago."""
+        if self._wish is None:
+            return None
+        asked_ns, asked, how = self._wish
+        limit_ns = 0 if self._timeouts.lockstep else self._teleop_ns
+        return (asked, how) if abs(stamp_ns - asked_ns) <= limit_ns else None
+
+    def _waits(self, proposal: Due | None, wish: Wish, *, at_last: bool) -> bool:
+        """Whether a period waits for who is in command."""
+        is_there = {
+            CommandSource.POLICY: proposal is not None and proposal.fresh,
+            CommandSource.TELEOP: wish is not None,
+        }
+        if is_there.get(self.source, True):
+            return False
+        if self._timeouts.lockstep:
+            return True
+        patient = self.patience_s > 0 and not at_last
+        return patient and self.source is CommandSource.POLICY
+
+    def _coast_until(self, stamp_ns: int) -> None:
+        """Go along with a controller that has got no command since the last one."""
+        if self._planned_ns >= 0:
+            unanswered = round((stamp_ns - self._planned_ns) / self._period_ns) - 1
+            self._gate.coast(max(0, unanswered))
+        self._planned_ns = stamp_ns - self._period_ns
+
+    def _begin_where_it_should(self, q: Floats) -> None:
+        """Let who has taken command go on from the motion, or begin where the arm is.
+
+        An arm that still brakes along the last command goes on from there whoever commands.
+        """
+        if not (self._changed or self._fresh):
+            return
+        goes_on = not self._fresh or self._gate.comes_to_rest
+        if goes_on and self._gate.tracks(q):
+            self._gate.hand_over()
+        else:
+            self._gate.reset(q)
+        self._changed = self._fresh = False
+
+    def _result(self, q: Floats, wish: Wish, proposal: Due | None) -> GateResult:
+        """What the arm is told in this period."""
+        if self.estop:
+            return self._gate.hold(GateFlag.HELD_ESTOP)
+        match self.source:
+            case CommandSource.HOLD:
+                return self._gate.hold()
+            case CommandSource.HOME:
+                return self._gate.go_home(q)
+            case CommandSource.POLICY:
+                return self._gate.step(proposal.action if proposal else None, q)
+            case CommandSource.TELEOP:
+                return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
+
+    def _notice_absence(self, result: GateResult) -> None:
+        """A policy that has decided nothing for a while loses the command.
+
+        Otherwise one that was killed and started anew would move the arm by itself.
+        """
+        absent = self.source is CommandSource.POLICY and result.flags & GateFlag.HELD_STALE
+        self._absent = self._absent + 1 if absent else 0
+        if self._absent >= self._longest_absence and not self._timeouts.lockstep:
+            self._absent = 0
+            self.give_up("the policy has decided nothing for a second")
