@@ -15,7 +15,7 @@ from rosbags.rosbag2 import Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rl100_policy.bags import relabel
-from rl100_policy.bags.definitions import MessageDefinitions
+from rl100_policy.bags.definitions import MessageDefinitions, register_recorded
 from rl100_policy.bags.identity import METADATA_FILE, TRASH, bag_file
 from rl100_policy.bags.judgement import Judgement, JudgementKind
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata, metadata_from_table
@@ -165,6 +165,24 @@ def test_type_hashes_are_those_of_the_ros_installation():
 def test_an_unknown_type_is_refused_by_name():
     with pytest.raises(BagError, match="rl100_msgs/msg/Nothing"):
         MessageDefinitions().find("rl100_msgs/msg/Nothing")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "float64 X=1e999",
+        "string[300000] a",
+        "float64 x\n" * 30_000,
+        "float64[18446744073709551616] x",
+    ],
+    ids=["no literal", "a long array", "a long text", "an absurd array"],
+)
+def test_a_recorded_definition_that_is_none_is_refused(text):
+    types = get_typestore(Stores.EMPTY)
+    with pytest.raises(BagError, match="definition of test_msgs/msg/Bad"):
+        register_recorded(types, "test_msgs/msg/Bad", text)
+    register_recorded(types, "test_msgs/msg/Good", "float64 x\nfloat64[36] y\nstring<=5000 z")
+    assert "test_msgs/msg/Good" in types.types
 
 
 def test_definitions_are_found_in_the_source_tree_without_an_installation():

@@ -34,6 +34,9 @@ _PRIMITIVES = frozenset(
     ]
 )
 _SEPARATOR = "=" * 80
+_LONGEST_TEXT, _LONGEST_ARRAY = 200_000, 4096
+_ARRAY = re.compile(r"\[(\d+)\]")
+"""Length of an array in a definition."""
 _TYPE_NAME = re.compile(r"^(\w+)/(?:msg/)?(\w+)$")
 
 
@@ -114,6 +117,35 @@ class MessageDefinitions:
             {key: value for key, value in types.items() if key not in self._known.types}
         )
         return self._known.hash_rihs01(full)
+
+
+def register_recorded(types: Typestore, name: str, text: str) -> None:
+    """Make known the types that a recording defines.
+
+    rosbags makes Python code of definitions and runs it: names are those of its grammar, values
+    are literals. A text that is none, or absurdly large, is refused.
+
+    Args:
+        types: Where to.
+        name: ``package/msg/Name``.
+        text: Its definition, with those of all it refers to.
+
+    Raises:
+        BagError: If it is no definition.
+    """
+    longest = max((int(each[:12]) for each in _ARRAY.findall(text)), default=0)
+    if len(text) > _LONGEST_TEXT or longest > _LONGEST_ARRAY:
+        raise BagError(
+            f"the recorded definition of {name} has {len(text)} characters and an array of "
+            f"{longest}; at most {_LONGEST_TEXT} and {_LONGEST_ARRAY} are read; leave this out"
+        )
+    try:
+        found = get_types_from_msg(text, name)
+        types.register({key: each for key, each in found.items() if key not in types.types})
+    except Exception as error:  # of its grammar, and of the code that is made
+        raise BagError(
+            f"the recorded definition of {name} is none: {error!r}; leave this out"
+        ) from error
 
 
 def default_folders() -> list[Path]:

@@ -17,9 +17,10 @@ from typing import Any
 from mcap.reader import make_reader
 from mcap.records import Message, Statistics
 from rosbags.serde import SerdeError
-from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+from rosbags.typesys import Stores, get_typestore
 from rosbags.typesys.store import Typestore
 
+from rl100_policy.bags.definitions import register_recorded
 from rl100_policy.bags.identity import bag_file
 from rl100_policy.bags.metadata import MCAP_RECORD, EpisodeMetadata, metadata_from_table
 from rl100_policy.bags.scan import DAMAGE, McapScan, TopicTable
@@ -197,7 +198,7 @@ def _readable(
 def _deserialised(typestore: Typestore, type_name: str, topic: str, record: Message) -> BagMessage:
     try:
         return BagMessage(record.log_time, _from_cdr(typestore, type_name, record.data))
-    except (SerdeError, ValueError, AssertionError, IndexError, KeyError, TypeError) as error:
+    except Exception as error:  # of the bytes, and of the code that rosbags makes for them
         raise BagError(
             f"message on {topic} received at {record.log_time} ns is not a {type_name}: "
             f"{error!r}; leave this episode out"
@@ -221,11 +222,12 @@ def _from_cdr(typestore: Typestore, type_name: str, data: bytes) -> Any:
 
 @lru_cache(maxsize=16)
 def _typestore(definitions: frozenset[Definition]) -> Typestore:
-    """Types of a bag; bags of one recorder share one."""
+    """Types of a bag; bags of one recorder share one.
+
+    Raises:
+        BagError: If a definition is none.
+    """
     typestore = get_typestore(Stores.EMPTY)
     for name, text in sorted(definitions):
-        types = get_types_from_msg(text, name)
-        typestore.register(
-            {key: value for key, value in types.items() if key not in typestore.types}
-        )
+        register_recorded(typestore, name, text)
     return typestore

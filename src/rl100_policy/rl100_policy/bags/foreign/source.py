@@ -19,7 +19,7 @@ from rosbags.serde import SerdeError
 from rosbags.typesys import Stores, TypesysError, get_types_from_msg, get_typestore
 from rosbags.typesys.store import Typestore
 
-from rl100_policy.bags.definitions import MessageDefinitions
+from rl100_policy.bags.definitions import MessageDefinitions, register_recorded
 from rl100_policy.bags.foreign.mapping import absolute
 from rl100_policy.core.errors import BagError
 
@@ -126,15 +126,9 @@ class ForeignBag:
         try:
             self._register(message.type_name)
             return self._types.deserialize_cdr(message.data, message.type_name)
-        except (
-            SerdeError,
-            TypesysError,
-            ValueError,
-            AssertionError,
-            IndexError,
-            KeyError,
-            TypeError,
-        ) as error:
+        except BagError:
+            raise
+        except Exception as error:  # of the bytes, and of the code that rosbags makes for them
             raise BagError(
                 f"message on {message.topic} received at {message.log_ns} ns is not a "
                 f"{message.type_name}: {error!r}"
@@ -147,12 +141,14 @@ class ForeignBag:
         """
         if type_name in self._types.types:
             return
-        found = dict(_installed_types().fielddefs)
         for each in self._reader.connections:
             if each.msgtype == type_name and each.msgdef.format == MessageDefinitionFormat.MSG:
-                found = get_types_from_msg(each.msgdef.data, type_name)
-        known = self._types.types
-        self._types.register({key: value for key, value in found.items() if key not in known})
+                register_recorded(self._types, type_name, each.msgdef.data)
+        known, installed = self._types.types, _installed_types().fielddefs
+        if type_name not in known:
+            self._types.register(
+                {key: each for key, each in installed.items() if key not in known}
+            )
 
     def serialise(self, value: Any, type_name: str) -> bytes:
         """CDR of a message of this bag that was changed."""
