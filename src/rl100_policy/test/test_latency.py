@@ -52,7 +52,7 @@ def test_hops_follow_each_other():
 @given(order=st.permutations(range(5)))
 def test_in_whatever_order_it_is_told_the_journey_is_the_same(order):
     log, told = JourneyLog(), stages()
-    found = [journey for at in order if (journey := told[at](log)) is not None]
+    found = [journey for at in order for journey in told[at](log)]
     # it is over once the command has arrived; what a camera or cloud tells after that is too late
     assert len(found) == 1
     last = max(order.index(at) for at in (2, 3, 4))
@@ -68,8 +68,24 @@ def test_in_whatever_order_it_is_told_the_journey_is_the_same(order):
 
 def test_a_command_that_no_policy_asked_for_ends_no_journey():
     log = JourneyLog()
-    assert log.arrive(1, 5) is None
-    assert [each(log) for each in stages()[:4]] == [None] * 4
+    assert log.arrive(1, 5) == []
+    assert [each(log) for each in stages()[:4]] == [[]] * 4
+
+
+def test_decisions_that_come_too_late_to_be_commanded_count():
+    """Regression: of 100 decisions, half of them late and superseded, no miss was counted."""
+    log, window = JourneyLog(), LatencyWindow(100 * MS)
+    for at in range(100):
+        late, begun = at % 2, at * 100 * MS
+        marks = {Mark.POLICY_IN: begun, Mark.DECIDED: begun + (350 if late else 10) * MS}
+        over = log.tell(at, marks, version="v@1")
+        if not late:
+            over += log.tell(at, {Mark.COMMANDED: begun + 20 * MS}, command_ns=1000 + at)
+            over += log.arrive(1000 + at, begun + 30 * MS)
+        for journey in over:
+            window.add(journey)
+    summary = window.summary("v@1")
+    assert (summary.journeys, summary.misses) == (100 - latency._LATER, 50 - latency._LATER)
 
 
 def test_what_never_arrives_is_forgotten():

@@ -68,6 +68,8 @@ TOTALS = (
 
 _OPEN = 256
 """Observations and commands that are remembered until the rest of their way is told."""
+_LATER = 16
+"""Decisions after which the command of an earlier one is not expected any more."""
 _VERSIONS = 8
 """Whose journeys are kept; online learning makes a new one every few minutes."""
 
@@ -93,8 +95,9 @@ class Journey:
 class JourneyLog:
     """Joins what the nodes tell into journeys that are over.
 
-    Told in any order. A journey is over when its command has arrived; one whose command never does
-    (the policy is not in command, or a newer chunk came first) is forgotten.
+    Told in any order. A journey is over when its command has arrived. One that was decided and
+    whose command never arrives (the policy is not in command, or it was too late) is over when
+    some later ones were decided: it counts, too.
     """
 
     def __init__(self) -> None:
@@ -110,7 +113,7 @@ class JourneyLog:
         *,
         version: str = "",
         command_ns: int = 0,
-    ) -> Journey | None:
+    ) -> list[Journey]:
         """Take the marks of one node.
 
         Args:
@@ -120,7 +123,7 @@ class JourneyLog:
             command_ns: Stamp of the command that came of it, from the node that commands.
 
         Returns:
-            The journey, if it is over now.
+            The journeys that are over now.
         """
         journey = self._open.setdefault(stamp_ns, Journey(stamp_ns))
         journey.marks.update(marks)
@@ -131,23 +134,28 @@ class JourneyLog:
                 journey.marks[Mark.ARRIVED] = self._arrivals.pop(command_ns)
         _forget_old(self._open)
         _forget_old(self._commands)
-        return self._over(journey)
+        return self._over(journey) + self._given_up()
 
-    def arrive(self, command_ns: int, wall_ns: int) -> Journey | None:
-        """Take the arrival of a command by its stamp; returns the journey, if it is over now."""
+    def arrive(self, command_ns: int, wall_ns: int) -> list[Journey]:
+        """Take the arrival of a command by its stamp; returns the journeys that are over now."""
         stamp_ns = self._commands.pop(command_ns, None)
         journey = self._open.get(stamp_ns) if stamp_ns is not None else None
         if journey is None:
             self._arrivals[command_ns] = wall_ns
             _forget_old(self._arrivals)
-            return None
+            return []
         journey.marks[Mark.ARRIVED] = wall_ns
         return self._over(journey)
 
-    def _over(self, journey: Journey) -> Journey | None:
+    def _over(self, journey: Journey) -> list[Journey]:
         if not {Mark.DECIDED, Mark.COMMANDED, Mark.ARRIVED} <= journey.marks.keys():
-            return None
-        return self._open.pop(journey.stamp_ns)
+            return []
+        return [self._open.pop(journey.stamp_ns)]
+
+    def _given_up(self) -> list[Journey]:
+        """Decisions that wait for their command while enough later ones were made."""
+        decided = [stamp for stamp, each in self._open.items() if Mark.DECIDED in each.marks]
+        return [self._open.pop(stamp) for stamp in decided[:-_LATER]]
 
 
 def _forget_old(kept: OrderedDict[int, Any]) -> None:

@@ -88,9 +88,11 @@ class LatencyNode(ManagedNode[LatencyParameters]):
     def _on_command(self, message: JointTrajectory) -> None:
         self._take(self._log.arrive(stamp_ns(message.header.stamp), time.time_ns()))
 
-    def _take(self, journey: Journey | None) -> None:
-        if journey is None:
-            return
+    def _take(self, journeys: Sequence[Journey]) -> None:
+        for each in journeys:
+            self._count(each)
+
+    def _count(self, journey: Journey) -> None:
         if journey.version != self._version:
             if self._version:
                 self._tell(self._window.summary(self._version))
