@@ -99,6 +99,7 @@ def test_what_is_due_comes_from_the_newest_chunk_that_covers_the_time(stamps, ti
 def test_a_newer_chunk_takes_over_little_by_little():
     schedule = ChunkSchedule(blend=2)
     schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.due(1000)
     schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
     found = [schedule.due(1000 + 100 * step).action.tolist() for step in range(2, 6)]
     np.testing.assert_allclose(found, [[1, 2], [2, 4], [3, 6], [3, 6]])
@@ -107,6 +108,7 @@ def test_a_newer_chunk_takes_over_little_by_little():
 def test_the_same_period_may_be_asked_for_again():
     schedule = ChunkSchedule(blend=1)
     schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.due(1000)
     schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
     for time in (1300, 1310, 1399):
         np.testing.assert_allclose(schedule.due(time).action, [1.5, 3.0])
@@ -115,6 +117,7 @@ def test_the_same_period_may_be_asked_for_again():
 def test_a_chunk_that_has_ended_does_not_count_any_more():
     schedule = ChunkSchedule(blend=5)
     schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 3))
+    schedule.due(1000)
     schedule.push(chunk(1200, actions=[[3.0, 6.0]] * 8))
     np.testing.assert_allclose(schedule.due(1200).action, [0.5, 1.0])
     np.testing.assert_allclose(schedule.due(1300).action, [3.0, 6.0])
@@ -123,9 +126,22 @@ def test_a_chunk_that_has_ended_does_not_count_any_more():
 def test_a_chunk_that_was_never_due_leaves_no_trace_in_the_next_ones_turn():
     schedule = ChunkSchedule(blend=1)
     schedule.push(chunk(1000, actions=[[0.0, 0.0]] * 8))
+    schedule.due(1000)
     schedule.push(chunk(1100, actions=[[8.0, 8.0]] * 8))
     schedule.push(chunk(1200, actions=[[4.0, 4.0]] * 8))
-    np.testing.assert_allclose(schedule.due(1200).action, [6.0, 6.0])
+    np.testing.assert_allclose(schedule.due(1200).action, [2.0, 2.0])
+
+
+def test_decisions_in_every_period_are_blended_on():
+    """Regression: the third one was due at once, since the second had only begun."""
+    schedule, found = ChunkSchedule(blend=4), []
+    for step in range(8):
+        value = float(step > 0)
+        schedule.push(chunk(1000 + 100 * step, actions=[[value, value]] * 8))
+        found.append(schedule.due(1000 + 100 * step).action[0])
+    assert found[:2] == [0.0, pytest.approx(0.2)]
+    assert np.diff(found).max() < 0.35
+    assert found[-1] > 0.95
 
 
 PLANS = st.lists(
@@ -136,22 +152,21 @@ PLANS = st.lists(
 
 
 @given(plans=PLANS, blend=st.integers(0, 4))
-def test_what_is_due_is_between_the_last_two_plans_and_nothing_only_if_neither_covers(
-    plans, blend
-):
+def test_what_is_due_is_between_the_last_plans_and_nothing_only_if_none_covers(plans, blend):
     schedule, time, values = ChunkSchedule(blend), 1000, []
     for spacing, length, value, late in plans:
         time += spacing * PERIOD
         schedule.push(chunk(time, actions=[[value, -value]] * length))
         values.append(value)
-        newest = schedule._chunks
+        newest = [each.chunk for each in schedule._turns]
         for period in range(late, spacing):
             due = schedule.due(time + period * PERIOD)
             if due is None:
                 assert all(each.action_at(time + period * PERIOD) is None for each in newest)
                 continue
             action = due.action
-            assert min(values[-2:]) - 1e-9 <= action[0] <= max(values[-2:]) + 1e-9
+            last = values[-blend - 2 :]
+            assert min(last) - 1e-9 <= action[0] <= max(last) + 1e-9
             assert action[1] == pytest.approx(-action[0])
 
 

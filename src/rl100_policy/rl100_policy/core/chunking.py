@@ -36,6 +36,8 @@ class Chunk:
     fresh: int = 0
     """Actions before the next decision is meant to be there; those after it are for when it is
     late. 0: all of them."""
+    shadow: bool = False
+    """Only told, never executed."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be executed."""
@@ -128,9 +130,9 @@ class ChunkSchedule:
     Where the next decision is meant to be there, its first action is due, too, if it is of an
     observation that was made up to half a period later: cameras and arms have clocks of their own.
 
-    A newer decision overrides an older one, at once or over some periods: in the k-th period in
-    which it is due (from 1) its action counts k / (blend + 1) and that of the chunk before the
-    rest, as long as that one covers the time, too.
+    A newer decision overrides older ones, at once or over some periods: in the k-th period in
+    which it is due (from 1) its action counts k / (blend + 1), and the rest is what would be due
+    without it, as long as any other that was due covers the time, too.
     """
 
     def __init__(self, blend: int = 0) -> None:
@@ -140,14 +142,12 @@ class ChunkSchedule:
             blend: Periods over which a newer chunk takes over.
         """
         self._blend = blend
-        self._chunks: list[Chunk] = []
-        self._used_ns: int | None = None
-        """Time at which the newest chunk was first due."""
+        self._turns: list[_Turn] = []
+        """Oldest first."""
 
     def clear(self) -> None:
         """Forget all chunks."""
-        self._chunks.clear()
-        self._used_ns = None
+        self._turns.clear()
 
     def push(self, chunk: Chunk) -> None:
         """Add a decision.
@@ -155,13 +155,12 @@ class ChunkSchedule:
         Raises:
             ActionError: If it is not newer than the newest one (duplicated or out of order).
         """
-        if self._chunks and chunk.stamp_ns <= self._chunks[-1].stamp_ns:
+        if self._turns and chunk.stamp_ns <= self._turns[-1].chunk.stamp_ns:
             raise ActionError(
                 f"chunk of {chunk.stamp_ns} ns is not newer than that of "
-                f"{self._chunks[-1].stamp_ns} ns; it is ignored"
+                f"{self._turns[-1].chunk.stamp_ns} ns; it is ignored"
             )
-        self._chunks = [*self._chunks[-1:], chunk]
-        self._used_ns = None
+        self._turns = [*self._turns[-self._blend - 1 :], _Turn(chunk)]
 
     def due(self, time_ns: int) -> Due | None:
         """What is due at a time, or None.
@@ -169,25 +168,45 @@ class ChunkSchedule:
         Ask for times that do not go back, one or more in each period.
         """
         covering = [
-            (action, chunk)
-            for chunk in reversed(self._chunks)
-            if (action := chunk.action_at(time_ns)) is not None
+            (turn, action)
+            for turn in self._turns
+            if (action := turn.chunk.action_at(time_ns)) is not None
         ]
-        if not covering or not covering[0][1].is_fresh_at(time_ns):
-            newest = self._chunks[-1] if self._chunks else None
-            if newest and 0 < newest.stamp_ns - time_ns <= newest.period_ns // 2:
-                covering.insert(0, (newest.actions[0], newest))
+        if not covering or not covering[-1][0].chunk.is_fresh_at(time_ns):
+            newest = self._turns[-1] if self._turns else None
+            if newest and 0 < newest.chunk.stamp_ns - time_ns <= newest.chunk.period_ns // 2:
+                covering.append((newest, newest.chunk.actions[0]))
         if not covering:
             return None
-        action, chunk = covering[0]
-        if chunk is self._chunks[-1]:
-            if self._used_ns is None:
-                self._used_ns = time_ns
-            if len(covering) > 1:
-                period = 1 + max(0, time_ns - self._used_ns) // chunk.period_ns
-                weight = min(1.0, period / (self._blend + 1))
-                action = weight * action + (1.0 - weight) * covering[1][0]
-        return Due(action, chunk, chunk.is_fresh_at(time_ns))
+        current = covering[-1][0]
+        current.begin(time_ns)
+        blended: Floats | None = None
+        for turn, action in covering:
+            if turn.was_due:
+                weight = turn.weight(time_ns, self._blend)
+                blended = action if blended is None else weight * action + (1 - weight) * blended
+        assert blended is not None, "the current one is due"
+        return Due(blended, current.chunk, current.chunk.is_fresh_at(time_ns))
+
+
+@dataclass
+class _Turn:
+    """A chunk and when it was first due."""
+
+    chunk: Chunk
+    began_ns: int | None = None
+
+    @property
+    def was_due(self) -> bool:
+        return self.began_ns is not None
+
+    def begin(self, time_ns: int) -> None:
+        self.began_ns = time_ns if self.began_ns is None else self.began_ns
+
+    def weight(self, time_ns: int, blend: int) -> float:
+        """Share of its action in a period."""
+        since_ns = max(0, time_ns - (self.began_ns or 0))
+        return min(1.0, (1 + since_ns // self.chunk.period_ns) / (blend + 1))
 
 
 def lead(reach_s: float, patience_s: float, period_s: float) -> int:

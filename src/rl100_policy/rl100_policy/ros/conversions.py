@@ -225,6 +225,7 @@ def chunk_message(chunk: Chunk, frame_id: str) -> ActionChunk:
         period=duration_message(chunk.period_ns * 1e-9),
         n_chunk=len(chunk.actions),
         n_fresh=chunk.fresh,
+        shadow=chunk.shadow,
         actions=chunk.actions.astype(np.float32).ravel().tolist(),
     )
 
@@ -244,4 +245,5 @@ def chunk_from_message(message: ActionChunk) -> Chunk:
         actions=Chunk.shaped(message.actions, message.n_chunk, len(message.names)),
         policy_version=message.policy_version,
         fresh=message.n_fresh,
+        shadow=message.shadow,
     )
