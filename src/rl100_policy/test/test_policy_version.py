@@ -4,6 +4,7 @@ wrong."""
 
 import hashlib
 import json
+import os
 import resource
 import sys
 from pathlib import Path
@@ -44,6 +45,8 @@ from rl100_policy.core.policy_version import (
     BagReference,
     Manifest,
     check_fits,
+    check_scale,
+    check_sizes,
     load_version,
     read_manifest,
     write_version,
@@ -446,3 +449,59 @@ def test_a_version_that_asks_for_all_memory_is_refused_before_it_gets_any(
     with pytest.raises(PolicyVersionError, match=says):
         load_version(folder)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 500_000, "kB"
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, MANIFEST])
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(folder, name, kind):
+    """Regression: a pipe held every later load up, a device filled the memory."""
+    (folder / name).unlink()
+    if kind == "pipe":
+        os.mkfifo(folder / name)
+    elif kind == "device":
+        (folder / name).symlink_to("/dev/zero")
+    else:
+        (folder / name).mkdir()
+    with pytest.raises(PolicyVersionError, match=r"plain file|Is a directory"):
+        load_version(folder)
+
+
+def test_a_file_of_absurd_size_is_refused_unread(folder):
+    with (folder / MANIFEST).open("r+b") as file:
+        file.truncate(2**40)
+    with pytest.raises(PolicyVersionError, match="plain file of at most"):
+        load_version(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"action": ActionSize(n_chunk=4, dim=1)}, "decides 1 numbers per action"),
+        ({"action": ActionSize(n_chunk=4, dim=3)}, "decides 3 numbers per action"),
+        ({"observation": {"n_obs": 3}}, "observes n_obs=3"),
+        ({"observation": {"n_points": 64}}, "observes n_obs=2 n_points=64"),
+    ],
+)
+def test_networks_of_other_sizes_than_the_task_says_are_refused(folder, changes, told):
+    """Regression: one of one number per action drove, and ended the thread that decides."""
+    policy, manifest = load_version(folder)
+    config = policy.config
+    if isinstance(changes.get("observation"), dict):
+        changes = {"observation": config.observation.model_copy(update=changes["observation"])}
+    other = config.model_copy(update=changes)
+    fits = observation_size(manifest.task, manifest.robot)
+    right = config.model_copy(update={"observation": fits})
+    check_sizes(right, manifest.task, manifest.robot, "v")
+    wrong = other if "action" not in changes else other.model_copy(update={"observation": fits})
+    with pytest.raises(PolicyVersionError, match=told):
+        check_sizes(wrong, manifest.task, manifest.robot, "v")
+
+
+def test_actions_of_another_scale_are_refused(folder):
+    policy, manifest = load_version(folder)
+    scale = policy.normalizer.action
+    scale.fit(torch.tensor([[-1.0, 0.2], [1.0, 0.2]]))
+    check_scale(policy, manifest.task, "v")
+    scale.fit(torch.tensor([[-1e6, 0.2], [1e6, 0.2]]))
+    with pytest.raises(PolicyVersionError, match="with these units"):
+        check_scale(policy, manifest.task, "v")

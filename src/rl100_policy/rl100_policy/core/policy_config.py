@@ -245,18 +245,18 @@ DenoiserConfig = Annotated[
 class DiffusionConfig(FrozenModel):
     """Noise schedule and sampler; the same for training, evaluation and the robot."""
 
-    n_train: Annotated[int, Field(ge=2, le=100_000)] = 100
+    n_train: Annotated[int, Field(ge=2, le=10_000)] = 100
     """Noise levels T of the forward process."""
-    n_steps: Count = 5
+    n_steps: Annotated[int, Field(ge=1, le=1000)] = 5
     """Denoising transitions K of one decision."""
     schedule: Literal["cosine"] = "cosine"
     spacing: Literal["leading"] = "leading"
     eta: Annotated[float, Field(ge=0.0, le=1.0)] = 1.0
     """1: as much noise per transition as ancestral sampling; 0: only sigma_min."""
     sigma_min: PositiveFloat = 0.1
-    sigma_max: PositiveFloat = 0.8
+    sigma_max: Annotated[float, Field(gt=0.0, le=100.0)] = 0.8
     """Limits of a transition's standard deviation, normalised action units."""
-    clamp: PositiveFloat = 1.0
+    clamp: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
     """Predicted clean actions are clamped to +- this, normalised action units."""
     prediction: Literal["velocity", "epsilon", "sample"] = "velocity"
     """What the network's output is: v = sqrt(abar) eps - sqrt(1 - abar) a, the noise eps, or the

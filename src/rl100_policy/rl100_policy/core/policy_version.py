@@ -16,12 +16,14 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from pydantic import FiniteFloat, ValidationError
 from safetensors import SafetensorError
@@ -39,9 +41,13 @@ from rl100_policy.core.config import (
 from rl100_policy.core.errors import ConfigError, PolicyVersionError
 from rl100_policy.core.policy import DiffusionPolicy
 from rl100_policy.core.policy_config import PolicyConfig
-from rl100_policy.core.sight import sight_camera
+from rl100_policy.core.sight import observation_size, sight_camera
 
 WEIGHTS, CONFIG, MANIFEST = "weights.safetensors", "config.json", "manifest.json"
+_LARGEST_MANIFEST, _LARGEST_FILE = 2**24, 2**33
+"""More is no manifest, and no version [B]."""
+_BEYOND = 3.0
+"""Decided actions may reach this many times what the task allows."""
 _VIEW = {"width", "height", "fx", "fy", "cx", "cy", "xyz", "rpy"}
 """Of a camera: what decides where things are in its images."""
 
@@ -215,6 +221,42 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
     return policy.eval(), manifest
 
 
+def check_sizes(config: PolicyConfig, task: TaskConfig, robot: RobotConfig, name: str) -> None:
+    """Refuse networks that see or decide something else than the task and robot say.
+
+    Raises:
+        PolicyVersionError: Naming what disagrees.
+    """
+    seen = observation_size(task, robot)
+    if config.observation != seen:
+        raise PolicyVersionError(
+            f"version {name!r} observes {config.observation}, this system {seen}; load a version "
+            "made for it or train one"
+        )
+    if config.action.dim != task.action.dim:
+        raise PolicyVersionError(
+            f"version {name!r} decides {config.action.dim} numbers per action, the task has "
+            f"{task.action.dim}; load a version made for it or train one"
+        )
+
+
+def check_scale(policy: DiffusionPolicy, task: TaskConfig, name: str) -> None:
+    """Refuse actions whose scale is far beyond what the task allows.
+
+    Raises:
+        PolicyVersionError: Naming what was expected and what came.
+    """
+    scale = policy.normalizer.action
+    centre, half = scale.centre.abs().numpy(), scale.half_range.abs().numpy()
+    bound = np.maximum(np.abs(task.action.low), np.abs(task.action.high))
+    varies = half != 1.0  # what never changed has a half range of 1
+    if ((centre + np.where(varies, half, 0.0)) > _BEYOND * bound).any():
+        raise PolicyVersionError(
+            f"version {name!r} decides actions of up to {(centre + half).tolist()}, the task "
+            f"allows {bound.tolist()}; was it trained with these units?"
+        )
+
+
 def check_fits(manifest: Manifest, task: TaskConfig, robot: RobotConfig) -> None:
     """Refuse a version made for other observations or actions, or for another arm.
 
@@ -291,9 +333,19 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _read(folder: Path, name: str) -> bytes:
+def _read(folder: Path, name: str, most: int = _LARGEST_MANIFEST) -> bytes:
+    """A plain file of at most so many bytes: a pipe or a device might never end."""
     try:
-        return (folder / name).read_bytes()
+        descriptor = os.open(folder / name, os.O_RDONLY | os.O_NONBLOCK)
+        with os.fdopen(descriptor, "rb") as file:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode) or found.st_size > most:
+                raise PolicyVersionError(
+                    f"{folder / name} should be a plain file of at most {most} bytes, has "
+                    f"{found.st_size} bytes and mode {stat.filemode(found.st_mode)}; copy the "
+                    "version again"
+                )
+            return file.read(most + 1)
     except OSError as error:
         raise PolicyVersionError(
             f"cannot read {folder / name}: {error.strerror}; is this a policy version?"
@@ -312,7 +364,11 @@ _MOST = 4
 
 
 def _verified(folder: Path, name: str, record: FileRecord) -> bytes:
-    data = _read(folder, name)
+    if record.size > _LARGEST_FILE:
+        raise PolicyVersionError(
+            f"{folder / name} should be {record.size} bytes; at most {_LARGEST_FILE} are loaded"
+        )
+    data = _read(folder, name, _LARGEST_FILE)
     if len(data) != record.size or _sha256(data) != record.sha256:
         raise PolicyVersionError(
             f"{folder / name} should be {record.size} bytes with SHA-256 {record.sha256[:12]}..., "

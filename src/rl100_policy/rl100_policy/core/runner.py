@@ -17,7 +17,12 @@ from rl100_policy.core.engine import Engine
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.observation import Frame, Visual, stack
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
-from rl100_policy.core.policy_version import check_fits, load_version
+from rl100_policy.core.policy_version import (
+    check_fits,
+    check_scale,
+    check_sizes,
+    load_version,
+)
 
 _WARM_UP_DECISIONS = 5
 
@@ -109,6 +114,8 @@ class PolicyRunner:
             raise PolicyVersionError(f"expected sampler 'ddim' or 'one_step', got {sampler!r}")
         policy, manifest = load_version(path)
         check_fits(manifest, task, robot)
+        check_sizes(policy.config, task, robot, manifest.name)
+        check_scale(policy, task, manifest.name)
         policy.eval()
         name = cast(Sampler, sampler)
         return cls(

@@ -68,8 +68,10 @@ def stage(
         runner = make(wanted)
         runner.warm_up()
         told = "" if rehearsal is None else _rehearse(runner, rehearsal)
-    except (Rl100Error, RuntimeError, ValueError, OSError, MemoryError) as error:  # torch's, too
+    except Rl100Error as error:
         return Staged(wanted, None, f"refused: {error}")
+    except Exception as error:  # of torch, of the operating system, of memory
+        return Staged(wanted, None, f"refused: {type(error).__name__}: {error}")
     return Staged(wanted, runner, told)
 
 
@@ -81,6 +83,11 @@ def _rehearse(runner: PolicyRunner, rehearsal: Rehearsal) -> str:
     """
     again = runner.decide(rehearsal.frames)
     before = rehearsal.decided
+    if again.actions.shape[1:] != before.actions.shape[1:]:
+        raise ValueError(
+            f"it decides actions of {again.actions.shape[1]} numbers, {before.version} of "
+            f"{before.actions.shape[1]}"
+        )
     actions = min(len(again.actions), len(before.actions))
     difference = np.abs(again.actions[:actions] - before.actions[:actions])
     share = float((difference / (rehearsal.high - rehearsal.low)).max())
