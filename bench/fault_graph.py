@@ -29,6 +29,7 @@ from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message, serialize_message
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image, JointState, PointCloud2
+from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory
 
 from rl100_bringup.graph import GraphArguments, NodeDescription, describe
@@ -75,6 +76,7 @@ WIRES = (
     Wire("/clock", Clock, QoSProfile(depth=10), "sim_robot"),
     Wire("policy/cloud", PointCloud2, SENSOR, "cloud"),
     Wire("policy/action_chunk", ActionChunk, COMMAND, "policy"),
+    Wire("policy/alive", Header, COMMAND, "policy"),
     Wire("gate/status", GateStatus, LATCHED, "command_gate"),
     Wire(
         "arm_controller/joint_trajectory", JointTrajectory, COMMAND,
@@ -163,6 +165,16 @@ class Relay:
             self._send(bytes(bad))
 
         self._how = garbled
+
+    def lie(self, off: float) -> None:
+        """Of joint states: every joint is elsewhere [rad]."""
+
+        def elsewhere(data: bytes) -> None:
+            message = deserialize_message(data, JointState)
+            message.position = [each + off for each in message.position]
+            self._send(serialize_message(message))
+
+        self._how = elsewhere
 
     def shift_clock(self, seconds: float) -> None:
         """Of the clock: so much on, or back."""
@@ -280,12 +292,14 @@ class FaultyGraph:
 
     def __init__(
         self, graph: RunningGraph, watcher: Watcher, folder: Path, robot: RobotConfig,
-        task: TaskConfig, versions: dict[float, Path],
+        task: TaskConfig, versions: dict[tuple[float, bool], Path],
     ) -> None:  # fmt: skip
         """Around what runs; a version for either direction along y."""
         self.graph, self.watcher, self.folder = graph, watcher, folder
         self.robot, self.task, self._versions = robot, task, versions
         self._arm, self._towards = ArmKinematics(robot), 0.0
+        self.of_chunks, self._loaded = False, False
+        """Whether a policy of chunks is to drive, and whether one does."""
 
     def process(self, name: str) -> NodeProcess:
         """One node's process."""
@@ -296,9 +310,12 @@ class FaultyGraph:
         places = self.watcher.seen.places
         here = self._arm.tool_position(places[-1][2])[1] if places else 0.0
         self._towards = -1.0 if here > 0.0 else 1.0
-        path = str(self._versions[self._towards])
+        path = str(self._versions[self._towards, self.of_chunks])
         answer = self.watcher.call(LoadPolicy, "policy/load", path=path, sampler="one_step")
-        return answer is not None and answer.success
+        if answer is None or not answer.success:
+            return False
+        self._loaded = self.of_chunks
+        return True
 
     def has_room(self) -> bool:
         """Whether the arm may go on for a second or two."""
@@ -320,9 +337,10 @@ class FaultyGraph:
             RuntimeError: If that does not come about.
         """
         begun, end = time.monotonic(), time.monotonic() + patience_s
-        while not (self.is_moving() and self.has_room()):
+        while not (self.is_moving() and self.has_room() and self._loaded is self.of_chunks):
             self.graph.mend()
-            if not self.has_room() or time.monotonic() - begun > _UNLOADED_S:
+            other = self._loaded is not self.of_chunks
+            if other or not self.has_room() or time.monotonic() - begun > _UNLOADED_S:
                 self.load()
             if self.watcher.status.source != GateCommand.POLICY or self.watcher.status.estop:
                 self.watcher.take_command()
@@ -371,7 +389,7 @@ class FaultyGraph:
 def faulty_graph(
     within: Mapping[str, Sequence[str]] | None = None,
 ) -> Iterator[FaultyGraph]:
-    """A graph in real time, in a ROS domain of its own, with a policy of single actions.
+    """A graph in real time, in a ROS domain of its own, with policies of one and eight actions.
 
     Args:
         within: As of :class:`RunningGraph`.
@@ -390,11 +408,12 @@ def faulty_graph(
         )  # fmt: skip
         nodes = [_behind_relays(node) for node in describe(arguments)]
         versions = {
-            sign: untrained(
-                folder / f"towards_{name}", robot, task, "small", 1,
+            (sign, n_chunk > 1): untrained(
+                folder / f"towards_{name}_{n_chunk}", robot, task, "small", n_chunk,
                 bounds=([-0.02, sign * _SPEED - 0.03], [0.02, sign * _SPEED + 0.03]),
             )
             for sign, name in ((1.0, "left"), (-1.0, "right"))
+            for n_chunk in (1, 8)
         }  # fmt: skip
         with (
             free_domain() as domain,

@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
-from fault_graph import PERIOD_S, FaultyGraph, Relay
+from fault_graph import PERIOD_S, FaultyGraph, Relay, replace_depth
 from std_srvs.srv import Trigger
 
 from rl100_msgs.msg import ActionChunk, GateStatus, OperatorEvent
 from rl100_msgs.srv import LoadPolicy
-from rl100_policy.ros.qos import COMMAND
+from rl100_policy.ros.qos import COMMAND, EVENT
 
 
 class Expected(Enum):
@@ -45,6 +45,8 @@ class Fault:
     expected: Expected
     reaction: str
     """Who notices, and what follows, for people."""
+    of_chunks: bool = False
+    """The policy that drives decides eight actions at a time."""
 
 
 def _killed(node: str) -> Injection:
@@ -108,7 +110,7 @@ def _flooded(faulty: FaultyGraph) -> Iterator[None]:
 def _garbage(spoil: Callable[[Path], None]) -> Injection:
     @contextmanager
     def inject(faulty: FaultyGraph) -> Iterator[None]:
-        good = next(faulty.folder.glob("towards_left"))
+        good = next(faulty.folder.glob("towards_left_1"))
         bad = faulty.folder / f"bad_{time.monotonic_ns()}"
         bad.mkdir()
         for file in good.iterdir():
@@ -145,6 +147,26 @@ def _estop_by_topic(faulty: FaultyGraph) -> Iterator[None]:
     faulty.watcher.events.publish(OperatorEvent(kind=OperatorEvent.ESTOP, source="fault"))
     yield
     faulty.watcher.call(Trigger, "gate/release")
+
+
+@contextmanager
+def _estop_in_a_flood(faulty: FaultyGraph) -> Iterator[None]:
+    """The press is followed at once by a thousand others, before anybody has looked."""
+    node = faulty.watcher
+    others = node.create_publisher(OperatorEvent, "operator/event", replace_depth(EVENT, 1000))
+    try:
+        end = time.monotonic() + 5.0
+        while others.get_subscription_count() < node.events.get_subscription_count():
+            if time.monotonic() > end:
+                raise RuntimeError("nobody hears a second source of presses")
+            time.sleep(0.01)
+        node.events.publish(OperatorEvent(kind=OperatorEvent.ESTOP, source="fault"))
+        for _ in range(1000):
+            others.publish(OperatorEvent(kind=200, source="flood"))
+        yield
+    finally:
+        node.destroy_publisher(others)
+    node.call(Trigger, "gate/release")
 
 
 @contextmanager
@@ -194,12 +216,17 @@ def _of_a_topic(
 
 
 _GATE_WAITS = "the gate waits half a period for the decision, then brakes: HELD_STALE"
+_NO_LIFE = "what was planned is not followed without a sign of life: HELD_STALE"
 _NO_STATE = "nothing is answered without a new joint state; the last command ends at rest"
 _OLDER = "what is not newer than the last is dropped"
 _EVERY_SECOND = "the older one of each pair is dropped; the others are acted on"
 
 FAULTS: list[Fault] = [
     Fault("emergency stop by topic", _estop_by_topic, _HOLD, "latched until released: HELD_ESTOP"),
+    Fault(
+        "emergency stop by topic, a thousand other presses at once behind it", _estop_in_a_flood,
+        _HOLD, "no press displaces another",
+    ),
     Fault("emergency stop by service", _estop_by_service, _HOLD, "the same"),
     Fault(
         "emergency stop, then kill -9 of command_gate", _both_dead, _HOLD,
@@ -218,6 +245,17 @@ FAULTS: list[Fault] = [
     Fault("kill -9 of recorder", _killed("recorder"), _ON, "the episode flow ends an episode"),
     Fault("kill -9 of latency", _killed("latency"), _ON, "measures only"),
     Fault("SIGSTOP of policy", _stopped("policy"), _HOLD, _GATE_WAITS),
+    *(
+        Fault(f"{name}, within a chunk of 8", inject, _HOLD, reaction, of_chunks=True)
+        for name, inject, reaction in (
+            ("kill -9 of policy", _killed("policy"), _NO_LIFE),
+            ("SIGSTOP of policy", _stopped("policy"), _NO_LIFE),
+        )
+    ),
+    Fault(
+        "kill -9 of cloud, within a chunk of 8", _killed("cloud"), _ANY,
+        "the policy gives signs of life for 2.5 periods without a frame", of_chunks=True,
+    ),
     Fault("SIGSTOP of cloud", _stopped("cloud"), _HOLD, _GATE_WAITS),
     Fault(
         "SIGSTOP of command_gate", _stopped("command_gate"), _HOLD,
@@ -228,6 +266,10 @@ FAULTS: list[Fault] = [
         "joint_states", "joint_states", (_HOLD, _HOLD, _HOLD, _ON, _ANY, _HOLD),
         (_NO_STATE, _OLDER, "older than joint_state_timeout: not answered", _OLDER, _EVERY_SECOND,
          "not decodable, other names, not finite, a jump: not answered"),
+    ),
+    Fault(
+        "joint_states is wrong by 1.2 rad", _relayed("joint_states", lambda relay: relay.lie(1.2)),
+        _HOLD, "a jump is not answered; an arm that is elsewhere holds: HELD_STATE",
     ),
     *_of_a_topic(
         "camera/depth/image_rect_raw", "depth image", (_HOLD, _HOLD, _HOLD, _ON, _ANY, _ANY),
@@ -265,8 +307,8 @@ FAULTS: list[Fault] = [
         "joint states are of the future",
     ),
     Fault(
-        "clock stands still", _relayed("/clock", Relay.be_silent), _ANY,
-        "joint states are of the future once it is joint_state_timeout behind",
+        "clock stands still", _relayed("/clock", Relay.be_silent), _HOLD,
+        "joint states are of the future once it is 1.2 periods behind",
     ),
     Fault(
         "8000 useless chunks and presses a second", _flooded, _ANY,

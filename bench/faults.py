@@ -53,6 +53,7 @@ class Result:
 
 def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
     """Bring one fault about, watch, undo it, go on."""
+    faulty.of_chunks = fault.of_chunks
     faulty.drive()
     faulty.forget()
     time.sleep(random.uniform(2.0, 3.0) * PERIOD_S)

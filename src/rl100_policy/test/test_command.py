@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rl100_policy.core.arbiter import Arbiter, Timeouts
 from rl100_policy.core.collision import ArmCollision
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.config import (
@@ -790,7 +791,8 @@ def test_what_appears_around_the_arm_is_kept_clear_of_and_what_is_gone_is_not():
 
 def test_a_limit_that_is_relaxed_is_told():
     def told(robot=ROBOT, task=TASK):
-        return relaxed_limits(robot, task, CommandGate(robot, task).collision)
+        gate = CommandGate(robot, task)
+        return relaxed_limits(robot, task, gate.collision, gate.kinematics)
 
     usual = told()
     assert [line.split()[0] for line in usual] == ["table", "pairs"]
@@ -807,6 +809,23 @@ def test_a_limit_that_is_relaxed_is_told():
         "panda_hand and panda_link2 may touch", "no obstacles", "tool may point anywhere",
     ):  # fmt: skip
         assert part in lines
+
+
+def test_a_limit_that_binds_nothing_is_told():
+    robot = ROBOT.model_copy(update={"acceleration_limits": (1e9,) * 7, "jerk_limits": (1e9,) * 7})
+    gate = CommandGate(ROBOT, TASK)
+    box = TASK.tool_workspace.model_copy(update={"high": (1e6, 0.5, 0.5)})
+    task = TASK.model_copy(update={"tool_workspace": box})
+    lines = " / ".join(relaxed_limits(robot, task, gate.collision, gate.kinematics))
+    for part in ("never binds", "no arm is that abrupt", "ends nowhere on that side"):
+        assert part in lines
+    usual = Arbiter(gate, TASK.action, 0.1, Timeouts())
+    assert usual.relaxed_timeouts() == []
+    patient = Timeouts(teleop_s=2.0, joint_state_s=1e10, longest_chunk_s=60.0, patience=0.9)
+    told = Arbiter(gate, TASK.action, 0.1, patient).relaxed_timeouts()
+    assert [line.split()[0] for line in told] == [
+        "teleop_timeout", "joint_state_timeout", "longest_chunk", "patience",
+    ]  # fmt: skip
 
 
 def test_an_arm_that_cannot_brake_is_refused():

@@ -93,6 +93,24 @@ def test_a_missing_file_is_named(tmp_path):
         load_robot(tmp_path / "nothing.yaml")
 
 
+@pytest.mark.parametrize(
+    "data", [b"name: \xff\xfe", b"name: 2024-99-99", b"[" * 5000, b"name: [a"], ids=range(4)
+)
+def test_what_is_no_yaml_text_is_refused(tmp_path, data):
+    path = tmp_path / "robot.yaml"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match=r"robot\.yaml"):
+        load_robot(path)
+
+
+@pytest.mark.parametrize("value", [".nan", ".inf", "-.inf"])
+def test_a_limit_that_is_no_number_is_refused(tmp_path, value):
+    """Regression: a box of NaN was no box, and nobody said so."""
+    low = [yaml.safe_load(value), -0.25, 0.005]
+    with pytest.raises(ConfigError, match="tool_workspace"):
+        load_task(changed(TASK, tmp_path / "task.yaml", ["tool_workspace", "low"], low))
+
+
 def test_text_that_is_not_yaml_is_refused(tmp_path):
     (tmp_path / "bad.yaml").write_text("a: [1")
     with pytest.raises(ConfigError, match=r"bad\.yaml"):

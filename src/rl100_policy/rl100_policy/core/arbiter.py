@@ -35,6 +35,13 @@ _LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
 """A policy that has decided nothing for so long, and so many periods, loses the command."""
 _OTHER_CLOCK_S = 1.0
 """A person's request stamped farther from now than this has another clock [s]."""
+_PATIENCE_WITH_POLICY, _LEAST_PATIENCE_S = 0.75, 0.05
+"""Control periods, and seconds at the least, without a sign of life of a policy after which what
+it planned is not followed."""
+_OLD_DECISION = 2
+"""Control periods before it took command that what a policy decides about may be of."""
+_FOR_EVER = 10**6
+"""Control periods in which every arm comes to rest."""
 _SILENCE = 10
 """Control periods without a joint state after which the arm may be anywhere."""
 
@@ -53,6 +60,9 @@ class Timeouts:
     .05 s at the least."""
     longest_chunk_s: float = 4.0
     """Longest time that the arm may act on one observation [s]."""
+    policy_s: float = 0.0
+    """Time without a sign of life of the policy after which what it planned is not followed [s];
+    0: .75 control periods, .05 s at the least."""
     patience: float = 0.5
     """Control periods that a period waits for the policy's action at most."""
     blend: int = 0
@@ -115,11 +125,19 @@ class Arbiter:
             estop: The emergency stop is latched.
         """
         self._gate, self._action, self._timeouts = gate, action, timeouts
+        self.lockstep = timeouts.lockstep
+        """Whether periods wait for their requests."""
         self._period_ns = round(period_s * 1e9)
         self._teleop_ns = round(timeouts.teleop_s * 1e9) or round(_LATE * self._period_ns)
         self._longest_chunk_ns = round(timeouts.longest_chunk_s * 1e9)
         self._longest_absence = max(_LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / period_s))
         oldest_s = timeouts.joint_state_s or max(_OLDEST * period_s, _OLDEST_S)
+        least_s = max(_PATIENCE_WITH_POLICY * period_s, _LEAST_PATIENCE_S)
+        self._policy_s = timeouts.policy_s or least_s
+        self._policy_heard_s = -np.inf
+        """When the policy last gave a sign of life, by the clock of the caller."""
+        self._taken_ns = -1
+        """Newest joint state when the policy took command."""
         self._joints = JointStream(
             gate.kinematics,
             self._period_ns,
@@ -151,6 +169,28 @@ class Arbiter:
         """Newest request of a person: its stamp, what is asked, and how it is followed."""
         self._waiting: tuple[int, Floats, float] | None = None
 
+    def relaxed_timeouts(self) -> list[str]:
+        """One line for each timeout that is longer than it is by itself, for people."""
+        if self.lockstep:
+            return []
+        period_s, given, usual = self._period_ns * 1e-9, self._timeouts, Timeouts()
+        compared = {
+            "teleop_timeout": (given.teleop_s, _LATE * period_s),
+            "joint_state_timeout": (
+                given.joint_state_s, max(_OLDEST * period_s, _OLDEST_S),
+            ),
+            "policy_timeout": (
+                given.policy_s, max(_PATIENCE_WITH_POLICY * period_s, _LEAST_PATIENCE_S),
+            ),
+            "longest_chunk": (given.longest_chunk_s, usual.longest_chunk_s),
+            "patience": (given.patience, usual.patience),
+        }  # fmt: skip
+        return [
+            f"{name} is {value:g}, usually {by_itself:g}"
+            for name, (value, by_itself) in compared.items()
+            if value > by_itself
+        ]
+
     # What comes
 
     def begins_period(self, stamp_ns: int, q: Floats, now_ns: int) -> bool:
@@ -174,7 +214,8 @@ class Arbiter:
                 f"joint state clock jumped back to {stamp_ns} ns; actions are forgotten"
             )
             self._forget_requests()
-            self._fresh, self._planned_ns = True, -1
+            self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
+            self._fresh, self._planned_ns, self._taken_ns = True, -1, -1
         idle = self.source is CommandSource.HOLD or self._changed
         if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
@@ -208,9 +249,9 @@ class Arbiter:
             now_ns: Time by the clock of the stamps.
 
         Raises:
-            ActionError: If it is of another clock.
+            ActionError: If it is of another clock, or, in real time, older than one before.
         """
-        if not self._timeouts.lockstep:
+        if not self.lockstep:
             latest_ns = max(now_ns, self._joints.newest_ns)
             stamp_ns = stamp_ns or latest_ns
             apart_s = (stamp_ns - latest_ns) / 1e9
@@ -219,18 +260,29 @@ class Arbiter:
                     f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
                     "device the same one (use_sim_time), or no stamp"
                 )
+            if self._wish is not None and stamp_ns < self._wish[0] <= latest_ns + self._teleop_ns:
+                raise ActionError("teleop command older than the one before; it is ignored")
         self._wish = (stamp_ns, asked, how)
 
-    def decide(self, chunk: Chunk, now_ns: int) -> None:
-        """Take a decision of the policy.
+    def hear_policy(self, now_s: float) -> None:
+        """Take a sign of life of the policy: what it planned may be followed for a while.
+
+        Args:
+            now_s: Time by the clock of :meth:`await_answer` [s].
+        """
+        self._policy_heard_s = now_s
+
+    def decide(self, chunk: Chunk, now_ns: int, now_s: float) -> None:
+        """Take a decision of the policy, which is a sign of life, too.
 
         Args:
             chunk: Its actions.
             now_ns: Time by the clock of the stamps.
+            now_s: Time by the clock of :meth:`await_answer` [s].
 
         Raises:
-            ActionError: If it is for another arm or task, of the future, longer than may be
-                executed, or not newer than the last.
+            ActionError: If it is for another arm or task, of the future, of long before the
+                policy took command, longer than may be executed, or not newer than the last.
         """
         chunk.check(self._action, self._period_ns, self._longest_chunk_ns)
         ahead_ns = chunk.stamp_ns - max(self._joints.newest_ns, now_ns)
@@ -238,7 +290,11 @@ class Arbiter:
             raise ActionError(
                 f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
             )
+        seen_before_ns = self._taken_ns - chunk.stamp_ns
+        if self._taken_ns >= 0 and seen_before_ns > _OLD_DECISION * self._period_ns:
+            raise ActionError("chunk decided before the policy took command; it is not executed")
         self._schedule.push(chunk)
+        self.hear_policy(now_s)
 
     # Who is in command
 
@@ -255,6 +311,7 @@ class Arbiter:
         self.source, self._changed, self._wish = source, True, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion
+            self._taken_ns = self._joints.newest_ns
 
     def give_up(self, reason: str) -> None:
         """Leave nobody in command, for a reason that people are told."""
@@ -281,10 +338,11 @@ class Arbiter:
 
     # The control period
 
-    def answer(self, *, at_last: bool = False) -> Answer | Wait | LeftAlone | None:
+    def answer(self, now_s: float, *, at_last: bool = False) -> Answer | Wait | LeftAlone | None:
         """Answer the period that waits, if everything it needs is there.
 
         Args:
+            now_s: Time by the clock of :meth:`await_answer` [s].
             at_last: In real time it waits no longer for the policy's action.
 
         Returns:
@@ -298,18 +356,18 @@ class Arbiter:
         stamp, q, arrived_s = self._waiting
         proposal = self._schedule.due(stamp)
         wish = self._due_wish(stamp)
+        followed = proposal if self._is_followed(proposal, now_s) else None
         in_command = self.source is not CommandSource.HOLD and not self.estop
-        if in_command and self._waits(proposal, wish, at_last=at_last):
+        if in_command and self._waits(followed, wish, at_last=at_last):
             begins = self._waited_ns != stamp  # what else comes meanwhile gives no more time
             self._waited_ns = stamp
-            return Wait(begins and not self._timeouts.lockstep)
+            return Wait(begins and not self.lockstep)
         self._waiting = None
         self._coast_until(stamp)
-        self._begin_where_it_should(q)
-        if not in_command and not self._gate.tracks(q):
-            return LeftAlone("nobody is in command and the arm was moved: it is left alone")
         self.at_home = self._gate.at_home(q)
-        answer = Answer(stamp, arrived_s, self.source, proposal, self._result(q, wish, proposal))
+        if left := self._why_left_alone(q, in_command=in_command):
+            return LeftAlone(left)
+        answer = Answer(stamp, arrived_s, self.source, proposal, self._result(q, wish, followed))
         self._answered_ns = self._planned_ns = stamp
         self._notice_absence(answer.result)
         return answer
@@ -319,8 +377,14 @@ class Arbiter:
         if self._wish is None:
             return None
         asked_ns, asked, how = self._wish
-        limit_ns = 0 if self._timeouts.lockstep else self._teleop_ns
+        limit_ns = 0 if self.lockstep else self._teleop_ns
         return (asked, how) if abs(stamp_ns - asked_ns) <= limit_ns else None
+
+    def _is_followed(self, proposal: Due | None, now_s: float) -> bool:
+        """Whether what a policy wants may be executed: it means it, and lives."""
+        if proposal is None or proposal.chunk.shadow:
+            return False
+        return self.lockstep or now_s - self._policy_heard_s <= self._policy_s
 
     def _waits(self, proposal: Due | None, wish: Wish, *, at_last: bool) -> bool:
         """Whether a period waits for who is in command."""
@@ -330,7 +394,7 @@ class Arbiter:
         }
         if is_there.get(self.source, True):
             return False
-        if self._timeouts.lockstep:
+        if self.lockstep:
             return True
         patient = self.patience_s > 0 and not at_last
         return patient and self.source is CommandSource.POLICY
@@ -342,19 +406,27 @@ class Arbiter:
             self._gate.coast(max(0, unanswered))
         self._planned_ns = stamp_ns - self._period_ns
 
-    def _begin_where_it_should(self, q: Floats) -> None:
-        """Let who has taken command go on from the motion, or begin where the arm is.
+    def _why_left_alone(self, q: Floats, *, in_command: bool) -> str:
+        """Let who is in command begin where it should; why not, if nothing is to be commanded.
 
-        An arm that still brakes along the last command goes on from there whoever commands.
+        An arm that still moves along the last command goes on from there whoever commands. In
+        real time nothing but a source in command begins at a measurement, and none at one that
+        the others do not bear out: one wrong joint state would throw the arm.
         """
-        if not (self._changed or self._fresh):
-            return
-        goes_on = not self._fresh or self._gate.comes_to_rest
-        if goes_on and self._gate.tracks(q):
+        begins = self._changed or self._fresh
+        if begins and (not self._fresh or self._gate.is_moving) and self._gate.tracks(q):
             self._gate.hand_over()
-        else:
+        elif begins and (self.lockstep or (in_command and self._joints.rests)):
             self._gate.reset(q)
+        elif begins and in_command:
+            return "who is in command begins when the joint states agree that the arm rests"
+        elif begins:
+            who = "the emergency stop is latched" if self.estop else "nobody is in command"
+            return f"{who}: the arm is left to its controller"
+        if not in_command and not self._gate.tracks(q):
+            return "nobody is in command and the arm was moved: it is left alone"
         self._changed = self._fresh = False
+        return ""
 
     def _result(self, q: Floats, wish: Wish, proposal: Due | None) -> GateResult:
         """What the arm is told in this period."""
@@ -377,6 +449,6 @@ class Arbiter:
         """
         absent = self.source is CommandSource.POLICY and result.flags & GateFlag.HELD_STALE
         self._absent = self._absent + 1 if absent else 0
-        if self._absent >= self._longest_absence and not self._timeouts.lockstep:
+        if self._absent >= self._longest_absence and not self.lockstep:
             self._absent = 0
             self.give_up("the policy has decided nothing for a second")

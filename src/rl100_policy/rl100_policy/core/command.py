@@ -173,9 +173,9 @@ class CommandGate:
             self._brake(GateFlag.NONE)
 
     @property
-    def comes_to_rest(self) -> bool:
-        """Whether the arm moves on for a while if it is told nothing more."""
-        return len(self._stopping) > 0
+    def is_moving(self) -> bool:
+        """Whether the arm still moves along the last command, or comes to rest after it."""
+        return len(self._stopping) > 0 or bool(self._velocity.any())
 
     def surround(self, obstacles: Sequence[Obstacle]) -> None:
         """Keep clear of these, too, instead of those of the last call.
@@ -209,7 +209,8 @@ class CommandGate:
 
     def hold(self, reason: GateFlag = GateFlag.NONE) -> GateResult:
         """Stop within all limits and stay; the request, if any, is not executed."""
-        braking = GateFlag.CLIPPED_ACCELERATION if reason and self.comes_to_rest else GateFlag.NONE
+        brakes = reason and len(self._stopping) > 0
+        braking = GateFlag.CLIPPED_ACCELERATION if brakes else GateFlag.NONE
         return self._brake(reason | braking)
 
     def step(self, action: Floats | None, q_measured: Floats) -> GateResult:

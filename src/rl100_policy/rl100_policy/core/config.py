@@ -34,9 +34,9 @@ CameraKind = Literal["depth", "points", "color"]
 
 
 class FrozenModel(BaseModel):
-    """Immutable, and a misspelt key is an error."""
+    """Immutable; a misspelt key, or a number that is not finite, is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 def _unless_unset(told: dict[str, Any], key: str) -> dict[str, Any]:
@@ -521,15 +521,16 @@ def load_description(kind: type[_Config], path: Path) -> _Config:
     """
     try:
         text = path.read_text(encoding="utf-8")
-    except OSError as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"cannot read {kind.__name__} from {path}: {error.strerror}; "
-            "give an existing YAML file"
+            f"cannot read {kind.__name__} from {path}: {error}; give an existing YAML file"
         ) from error
     try:
-        return kind.model_validate(yaml.safe_load(text))
-    except yaml.YAMLError as error:
+        told = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError, ValueError) as error:  # a date may be none
         raise ConfigError(f"{path} is not valid YAML: {error}") from error
+    try:
+        return kind.model_validate(told)
     except ValidationError as error:
         raise ConfigError(
             f"{path} is not a valid {kind.__name__}: {validation_problems(error)}"

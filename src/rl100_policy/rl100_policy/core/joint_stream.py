@@ -15,6 +15,14 @@ from rl100_policy.core.measurement import MeasurementCheck
 
 Floats = NDArray[np.float64]
 
+_NOT_AHEAD = 0.8
+"""Control periods by which a joint state may be less ahead than old: only the clock's tick, which
+may come after it, makes one of the future."""
+_STILL = 0.02
+"""A joint that has moved by less rests [rad, m]."""
+_STILL_STATES, _STILL_PERIODS = 3, 2
+"""An arm rests if so many joint states, over so many control periods, say so."""
+
 
 class Arrival(Enum):
     """A joint state among those before it."""
@@ -35,7 +43,8 @@ class JointStream:
         Args:
             kinematics: Of the arm.
             period_ns: Control period.
-            oldest_ns: A joint state may be this old, or of the future; None: of any time.
+            oldest_ns: A joint state may be this old, and .8 control periods less
+                ahead; None: of any time.
         """
         self._period_ns, self._oldest_ns = period_ns, oldest_ns
         self._cadence, self._possible = Cadence(period_ns), MeasurementCheck(kinematics)
@@ -43,6 +52,9 @@ class JointStream:
         """Stamp of the newest one; -1 before there is one."""
         self.unseen_ns = 0
         """Time between the newest one and the one before."""
+        self._still: tuple[int, Floats] | None = None
+        """Time and place since which no joint has moved."""
+        self._still_states = 0
 
     def arrives(self, stamp_ns: int, now_ns: int) -> Arrival:
         """Take note of a joint state; call once for each.
@@ -55,12 +67,14 @@ class JointStream:
             ObservationError: If it is not of now; it is as if it had not come.
         """
         age_ns = now_ns - stamp_ns
-        if self._oldest_ns is not None and now_ns and abs(age_ns) > self._oldest_ns:
-            raise ObservationError(
-                f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
-                f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the clocks "
-                "differ"
-            )
+        if self._oldest_ns is not None and now_ns:
+            ahead_ns = self._oldest_ns - round(_NOT_AHEAD * self._period_ns)
+            if not -ahead_ns <= age_ns <= self._oldest_ns:
+                raise ObservationError(
+                    f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
+                    f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the "
+                    "clocks differ"
+                )
         arrival = Arrival.NEXT
         if stamp_ns < self.newest_ns - max(self._period_ns, self._oldest_ns or 0):
             self._cadence.restart()
@@ -81,5 +95,27 @@ class JointStream:
         Raises:
             ObservationError: If no arm can have got there.
         """
+        self._look_for_rest(stamp_ns, q)
         self._possible.check(stamp_ns, q)
         return self._cadence.begins(stamp_ns)
+
+    @property
+    def rests(self) -> bool:
+        """Whether the newest joint states agree that the arm rests where they say.
+
+        A single wrong one, such as the first of a driver that begins, is no such place.
+        """
+        if self._still is None or self._still_states < _STILL_STATES:
+            return False
+        return self.newest_ns - self._still[0] >= _STILL_PERIODS * self._period_ns
+
+    def _look_for_rest(self, stamp_ns: int, q: Floats) -> None:
+        begins = (
+            self._still is None
+            or self.unseen_ns > (_STILL_PERIODS + 0.5) * self._period_ns
+            or stamp_ns < self._still[0]
+            or not (np.abs(q - self._still[1]) <= _STILL).all()
+        )
+        if begins:
+            self._still, self._still_states = (stamp_ns, q), 0
+        self._still_states += 1

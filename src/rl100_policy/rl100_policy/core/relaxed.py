@@ -5,11 +5,17 @@ from __future__ import annotations
 
 from rl100_policy.core.collision import ArmCollision
 from rl100_policy.core.config import CollisionConfig, RobotConfig, TaskConfig
+from rl100_policy.core.kinematics import ArmKinematics
+
+_JERK = 1e5
+"""No arm is told to be more abrupt [rad/s^3]."""
 
 
-def relaxed_limits(robot: RobotConfig, task: TaskConfig, collision: ArmCollision) -> list[str]:
+def relaxed_limits(
+    robot: RobotConfig, task: TaskConfig, collision: ArmCollision, kinematics: ArmKinematics
+) -> list[str]:
     """One line for each limit that the descriptions relax, for people; none if they do not."""
-    told = []
+    told = _limits_that_bind_nothing(robot, task, kinematics)
     usual_margin = RobotConfig.model_fields["position_margin"].default
     if robot.position_margin < usual_margin:
         told.append(
@@ -36,6 +42,32 @@ def relaxed_limits(robot: RobotConfig, task: TaskConfig, collision: ArmCollision
         told.append("there are no obstacles: table, walls and stands are not kept clear of")
     if task.tool_tilt is None and _turns(task):
         told.append("tool_tilt is not given: the tool may point anywhere")
+    return told
+
+
+def _limits_that_bind_nothing(
+    robot: RobotConfig, task: TaskConfig, kinematics: ArmKinematics
+) -> list[str]:
+    full_reverse = 2.0 * kinematics.velocity_limits / robot.control_period
+    told = [
+        f"acceleration_limits of {joint} is {limit}, and never binds from {bound:.3g} rad/s^2 on"
+        for joint, limit, bound in zip(
+            robot.joints, robot.acceleration_limits, full_reverse, strict=True
+        )
+        if limit >= bound
+    ]
+    told += [
+        f"jerk_limits of {joint} is {limit}: no arm is that abrupt"
+        for joint, limit in zip(robot.joints, robot.jerk_limits, strict=True)
+        if limit > _JERK
+    ]
+    box = task.tool_workspace
+    for axis, low, high in zip("xyz", box.low, box.high, strict=True):
+        if max(-low, high) > kinematics.reach:
+            told.append(
+                f"tool_workspace goes from {low} to {high} m along {axis}, the arm reaches "
+                f"{kinematics.reach:.2f} m: it ends nowhere on that side"
+            )
     return told
 
 

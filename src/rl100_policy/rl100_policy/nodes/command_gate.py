@@ -5,11 +5,11 @@ In: ``joint_states`` JointState (SENSOR); of a person ``teleop/delta_twist_cmds`
 joint by joint, ``teleop/joint_cmds`` JointState with velocities and, where control_msgs is
 installed, ``teleop/delta_joint_cmds`` JointJog (COMMAND); where the arm has a gripper
 ``teleop/gripper_cmds`` Float64 from 0, closed, to 1, open (COMMAND), passed on while the person is
-in command; ``policy/action_chunk`` ActionChunk (COMMAND); ``operator/event`` OperatorEvent
-(EVENT), of which the emergency stop. Out: the robot's command topic, JointTrajectory (COMMAND),
-and the gripper's, Float64MultiArray; ``gate/command`` GateCommand (EVENT); ``gate/status``
-GateStatus (LATCHED, on change and at 2 Hz); ``latency/stages`` StageTimes (EVENT); how often each
-limit bound, in ``/diagnostics``. Services:
+in command; ``policy/action_chunk`` ActionChunk and ``policy/alive`` Header (COMMAND);
+``operator/event`` OperatorEvent (EVENT, but none is dropped), of which the emergency stop. Out:
+the robot's command topic, JointTrajectory (COMMAND), and the gripper's, Float64MultiArray;
+``gate/command`` GateCommand (EVENT); ``gate/status`` GateStatus (LATCHED, on change and at 2 Hz);
+``latency/stages`` StageTimes (EVENT); how often each limit bound, in ``/diagnostics``. Services:
 ``gate/set_command_source`` SetCommandSource, ``gate/estop`` and ``gate/release`` Trigger. One
 callback group, single-threaded; no callback blocks.
 
@@ -47,7 +47,7 @@ from geometry_msgs.msg import TwistStamped
 from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float64, Float64MultiArray
+from std_msgs.msg import Float64, Float64MultiArray, Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -75,7 +75,7 @@ from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.planning_scene import subscribe_planning_scene
 from rl100_policy.ros.process import run_node
-from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, due_every, sensor_input
+from rl100_policy.ros.qos import COMMAND, EVENT, EVERY_EVENT, LATCHED, due_every, sensor_input
 from rl100_policy.ros.readers import readers_of
 from rl100_policy.ros.stages import StageTeller
 from rl100_policy.ros.teleop import GRIPPER_TOPIC
@@ -108,6 +108,13 @@ class GateParameters:
         "answered [s], real time only; 0: two control periods, .05 s at the least",
         low=0.0,
         high=1e10,
+    )
+    policy_timeout: float = parameter(
+        0.0,
+        "what the policy planned is not followed after so long without a sign of its life [s], "
+        "real time only; 0: three quarters of a control period, .05 s at the least",
+        low=0.0,
+        high=10.0,
     )
     planning_scene: str = parameter(
         "",
@@ -142,19 +149,27 @@ class CommandGateNode(ManagedNode[GateParameters]):
     """Shell around an :class:`~rl100_policy.core.arbiter.Arbiter` and its gate."""
 
     def __init__(self) -> None:
-        """Read the parameters."""
+        """Read the parameters; from now on the emergency stop is listened to."""
         super().__init__("command_gate", GateParameters)
         self._latch = StopLatch(self)
+        self._is_set_up = False
+        self.keep(
+            self.create_subscription(
+                OperatorEvent, "operator/event", self._on_event, EVERY_EVENT, even_inactive=True
+            ),
+            self.create_service(Trigger, "gate/estop", self._on_estop, even_inactive=True),
+            self.create_service(Trigger, "gate/release", self._on_release, even_inactive=True),
+        )
 
     def set_up(self) -> None:
         """Read descriptions, subscribe, offer the services."""
         p = self.parameters
         self._robot, self._task = load_robot(p.robot_config), load_task(p.task_config)
         self._gate = CommandGate(self._robot, self._task)
-        for relaxed in relaxed_limits(self._robot, self._task, self._gate.collision):
-            self.get_logger().warning(f"limit relaxed: {relaxed}")
         self._timing = CommandTiming(
-            self._robot.control_period, self._gate.kinematics.velocity_limits
+            self._robot.control_period,
+            self._gate.kinematics.velocity_limits,
+            self._gate.kinematics.acceleration_limits,
         )
         self._arbiter = Arbiter(
             self._gate,
@@ -164,12 +179,18 @@ class CommandGateNode(ManagedNode[GateParameters]):
                 lockstep=p.lockstep,
                 teleop_s=p.teleop_timeout,
                 joint_state_s=p.joint_state_timeout,
+                policy_s=p.policy_timeout,
                 longest_chunk_s=p.longest_chunk,
                 patience=p.patience,
                 blend=p.blend,
             ),
             estop=self._latch.is_set(),
         )
+        relaxed = relaxed_limits(
+            self._robot, self._task, self._gate.collision, self._gate.kinematics
+        )
+        for told in (*relaxed, *self._arbiter.relaxed_timeouts()):
+            self.get_logger().warning(f"limit relaxed: {told}")
         self._told: tuple[object, ...] = ()
         """Of the arbiter, as published."""
         self._received: dict[int, int] = {}
@@ -188,7 +209,12 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._patience = self.create_timer(
             max(self._arbiter.patience_s, 1e-3), self._lose_patience, clock=steady, autostart=False
         )
+        self._is_set_up = True
+        self.at_end(self._forget_set_up)
         self._publish_status()
+
+    def _forget_set_up(self) -> None:
+        self._is_set_up = False
 
     def _advertise(self) -> None:
         """Offer commands, records and services."""
@@ -206,8 +232,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._stages = StageTeller(self)
         self._status = self.create_publisher(GateStatus, "gate/status", LATCHED)
         self.create_service(SetCommandSource, "gate/set_command_source", self._on_set_source)
-        self.create_service(Trigger, "gate/estop", self._on_estop, even_inactive=True)
-        self.create_service(Trigger, "gate/release", self._on_release, even_inactive=True)
 
     def _listen(self) -> None:
         """Subscribe to the arm, the person, the policy, and what is around."""
@@ -217,10 +241,8 @@ class CommandGateNode(ManagedNode[GateParameters]):
         subscribe_joint_jogs(self, self._robot.joints, self._on_jog, self._refuse)
         if self._robot.gripper is not None:
             self.create_subscription(Float64, GRIPPER_TOPIC, self._on_gripper, COMMAND)
-        self.create_subscription(
-            OperatorEvent, "operator/event", self._on_event, EVENT, even_inactive=True
-        )
         self.create_subscription(ActionChunk, "policy/action_chunk", self._on_chunk, COMMAND)
+        self.create_subscription(Header, "policy/alive", self._on_alive, COMMAND)
         if self.parameters.planning_scene:
             subscribe_planning_scene(
                 self,
@@ -301,12 +323,16 @@ class CommandGateNode(ManagedNode[GateParameters]):
                     f"expected {self._robot.base_frame!r}"
                 )
             chunk = chunk_from_message(message)
-            self._arbiter.decide(chunk, self.get_clock().now().nanoseconds)
+            self._arbiter.decide(chunk, self.get_clock().now().nanoseconds, time.perf_counter())
             newest = list(self._received.items())[-1:]  # as many as the schedule keeps
             self._received = {**dict(newest), chunk.stamp_ns: time.time_ns()}
         except ActionError as error:
             self._refuse(str(error))
             return
+        self._answer()
+
+    def _on_alive(self, _: Header) -> None:
+        self._arbiter.hear_policy(time.perf_counter())
         self._answer()
 
     # The control period
@@ -320,7 +346,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
     def _answer(self, *, at_last: bool = False) -> None:
         """Command what the arbiter answers."""
         try:
-            answer = self._arbiter.answer(at_last=at_last)
+            answer = self._arbiter.answer(time.perf_counter(), at_last=at_last)
         except ObservationError as error:
             self._refuse(str(error))
             answer = None
@@ -431,6 +457,8 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def _watch(self) -> None:
         """Twice a second: give up the command if somebody else commands the arm too."""
+        if self._arbiter.estop:
+            self._latch.set()  # whoever started another graph may have taken the mark away
         problem = self._other_commanders()
         if problem and self._arbiter.source is not CommandSource.HOLD:
             self._arbiter.give_up(problem)
@@ -461,15 +489,19 @@ class CommandGateNode(ManagedNode[GateParameters]):
         return response
 
     def _stop(self) -> None:
-        self._arbiter.stop()
-        self._answer()
-        self._publish_status()
+        """Latch the stop, in whatever state this node is; what is set up later finds the mark."""
+        if self._is_set_up:
+            self._arbiter.stop()
+            self._answer()
         self._latch.set()
+        if self._is_set_up:
+            self._publish_status()
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._arbiter.release()
         self._latch.clear()
-        self._publish_status()
+        if self._is_set_up:
+            self._arbiter.release()
+            self._publish_status()
         response.success, response.message = True, "released: nobody is in command"
         return response
 

@@ -4,9 +4,11 @@
 In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or neither, and
 ``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
 while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
-came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND), ``policy/decision`` DecisionRecord
-(EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and at 2 Hz), ``latency/stages``
-StageTimes (EVENT). Services: ``policy/load`` LoadPolicy; ``policy/revert`` Trigger.
+came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND); in real time ``policy/alive``
+Header (COMMAND), five times a control period while it is in command, frames come and it can
+decide; ``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on
+change and at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services:
+``policy/load`` LoadPolicy; ``policy/revert`` Trigger.
 
 Threads: the executor converts messages; one worker thread owns the network and takes the newest
 window from a slot of one, and in between encodes the frames that the next one will hold. A third
@@ -30,13 +32,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import cast, get_args
 
 import numpy as np
 import torch
 from rclpy.clock import Clock, ClockType
 from rclpy.task import Future
 from sensor_msgs.msg import Image, JointState, PointCloud2
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from rl100_msgs.msg import ActionChunk, DecisionRecord, EpisodeState, GateStatus, PolicyStatus
@@ -44,11 +47,12 @@ from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk, lead
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ObservationError, Rl100Error
+from rl100_policy.core.errors import ConfigError, ObservationError, Rl100Error
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.latency import Mark
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
+from rl100_policy.core.policy import Sampler
 from rl100_policy.core.runner import Decided, PolicyRunner
 from rl100_policy.core.sight import observation_size, sight_maker
 from rl100_policy.core.staging import Rehearsal, Wanted
@@ -74,6 +78,10 @@ _LOOK_S = 0.05
 _SWITCH_S = 0.5e-3
 """Longest that one thread keeps the interpreter while another waits: staging must not hold up a
 decision."""
+_ALIVE, _LEAST_ALIVE_S = 0.2, 0.01
+"""Control periods, and seconds at the least, between two signs of life."""
+_BLIND = 2.5
+"""Control periods without a new frame after which there are none."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -153,6 +161,11 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def set_up(self) -> None:
         """Load the version if one is given, subscribe, start the worker."""
+        if self.parameters.sampler not in get_args(Sampler):
+            raise ConfigError(
+                f"parameter sampler should be one of {get_args(Sampler)}, got "
+                f"{self.parameters.sampler!r}"
+            )
         torch.set_num_threads(self.parameters.torch_threads)
         self._robot, self._task = (
             load_robot(self.parameters.robot_config),
@@ -194,6 +207,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """What is usual of them; how long the gate waits."""
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
+        self._framed_s = -np.inf
+        """When the newest frame came, by a clock that nobody sets [s]."""
+        self._alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
         self._stages = StageTeller(self)
@@ -209,6 +225,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(_LOOK_S, self._look, clock=steady, even_inactive=True)
         self.create_timer(0.5, self._publish_status, clock=steady)
+        if not self.parameters.lockstep:
+            alive_s = max(_ALIVE * self._robot.control_period, _LEAST_ALIVE_S)
+            self.create_timer(alive_s, self._tell_alive, clock=steady)
         if self.parameters.policy:
             wanted = Wanted(self.parameters.policy, self.parameters.sampler)
             self._take_change(self._versions.load(wanted))
@@ -249,6 +268,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _take(self, frames: list[Frame]) -> None:
         """Add completed frames to the window, and decide if one is due."""
         self._complete_ns = time.time_ns()
+        if frames:
+            self._framed_s = time.monotonic()
         for frame in frames:
             try:
                 self._window.push(frame)
@@ -261,6 +282,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 with self._wake:
                     self._ahead = frame
                     self._wake.notify()
+
+    def _tell_alive(self) -> None:
+        """Give a sign of life as long as frames come and decisions can be made."""
+        sees = time.monotonic() - self._framed_s <= _BLIND * self._robot.control_period
+        if self._in_command and sees and self._worker.is_alive():
+            self._alive.publish(header(self._window.newest_ns or 0, self._robot.base_frame))
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
@@ -339,6 +366,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                     runner.prepare(cast(Frame, ahead))
                     continue
                 decided = runner.decide(slot.frames)
+                if self.is_active and not ends.is_set():
+                    self._publish(slot, begun_ns, decided, runner)
             except (Rl100Error, RuntimeError, ValueError) as error:  # torch raises these
                 self._refuse(error)
                 self._versions.failed(runner)
@@ -348,8 +377,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 self.note_failure()
                 self._versions.failed(runner)
                 continue
-            if self.is_active and not ends.is_set():
-                self._publish(slot, begun_ns, decided, runner)
 
     def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
         decided_ns = time.time_ns()
@@ -364,6 +391,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             decided.actions,
             decided.version,
             due.fresh,
+            shadow=self.parameters.shadow,
         )
         self._chunks.publish(chunk_message(chunk, frame_id))
         n_chunk, d_a = decided.actions.shape
@@ -444,15 +472,15 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         for change in self._versions.look():
             self._take_change(change)
             if change.staged is not None:
-                asked, self._asked = self._asked, []
-                for each in asked:
-                    each.set_result(
-                        LoadPolicy.Response(
-                            success=change.drives,
-                            policy_version=self._version,
-                            message=change.told,
-                        )
-                    )
+                self._tell_asked(drives=change.drives, message=change.told)
+
+    def _tell_asked(self, *, drives: bool, message: str) -> None:
+        """Answer everybody who waits for a version."""
+        asked, self._asked = self._asked, []
+        for each in asked:
+            each.set_result(
+                LoadPolicy.Response(success=drives, policy_version=self._version, message=message)
+            )
 
     def _take_change(self, change: Change) -> None:
         """Tell of a change; another version begins to count anew."""
@@ -522,9 +550,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         return int(PolicyStatus.RUNNING if self._in_command else PolicyStatus.READY)
 
     def pause(self) -> None:
-        """Decide nothing more."""
+        """Decide nothing more; who waits for a version is told so."""
         with self._wake:
             self._slot = self._ahead = None
+        self._tell_asked(drives=False, message="the policy node is not active any more")
 
     def _stop_worker(self, ends: threading.Event) -> None:
         with self._wake:

@@ -22,9 +22,8 @@ class StopLatch:
 
     def __init__(self, node: Node) -> None:
         """Look at nothing yet."""
-        name = node.get_fully_qualified_name().strip("/").replace("/", "_")
-        domain = node.context.get_domain_id()
-        self._mark, self._log = _folder() / f"{_PREFIX}_{domain}_{name}", node.get_logger()
+        domain, name = node.context.get_domain_id(), node.get_fully_qualified_name()
+        self._mark, self._log = _mark(domain, name), node.get_logger()
 
     def is_set(self) -> bool:
         """Whether a process of this name was stopped and ended before it was released."""
@@ -33,7 +32,10 @@ class StopLatch:
     def set(self) -> None:
         """Remember it."""
         try:
-            self._mark.parent.mkdir(mode=0o700, exist_ok=True)
+            folder = self._mark.parent
+            folder.mkdir(mode=0o700, exist_ok=True)
+            if folder.lstat().st_uid != os.getuid():
+                raise OSError(f"{folder} is another user's")
             self._mark.touch()
         except OSError as error:
             self._log.error(f"the emergency stop will not outlive this process: {error}")
@@ -46,15 +48,21 @@ class StopLatch:
             self._log.error(f"the emergency stop is still marked in {self._mark}: {error}")
 
 
-def forget_stops(domain: int | str | None = None) -> None:
+def forget_stops(domain: int | str | None = None, gate: str = "command_gate") -> None:
     """A whole graph is started by a person: no emergency stop of an earlier one is in force.
+
+    A gate that runs and is stopped remembers it again by itself.
 
     Args:
         domain: ROS domain of the graph; None: that of this process's environment.
+        gate: Full name of its command gate.
     """
     of_domain = os.environ.get("ROS_DOMAIN_ID", "0") if domain is None else domain
-    for mark in _folder().glob(f"{_PREFIX}_{of_domain}_*"):
-        mark.unlink(missing_ok=True)
+    _mark(of_domain, gate).unlink(missing_ok=True)
+
+
+def _mark(domain: int | str, node: str) -> Path:
+    return _folder() / f"{_PREFIX}_{domain}_{node.strip('/').replace('/', '_')}"
 
 
 def _folder() -> Path:

@@ -50,7 +50,8 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
 
     While it is not active, callbacks of timers, services and of topics that are not latched do
     nothing; a service says so. State (latched topics) is always listened to, and whatever is made
-    with ``even_inactive``.
+    with ``even_inactive``. What the constructor makes is undone alike, but for what is given to
+    :meth:`keep`.
 
     What raises in a transition is logged, with where if it is not an ``Rl100Error``, and leaves
     the node unconfigured (``configure``) or as it was (``activate``, ``deactivate``).
@@ -96,6 +97,10 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         """Have something undone that :meth:`set_up` did: a thread ended, a file closed."""
         self._undo.callback(undo)
 
+    def keep(self, *made: Subscription | Service | Publisher | Timer) -> None:
+        """Have something made in the constructor outlive ``cleanup``."""
+        self._kept |= {id(each) for each in made}
+
     # Start and stop
 
     def start(self) -> None:
@@ -106,8 +111,7 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         """
         for trigger in (self.trigger_configure, self.trigger_activate):
             if trigger() is not TransitionCallbackReturn.SUCCESS:
-                assert self._problem is not None, "kept by the transition"
-                raise self._problem
+                raise self._problem or Rl100Error("see the log")
 
     @property
     def state(self) -> str:
@@ -147,8 +151,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
 
     def on_error(self, _: LifecycleState) -> TransitionCallbackReturn:
         """After a transition that raised something unexpected: begin anew."""
-        self.is_active = False
+        self.is_active, problem = False, self._problem
         self._take_down()
+        self._problem = problem
         return _DONE
 
     def destroy_node(self) -> None:

@@ -40,6 +40,13 @@ EVENT = QoSProfile(
 )
 """Records and judgements: none may be lost while a subscriber catches up."""
 
+EVERY_EVENT = QoSProfile(
+    history=HistoryPolicy.KEEP_ALL,
+    reliability=ReliabilityPolicy.RELIABLE,
+    durability=DurabilityPolicy.VOLATILE,
+)
+"""Reading events of which none may be displaced by others, however many: the emergency stop."""
+
 LATCHED = QoSProfile(
     history=HistoryPolicy.KEEP_LAST,
     depth=1,
