@@ -221,6 +221,8 @@ def joint_positions(message: Any, names: Sequence[str]) -> NDArray[np.float64] |
 def cloud_points(message: Any) -> NDArray[np.float32]:
     """Points, [N, 3], float32, m, from a sensor_msgs/PointCloud2 with float32 fields x, y, z.
 
+    Packed points are a view of the message's own bytes, any others are copied once.
+
     Raises:
         ObservationError: If a field is missing or not float32, or the data are shorter than the
             size says.
@@ -249,17 +251,14 @@ def cloud_points(message: Any) -> NDArray[np.float32]:
             reason="fields",
         )
     order = ">" if message.is_bigendian else "<"
-    layout = np.dtype(
-        {
-            "names": ["x", "y", "z"],
-            "formats": [f"{order}f4"] * 3,
-            "offsets": [offsets[a] for a in "xyz"],
-            "itemsize": message.point_step,
-        }
-    )
-    raw = np.frombuffer(message.data, dtype=np.uint8)[: count * message.point_step]
-    records = np.ascontiguousarray(raw).view(layout)
-    return np.stack([records["x"], records["y"], records["z"]], axis=1).astype(np.float32)
+    size, step = (count, 3), message.point_step
+    x, y, z = (offsets[axis] for axis in "xyz")
+    if (y - x, z - y) == (4, 4):
+        points = np.ndarray(size, f"{order}f4", message.data, x, (step, 4))
+    else:
+        single = [np.ndarray(count, f"{order}f4", message.data, at, (step,)) for at in (x, y, z)]
+        points = np.stack(single, axis=1)
+    return np.ascontiguousarray(points, dtype=np.float32)
 
 
 def nearest(
