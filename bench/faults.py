@@ -159,7 +159,7 @@ def keep(results: list[Result], output: Path | None) -> None:
 
 
 def main(
-    trials: Annotated[int, typer.Option(help="of each fault")] = 100,
+    trials: Annotated[int, typer.Option(help="of each fault", min=1)] = 100,
     only: Annotated[str, typer.Option(help="faults whose name contains this")] = "",
     output: Annotated[Path | None, typer.Option(help="folder for tables.md, trials.json")] = None,
     seed: Annotated[int, typer.Option(help="of the moments")] = 0,
@@ -168,6 +168,8 @@ def main(
     keep_on_this_machine()
     random.seed(seed)
     faults = [each for each in FAULTS if only in each.name]
+    if not faults:
+        raise typer.BadParameter(f"no fault is named like {only!r}", param_hint="--only")
     results = run(faults, trials, Console(), output)
     print(table(results))
     keep(results, output)

@@ -257,7 +257,9 @@ def _one(given: tuple[RobotConfig, TaskConfig, int, int]) -> Tally:
 
 
 def main(
-    inputs: Annotated[int, typer.Option(help="all together")] = 1_000_000,
+    inputs: Annotated[
+        int, typer.Option(help="all together, rounded up; a million take half an hour")
+    ] = 1_000_000,
     processes: Annotated[int, typer.Option(help="at once")] = 2,
     seed: Annotated[int, typer.Option(help="of the inputs")] = 0,
 ) -> None:
@@ -269,8 +271,9 @@ def main(
     jobs = [(*kind, each, seed + turn) for turn in range(processes) for kind in kinds]
     tally = Tally()
     with Pool(processes) as pool:
-        for part in pool.imap_unordered(_one, jobs):
+        for done, part in enumerate(pool.imap_unordered(_one, jobs), 1):
             tally.add(part)
+            print(f"{done} of {len(jobs)} gates: {tally.inputs} inputs", flush=True)
     print(
         f"{tally.inputs} inputs in {time.monotonic() - begun:.0f} s: "
         f"{len(tally.broken)} broke a limit"

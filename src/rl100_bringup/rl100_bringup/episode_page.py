@@ -35,7 +35,8 @@ _GATE_MARKS = (
     ("clipped", CLIPPED, "k", 0.2),
     ("more than the action", GateFlag.BEYOND_ACTION, "tab:purple", 0.2),
     ("held: nothing new", GateFlag.HELD_STALE, "0.6", 0.07),
-    ("held: refused", HELD & ~GateFlag.HELD_STALE, "tab:red", 0.07),
+    ("held: emergency stop", GateFlag.HELD_ESTOP, "k", 0.1),
+    ("held: refused", HELD & ~(GateFlag.HELD_STALE | GateFlag.HELD_ESTOP), "tab:red", 0.07),
 )
 """What the gate made of a request: name, flags, colour, height."""
 _LEGEND: Mapping[str, Any] = {

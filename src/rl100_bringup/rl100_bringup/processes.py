@@ -32,6 +32,8 @@ _STOP_TIMEOUT_S = 16.0
 _SOON_S = 10.0
 """A node that lives shorter than this died because of how it was started [s]."""
 _MOST_EARLY_DEATHS = 3
+_REFUSED = 2
+"""Exit status of a node that cannot use its configuration: another start would not help."""
 
 
 class NodeDiedError(Rl100Error):
@@ -223,7 +225,8 @@ class RunningGraph:
         """Start anew what has died; what was done, for people.
 
         Raises:
-            NodeDiedError: If a node has died soon after each of its last starts.
+            NodeDiedError: If a node has refused its configuration, or died soon after each of its
+                last starts.
         """
         done = []
         for place, process in enumerate(self._processes):
@@ -234,7 +237,8 @@ class RunningGraph:
             self._early_deaths[name] = (
                 self._early_deaths.get(name, 0) + 1 if lasted_s < _SOON_S else 0
             )
-            if self._early_deaths[name] >= _MOST_EARLY_DEATHS:
+            refused = process.returncode == _REFUSED
+            if refused or self._early_deaths[name] >= _MOST_EARLY_DEATHS:
                 self.check()
             process.wait(_STOP_TIMEOUT_S)
             self._processes[place] = self._start(process.node, again=True)

@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import numpy as np
 from pydantic import Field, ValidationError
+from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
@@ -347,7 +348,7 @@ def _missed(report: Report) -> str:
 
 def _hop_table(report: Report) -> Table:
     """Median and 99th percentile of every hop, a column for each policy."""
-    table = Table("hop", title="Latency, p50 | p99 | max [ms]", caption=_missed(report))
+    table = Table("hop", title=escape("Latency, p50 | p99 | max [ms]"), caption=_missed(report))
     names: dict[str, None] = {}
     for policy, hops in report.hops_ms.items():
         table.add_column(policy, justify="right")

@@ -1,12 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rl100 command: what is wrong is said before anything is started."""
 
+import threading
+
 import pytest
+import rclpy
+from rclpy.executors import SingleThreadedExecutor
+from std_srvs.srv import Trigger
 from typer.testing import CliRunner
 
+from rl100_bringup import estop
 from rl100_bringup.cli.app import app
 from rl100_bringup.graph import GraphArguments, config_path
 from rl100_policy.core.errors import ConfigError, Rl100Error
+from rl100_policy.ros.domain import free_domain
 
 run = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}).invoke
 
@@ -79,3 +86,49 @@ def test_every_launch_argument_is_shown_with_what_it_is():
     assert outcome.exit_code == 0
     assert all(name in outcome.output for name in vars(GraphArguments()))
     assert "value of sim" in outcome.output
+
+
+@pytest.mark.ros
+def test_the_emergency_stop_is_pressed_and_released_from_a_terminal(monkeypatch):
+    asked: list[str] = []
+
+    def answer(name):
+        def on_call(_, response):
+            asked.append(name)
+            response.success, response.message = True, f"done: {name}"
+            return response
+
+        return on_call
+
+    with free_domain() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        monkeypatch.setenv("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
+        context = rclpy.Context()
+        rclpy.init(context=context, domain_id=domain)
+        gate = rclpy.create_node("gate", context=context)
+        for name in ("gate/estop", "gate/release"):
+            gate.create_service(Trigger, name, answer(name))
+        executor = SingleThreadedExecutor(context=context)
+        executor.add_node(gate)
+        spinner = threading.Thread(target=executor.spin, daemon=True)
+        spinner.start()
+        try:
+            for verb, name in (("estop", "gate/estop"), ("release", "gate/release")):
+                done = run(app, [verb])
+                assert done.exit_code == 0, done.output
+                assert f"done: {name}" in done.output
+        finally:
+            executor.shutdown()
+            gate.destroy_node()
+            rclpy.shutdown(context=context)
+            spinner.join(5.0)
+    assert asked == ["gate/estop", "gate/release"]
+
+
+def test_an_emergency_stop_that_nobody_hears_says_so(monkeypatch):
+    monkeypatch.setattr(estop, "_PATIENCE_S", 0.5)
+    with free_domain() as domain:
+        monkeypatch.setenv("ROS_DOMAIN_ID", str(domain))
+        done = run(app, ["estop"])
+    assert done.exit_code == 1
+    assert "hardware emergency stop" in str(done.exception)

@@ -143,6 +143,16 @@ def test_a_node_that_dies_again_and_again_soon_after_its_start_is_given_up(tmp_p
             graph.mend()
 
 
+def test_a_node_that_refuses_its_configuration_is_not_started_anew(tmp_path):
+    script = tmp_path / "prefix/lib/fake_package/show"
+    script.write_text("#!/usr/bin/env bash\necho cannot start: no such arm\nexit 2\n")
+    with RunningGraph([SHOW], tmp_path / "log") as graph:
+        (process,) = graph.processes
+        assert eventually(lambda: process.returncode is not None)
+        with pytest.raises(NodeDiedError, match=r"status 2(.|\n)*no such arm"):
+            graph.mend()
+
+
 def test_the_end_of_the_graph_is_the_end_of_its_nodes(tmp_path):
     with RunningGraph([SHOW], tmp_path / "log") as graph:
         (process,) = graph.processes

@@ -239,7 +239,7 @@ def test_health_tells_state_failed_callbacks_and_who_is_not_reached(by_hand):
     assert health().message == "active"
     unreliable = manager.create_publisher(Int32, "number", SENSOR_LATEST)
     assert unreliable is not None
-    assert spin_until(lambda: "not connected" in health().message)
+    assert spin_until(lambda: "look at number" in health().message)
     assert any(each.key == "number" and "RELIABILITY" in each.value for each in health().values)
     manager.health.clear()
     echo.note_failure()
@@ -263,3 +263,11 @@ def test_a_deadline_that_is_not_kept_is_counted():
                     for each in status.values
                 )
             )
+
+
+def test_a_parameter_that_the_node_does_not_have_is_told(capfd):
+    """Regression: a misspelt limit was left at its default without a word."""
+    with isolated_ros(fcator=3), spinning(Echo(), start=False):
+        pass
+    told = capfd.readouterr().err
+    assert "no parameter 'fcator' of node 'echo': misspelt? It has autostart, factor" in told

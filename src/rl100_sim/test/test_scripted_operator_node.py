@@ -11,10 +11,10 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool
 
-from rl100_msgs.msg import SimGroundTruth
+from rl100_msgs.msg import GateStatus, HumanFeedback, SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.ros.late_answers import create_late_service
-from rl100_policy.ros.qos import EVENT
+from rl100_policy.ros.qos import EVENT, LATCHED
 from rl100_policy.ros.testing import isolated_ros, spinning
 from rl100_sim.nodes import scripted_operator
 from rl100_sim.nodes.scripted_operator import OperatorError, ScriptedOperatorNode
@@ -51,6 +51,10 @@ class Controls(Node):
         self._mute, self._delay_s = mute, delay_s
         self._episode_is_over = False
         self.started_at: list[int] = []
+        self.judged: list[HumanFeedback] = []
+        self.presses_estop = False
+        self._gate = self.create_publisher(GateStatus, "gate/status", LATCHED)
+        self.create_subscription(HumanFeedback, "feedback", self.judged.append, EVENT)
         self._truth = self.create_publisher(SimGroundTruth, "sim/ground_truth", EVENT)
         for name, kind in CONTROLS.items():
             create_late_service(self, kind, name, self._handler(name))
@@ -87,6 +91,9 @@ class Controls(Node):
             if self._episode_is_over:
                 return False
             self._episode_is_over = True
+            if self.presses_estop and self.asked["sim/reset"] == 2:
+                self._gate.publish(GateStatus(estop=True))
+                return True
             for step in range(3):
                 self._truth.publish(SimGroundTruth(step=step, success=True, terminated=step == 2))
         return True
@@ -98,10 +105,10 @@ def impatient(monkeypatch):
     monkeypatch.setattr(scripted_operator, "_SERVICE_TIMEOUT_S", 10.0)
 
 
-def let_work(controls: dict, **parameters) -> Controls:
+def let_work(controls: dict, *, world: Callable = Controls, **parameters) -> Controls:
     """Run the operator through its episodes; raises what it raises."""
     with isolated_ros(**PATHS, episodes=2, **parameters):
-        world, operator = Controls(**controls), ScriptedOperatorNode()
+        world, operator = world(**controls), ScriptedOperatorNode()
         with (
             spinning(world, operator) as spin_until,
             ThreadPoolExecutor(1) as pool,
@@ -132,6 +139,41 @@ def test_an_episode_is_started_and_stopped_once(name, monkeypatch):
     monkeypatch.setattr(scripted_operator, "_PATIENCE_S", 0.0)
     with pytest.raises(OperatorError, match=f"{name} did not answer"):
         let_work({"mute": frozenset({name})}, record=True)
+
+
+def test_an_emergency_stop_closes_the_episode_without_a_judgement():
+    """Regression: it became a failure like any other, or was recorded for ever."""
+    worlds = []
+
+    def stopping(**controls):
+        worlds.append(Controls(**controls))
+        worlds[0].presses_estop = True
+        return worlds[0]
+
+    with pytest.raises(OperatorError, match="emergency stop was pressed in the episode of seed 0"):
+        let_work({}, world=stopping, record=True)
+    (world,) = worlds
+    assert (world.asked["episode/start"], world.asked["episode/stop"]) == (1, 1)
+    assert len(world.judged) <= 1, "the rehearsal's, at most"
+
+
+def test_a_control_that_refuses_in_an_episode_leaves_none_that_is_recorded():
+    worlds = []
+
+    def refusing(**controls):
+        worlds.append(Controls(**controls))
+        carry_out = worlds[0]._carry_out
+
+        def refuse(name, request):
+            begins = name == "sim/run" and request.data and worlds[0].asked["sim/reset"] == 2
+            return not begins and carry_out(name, request)
+
+        worlds[0]._carry_out = refuse
+        return worlds[0]
+
+    with pytest.raises(OperatorError, match="sim/run refused"):
+        let_work({}, world=refusing, record=True)
+    assert worlds[0].asked["episode/stop"] == 1
 
 
 def test_an_episode_begins_with_the_scene():

@@ -401,6 +401,22 @@ app.command()(relabel)
 
 
 @app.command()
+def estop() -> None:
+    """Press the emergency stop of the running graph: the arm brakes, and stays until release."""
+    from rl100_bringup.estop import ask_gate
+
+    console.print(ask_gate("gate/estop"))
+
+
+@app.command()
+def release() -> None:
+    """Release the emergency stop of the running graph; nobody is in command then."""
+    from rl100_bringup.estop import ask_gate
+
+    console.print(ask_gate("gate/release"))
+
+
+@app.command()
 def doctor(
     folder: Annotated[
         Path | None,

@@ -9,7 +9,7 @@ here. Pure: no ROS, and every time is an argument.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,7 +35,7 @@ _LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
 """A policy that has decided nothing for so long, and so many periods, loses the command."""
 _OTHER_CLOCK_S = 1.0
 """A person's request stamped farther from now than this has another clock [s]."""
-_PATIENCE_WITH_POLICY, _LEAST_PATIENCE_S = 0.75, 0.05
+_SILENT, _SILENT_S = 0.75, 0.05
 """Control periods, and seconds at the least, without a sign of life of a policy after which what
 it planned is not followed."""
 _OLD_DECISION = 2
@@ -67,6 +67,25 @@ class Timeouts:
     """Control periods that a period waits for the policy's action at most."""
     blend: int = 0
     """Control periods over which a newer chunk takes over."""
+
+    def resolved(self, period_s: float) -> Timeouts:
+        """With what its zeros stand for at a control period [s]."""
+        return replace(
+            self,
+            teleop_s=self.teleop_s or _LATE * period_s,
+            joint_state_s=self.joint_state_s or max(_OLDEST * period_s, _OLDEST_S),
+            policy_s=self.policy_s or max(_SILENT * period_s, _SILENT_S),
+        )
+
+
+_NAMES = {
+    "teleop_timeout": "teleop_s",
+    "joint_state_timeout": "joint_state_s",
+    "policy_timeout": "policy_s",
+    "longest_chunk": "longest_chunk_s",
+    "patience": "patience",
+}
+"""Parameters of the command gate that are timeouts."""
 
 
 @dataclass(frozen=True)
@@ -124,16 +143,14 @@ class Arbiter:
             timeouts: See there.
             estop: The emergency stop is latched.
         """
-        self._gate, self._action, self._timeouts = gate, action, timeouts
+        self._gate, self._action = gate, action
+        self._timeouts = timeouts = timeouts.resolved(period_s)
         self.lockstep = timeouts.lockstep
         """Whether periods wait for their requests."""
         self._period_ns = round(period_s * 1e9)
-        self._teleop_ns = round(timeouts.teleop_s * 1e9) or round(_LATE * self._period_ns)
+        self._teleop_ns = round(timeouts.teleop_s * 1e9)
         self._longest_chunk_ns = round(timeouts.longest_chunk_s * 1e9)
         self._longest_absence = max(_LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / period_s))
-        oldest_s = timeouts.joint_state_s or max(_OLDEST * period_s, _OLDEST_S)
-        least_s = max(_PATIENCE_WITH_POLICY * period_s, _LEAST_PATIENCE_S)
-        self._policy_s = timeouts.policy_s or least_s
         self._policy_heard_s = -np.inf
         """When the policy last gave a sign of life, by the clock of the caller."""
         self._taken_ns = -1
@@ -141,7 +158,7 @@ class Arbiter:
         self._joints = JointStream(
             gate.kinematics,
             self._period_ns,
-            None if timeouts.lockstep else round(oldest_s * 1e9),
+            None if timeouts.lockstep else round(timeouts.joint_state_s * 1e9),
         )
         self._schedule = ChunkSchedule(timeouts.blend)
         self.patience_s = timeouts.patience * period_s
@@ -151,7 +168,7 @@ class Arbiter:
         self.estop = estop
         """Whether the emergency stop is latched."""
         self.at_home = False
-        """Whether the arm was at home when a period was last answered."""
+        """Whether the arm was at home in the newest period."""
         self.notices: list[str] = []
         """What came about by itself, for people, newest last; whoever tells it takes it out."""
         self._fresh = True
@@ -173,22 +190,11 @@ class Arbiter:
         """One line for each timeout that is longer than it is by itself, for people."""
         if self.lockstep:
             return []
-        period_s, given, usual = self._period_ns * 1e-9, self._timeouts, Timeouts()
-        compared = {
-            "teleop_timeout": (given.teleop_s, _LATE * period_s),
-            "joint_state_timeout": (
-                given.joint_state_s, max(_OLDEST * period_s, _OLDEST_S),
-            ),
-            "policy_timeout": (
-                given.policy_s, max(_PATIENCE_WITH_POLICY * period_s, _LEAST_PATIENCE_S),
-            ),
-            "longest_chunk": (given.longest_chunk_s, usual.longest_chunk_s),
-            "patience": (given.patience, usual.patience),
-        }  # fmt: skip
+        usual = Timeouts().resolved(self._period_ns * 1e-9)
         return [
-            f"{name} is {value:g}, usually {by_itself:g}"
-            for name, (value, by_itself) in compared.items()
-            if value > by_itself
+            f"{name} is {getattr(self._timeouts, key):g}, usually {getattr(usual, key):g}"
+            for name, key in _NAMES.items()
+            if getattr(self._timeouts, key) > getattr(usual, key)
         ]
 
     # What comes
@@ -384,7 +390,7 @@ class Arbiter:
         """Whether what a policy wants may be executed: it means it, and lives."""
         if proposal is None or proposal.chunk.shadow:
             return False
-        return self.lockstep or now_s - self._policy_heard_s <= self._policy_s
+        return self.lockstep or now_s - self._policy_heard_s <= self._timeouts.policy_s
 
     def _waits(self, proposal: Due | None, wish: Wish, *, at_last: bool) -> bool:
         """Whether a period waits for who is in command."""

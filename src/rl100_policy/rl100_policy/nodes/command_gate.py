@@ -313,7 +313,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
     def _on_event(self, event: OperatorEvent) -> None:
         """Whichever node is alive or dead besides, a pressed emergency stop stops the arm."""
         if event.kind == OperatorEvent.ESTOP:
-            self._stop()
+            self._stop(event.source or "operator/event")
 
     def _on_chunk(self, message: ActionChunk) -> None:
         try:
@@ -481,15 +481,16 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self.diagnose([status])
 
     def _on_estop(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
-        self._stop()
+        self._stop("gate/estop")
         response.success, response.message = (
             True,
             "emergency stop latched: call gate/release to go on",
         )
         return response
 
-    def _stop(self) -> None:
+    def _stop(self, by: str) -> None:
         """Latch the stop, in whatever state this node is; what is set up later finds the mark."""
+        self.get_logger().warning(f"emergency stop, by {by}")
         if self._is_set_up:
             self._arbiter.stop()
             self._answer()
@@ -498,6 +499,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             self._publish_status()
 
     def _on_release(self, _: Trigger.Request, response: Trigger.Response) -> Trigger.Response:
+        self.get_logger().warning("the emergency stop is released: nobody is in command")
         self._latch.clear()
         if self._is_set_up:
             self._arbiter.release()

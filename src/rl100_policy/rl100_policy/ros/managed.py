@@ -23,7 +23,12 @@ from rclpy.timer import Timer
 
 from rl100_policy.core.errors import Rl100Error
 from rl100_policy.ros.diagnostics import DIAGNOSTICS_TOPIC, diagnostic_array, diagnostic_status
-from rl100_policy.ros.parameters import declare, parameter, read_parameters
+from rl100_policy.ros.parameters import (
+    declare,
+    parameter,
+    read_parameters,
+    unknown_parameters,
+)
 
 _Parameters = TypeVar("_Parameters")
 
@@ -75,6 +80,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         super().__init__(name)
         self.parameters: _Parameters = read_parameters(self, parameters)
         self.autostart = bool(declare(self, "autostart", _AUTOSTART))
+        if unknown := unknown_parameters(self):
+            self._trouble["parameters"] = unknown
+            self.get_logger().warning(unknown)
         self._health_out = super().create_publisher(DiagnosticArray, DIAGNOSTICS_TOPIC, 10)
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         super().create_timer(_REPORT_PERIOD_S, self._report_health, clock=steady)
@@ -309,7 +317,10 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
                 f"{self.state}; a callback failed, see its log",
             )
         elif self._trouble:
-            level, message = DiagnosticStatus.WARN, f"{self.state}; not connected everywhere"
+            level, message = (
+                DiagnosticStatus.WARN,
+                f"{self.state}; look at {', '.join(self._trouble)}",
+            )
         elif not self.is_active:
             level = DiagnosticStatus.WARN
         told: dict[str, object] = {"state": self.state, "failed callbacks": self._failures}

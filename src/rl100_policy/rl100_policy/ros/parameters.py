@@ -16,6 +16,8 @@ from rclpy.node import Node
 from rl100_policy.core.errors import ConfigError
 
 _Parameters = TypeVar("_Parameters")
+_OF_RCLPY = ("use_sim_time", "qos_overrides.", "start_type_description_service")
+"""Beginnings of names of parameters that rclpy itself reads."""
 
 
 def parameter(
@@ -43,6 +45,23 @@ def read_parameters(node: Node, kind: type[_Parameters]) -> _Parameters:
         for item in fields(kind)  # type: ignore[arg-type]
     }
     return kind(**values)
+
+
+def unknown_parameters(node: Node) -> str:
+    """What was given to a node that it does not have, for people; empty if nothing.
+
+    Call it when all are declared. It is no error: what is given to all nodes of a process, or in
+    a file for several, need not be everybody's.
+    """
+    given = {name for name in node._parameter_overrides if not name.startswith(_OF_RCLPY)}
+    unknown = sorted(name for name in given if not node.has_parameter(name))
+    if not unknown:
+        return ""
+    has = sorted(name for name in node._parameters if not name.startswith(_OF_RCLPY))
+    return (
+        f"no parameter {', '.join(map(repr, unknown))} of node {node.get_name()!r}: misspelt? It "
+        f"has {', '.join(has)}"
+    )
 
 
 def declare(node: Node, name: str, item: Field[Any]) -> Any:

@@ -9,8 +9,9 @@ the same controls as a person: ``episode/start``, ``episode/stop``, ``gate/set_c
 ``mode`` demonstrate: it steers the arm, with the imperfections of :mod:`rl100_sim.demonstrator`.
 ``mode`` supervise: the policy steers, it only starts, judges and ends the episodes, and takes over
 for ``takeover_length`` control periods after ``takeover_after`` of them. Either way success is
-what the scene shows, never what a policy thinks. After ``episodes`` episodes the process ends;
-exit status 1 if a control failed.
+what the scene shows, never what a policy thinks. When the emergency stop is latched
+(``gate/status``) or a control fails, the running episode is closed without a judgement. After
+``episodes`` episodes the process ends; exit status 1 if a control failed.
 
 Right after the graph's start a server may know this node's request writer and not yet its answer
 reader, and its answer is lost. So a request that may come twice (``policy/load``, ``sim/reset``,
@@ -29,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -44,7 +46,7 @@ from rclpy.node import Node
 from rclpy.task import Future
 from std_srvs.srv import SetBool
 
-from rl100_msgs.msg import HumanFeedback, PolicyStatus, SimGroundTruth
+from rl100_msgs.msg import GateStatus, HumanFeedback, PolicyStatus, SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core import messages
 from rl100_policy.core.config import load_robot, load_task
@@ -126,12 +128,15 @@ class ScriptedOperatorNode(Node):
         """Steers; None while the policy does."""
         self._seed = self._took_over_at = 0
         self._ended = threading.Event()
+        self._is_stopped = False
+        """The emergency stop is latched."""
         self._last: SimGroundTruth | None = None
         self._successes, self._version_in_use = 0, ""
         self._twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self._feedback = self.create_publisher(HumanFeedback, "feedback", EVENT)
         self.create_subscription(SimGroundTruth, "sim/ground_truth", self._on_ground_truth, EVENT)
         self.create_subscription(PolicyStatus, "policy/status", self._on_policy_status, LATCHED)
+        self.create_subscription(GateStatus, "gate/status", self._on_gate_status, LATCHED)
         self._reset_sim = self.create_client(ResetSim, "sim/reset")
         self._run_sim = self.create_client(SetBool, "sim/run")
         self._start_episode = self.create_client(StartEpisode, "episode/start")
@@ -144,7 +149,8 @@ class ScriptedOperatorNode(Node):
     def _on_ground_truth(self, truth: SimGroundTruth) -> None:
         self._last, pusher = truth, self._pusher
         if truth.terminated or truth.truncated:
-            self._judge(truth)
+            if not self._is_stopped:
+                self._judge(truth)
             self._ended.set()
             return
         if pusher is not None:
@@ -176,6 +182,11 @@ class ScriptedOperatorNode(Node):
             self._pusher = pusher = self._new_pusher(self._seed)
             self._took_over_at = self._last.step
             self._push(self._last, pusher)
+
+    def _on_gate_status(self, status: GateStatus) -> None:
+        self._is_stopped = status.estop
+        if status.estop:
+            self._ended.set()  # whatever would come now is not what the episode was for
 
     def _on_policy_status(self, status: PolicyStatus) -> None:
         self._version_in_use = status.policy_version
@@ -274,13 +285,31 @@ class ScriptedOperatorNode(Node):
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
             self._start_recording(start)
-        self._let_move()
-        self._wait_for_the_end(seed)
-        self._halt()
+        try:
+            self._let_move()
+            self._wait_for_the_end(seed)
+            self._halt()
+            if self._is_stopped:
+                raise OperatorError(
+                    f"the emergency stop was pressed in the episode of seed {seed}, which is kept "
+                    "without a judgement; release it (gate/release) and start again"
+                )
+        except OperatorError:
+            self._close_recording(suppress(OperatorError))
+            raise
         assert self._last is not None
         self._successes += bool(self._last.success)
-        if self._settings.record:
-            self._call(self._stop_episode, StopEpisode.Request(end_stamp=self._last.header.stamp))
+        self._close_recording(nullcontext())
+
+    def _close_recording(self, how: AbstractContextManager[object]) -> None:
+        """End the recorded episode at the newest observation, if one is recorded."""
+        if not self._settings.record:
+            return
+        end = StopEpisode.Request()
+        if self._last is not None:
+            end.end_stamp = self._last.header.stamp
+        with how:
+            self._call(self._stop_episode, end)
 
     def _start_recording(self, request: StartEpisode.Request) -> None:
         """Press start until the recorder accepts.
