@@ -17,6 +17,7 @@ from rich.table import Table
 
 from rl100_bringup.report import hop_results
 from rl100_policy.core.gate_result import HELD
+from rl100_policy.core.latency import Mark
 from rl100_policy.core.messages import stamp_ns
 from rl100_policy.ros.process import keep_on_this_machine
 
@@ -53,13 +54,14 @@ def main(
         )
     stamps = np.array([stamp_ns(each.header.stamp) for each in periods])
     gaps = np.rint(np.diff(stamps) * 1e-6 / period_ms).astype(int) - 1
+    own = sum(Mark.COMMANDED in each.marks for each in journeys)
     held = np.array([bool(each.flags & HELD) for each in periods])
     runs = np.diff(np.flatnonzero(np.concatenate(([True], ~held, [True])))) - 1
     late_ms = np.array([each.latency_s for each in periods]) * 1e3
     console = Console()
     console.print(table)
     console.print(
-        f"{len(periods)} control periods of {period_ms:.0f} ms, {len(journeys)} with an action "
+        f"{len(periods)} control periods of {period_ms:.0f} ms, {own} with an action "
         f"of their own decision; {int(held.sum())} held, at most {int(runs.max())} in a row; "
         f"{int(gaps.clip(0).sum())} without a joint state that was answered; from joint state to "
         f"command p50 {np.median(late_ms):.2f}, p99 {np.percentile(late_ms, 99):.2f}, "

@@ -157,7 +157,9 @@ def run_demo(settings: DemoSettings, console: Console) -> int:
     with own_graph(demonstrating, output / "log" / "demonstrate", console) as graph:
         demonstrations = _collect(graph, demonstrating, settings, console)
     request = settings.request(f"threads={learning_threads()}")
-    console.print(f"learning on {request.settings().threads} thread(s)")
+    threads = request.settings().threads
+    why = "two processors are idle" if threads > 1 else "no two processors are idle"
+    console.print(f"learning on {threads} thread(s): {why}")
     trained = train_from_bags(request, console)
     seeds = episode_seeds(Purpose.EVALUATION, settings.seed, 0, settings.evaluations)
     evaluated: dict[str, dict[str, Trials]] = {}
