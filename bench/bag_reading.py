@@ -32,7 +32,7 @@ from mcap.data_stream import ReadDataStream
 from rich.console import Console
 from rich.table import Table
 from rosbags.rosbag2 import Reader
-from rosbags.typesys import Stores, get_typestore
+from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
 from rl100_learner.data.reader import BagReport, BagStatus, load_demonstrations
 from rl100_policy.bags import reading
@@ -108,7 +108,7 @@ def plain_loop(bags: Path) -> float:
     for path in bag_files(bags):
         with Reader(path.parent) as reader:
             for connection in reader.connections:
-                types = reading.get_types_from_msg(connection.msgdef.data, connection.msgtype)
+                types = get_types_from_msg(connection.msgdef.data, connection.msgtype)
                 typestore.register({k: v for k, v in types.items() if k not in typestore.types})
             for connection, _, data in reader.messages():
                 typestore.deserialize_cdr(data, connection.msgtype)

@@ -302,14 +302,19 @@ def test_in_lockstep_a_period_waits_for_its_request_however_long(source):
 # The policy
 
 
-def test_what_a_policy_in_shadow_mode_wants_is_told_and_not_executed():
-    cell = commanded_by(CommandSource.POLICY)
-    only_told = replace(chunk(cell.now + 1, (0.1, 0.0)), shadow=True)
+def test_what_a_policy_wants_while_another_commands_is_told_and_never_executed():
+    cell = commanded_by(CommandSource.TELEOP)
+    only_told = replace(chunk(cell.now + 1, (0.1, 0.0), (0.1, 0.0)), shadow=True)
     cell.arbiter.decide(only_told, cell.now_ns, cell.now_s)
+    cell.steer(0.0)
     answer = cell.period()
     np.testing.assert_allclose(answer.proposal.action, (0.1, 0.0))
-    assert answer.result.flags & GateFlag.HELD_STALE
     assert moved(answer, cell) == 0.0
+    cell.take(CommandSource.POLICY)
+    cell.arbiter.decide(only_told, cell.now_ns, cell.now_s)  # it has not heard of it yet
+    assert cell.period(at_last=False) == Wait(patience_begins=True)
+    cell.decide((0.1, 0.0), ahead=0)
+    assert moved(cell.answer(), cell) > 0.0
 
 
 def test_a_plan_is_followed_as_long_as_its_policy_lives():

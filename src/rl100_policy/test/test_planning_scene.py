@@ -93,7 +93,7 @@ def test_objects_are_added_appended_replaced_and_removed():
         (scene(thing("part", BOX, meshes=["mesh"])), "meshes and planes of 'part'"),
         (scene(octomap=b"x"), "octomap"),
         (scene(held=[thing("cup", CAN)]), "'cup', which the arm holds"),
-        (scene(thing("lost", (1, [0.1] * 3, at(float("nan"))))), "not finite"),
+        (scene(thing("lost", (1, [0.1] * 3, at(float("nan"))))), "finite number"),
         (scene(thing("odd", BOX, primitive_poses=[])), "shorter"),
     ],
 )

@@ -281,6 +281,8 @@ class Arbiter:
     def decide(self, chunk: Chunk, now_ns: int, now_s: float) -> None:
         """Take a decision of the policy, which is a sign of life, too.
 
+        One of shadow mode is kept beside what others command, and not executed.
+
         Args:
             chunk: Its actions.
             now_ns: Time by the clock of the stamps.
@@ -299,6 +301,8 @@ class Arbiter:
         seen_before_ns = self._taken_ns - chunk.stamp_ns
         if self._taken_ns >= 0 and seen_before_ns > _OLD_DECISION * self._period_ns:
             raise ActionError("chunk decided before the policy took command; it is not executed")
+        if chunk.shadow and self.source is CommandSource.POLICY:
+            return  # decided before it had heard that it is in command
         self._schedule.push(chunk)
         self.hear_policy(now_s)
 

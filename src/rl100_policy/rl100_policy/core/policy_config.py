@@ -256,7 +256,7 @@ class DiffusionConfig(FrozenModel):
     sigma_min: PositiveFloat = 0.1
     sigma_max: Annotated[float, Field(gt=0.0, le=100.0)] = 0.8
     """Limits of a transition's standard deviation, normalised action units."""
-    clamp: Annotated[float, Field(gt=0.0, le=100.0)] = 1.0
+    clamp: Annotated[float, Field(gt=0.0, le=1e6)] = 1.0
     """Predicted clean actions are clamped to +- this, normalised action units."""
     prediction: Literal["velocity", "epsilon", "sample"] = "velocity"
     """What the network's output is: v = sqrt(abar) eps - sqrt(1 - abar) a, the noise eps, or the

@@ -110,7 +110,9 @@ class PolicyParameters:
         high=64,
     )
     shadow: bool = parameter(
-        False, "decide also while the policy is not in command; the gate ignores it"
+        False,
+        "decide also while the policy is not in command; what it decides then is recorded and "
+        "never executed",
     )
     largest_change: float = parameter(
         0.0,
@@ -150,6 +152,8 @@ class _Due:
     """Wall time at which the newest frame was complete."""
     fresh: int
     """Actions of it before the decision after it is meant to be there."""
+    shadow: bool
+    """The policy is not in command."""
 
 
 class PolicyNode(ManagedNode[PolicyParameters]):
@@ -331,7 +335,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._last_decision_ns = newest
         with self._wake:
             fresh = min(executed + ahead, runner.n_chunk)
-            self._slot = _Due(self._window.frames(), age_ns * 1e-9, self._complete_ns, fresh)
+            frames, shadow = self._window.frames(), not self._in_command
+            self._slot = _Due(frames, age_ns * 1e-9, self._complete_ns, fresh, shadow)
             self._ahead = None
             self._wake.notify()
         return True
@@ -391,7 +396,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             decided.actions,
             decided.version,
             due.fresh,
-            shadow=self.parameters.shadow,
+            shadow=due.shadow,
         )
         self._chunks.publish(chunk_message(chunk, frame_id))
         n_chunk, d_a = decided.actions.shape
