@@ -32,7 +32,8 @@ from rl100_policy.ros.domain import free_domain
 from rl100_policy.ros.process import executor_of
 from rl100_policy.ros.qos import EVENT
 
-_READY_S, _ANSWER_S = 60.0, 60.0
+_READY_S, _ANSWER_S, _ASK_AGAIN_S = 60.0, 60.0, 5.0
+_ONCE = (StartEpisode, StopEpisode)
 
 
 class Bench(Node):
@@ -58,15 +59,21 @@ class Bench(Node):
         self.periods.append(message)
 
     def call(self, kind: type, name: str, **fields: Any) -> Any:
-        """Call a service; raises RuntimeError if it is refused or nobody answers."""
+        """Call a service; raises RuntimeError if it is refused or nobody answers.
+
+        Right after a graph's start an answer may be lost: what does no harm twice is asked again.
+        """
         client = self.create_client(kind, name)
         end = time.monotonic() + _READY_S
         while not client.service_is_ready() and time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.05)
-        future = client.call_async(kind.Request(**fields))  # type: ignore[attr-defined]
-        end = time.monotonic() + _ANSWER_S
+        request = kind.Request(**fields)  # type: ignore[attr-defined]
+        future, asked = client.call_async(request), time.monotonic()
+        end = asked + _ANSWER_S
         while not future.done() and time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.05)
+            if time.monotonic() - asked > _ASK_AGAIN_S and kind not in _ONCE:
+                future, asked = client.call_async(request), time.monotonic()
         if not future.done() or not future.result().success:
             raise RuntimeError(f"{name}: {future.result() if future.done() else 'no answer'}")
         self.destroy_client(client)

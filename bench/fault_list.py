@@ -242,7 +242,10 @@ FAULTS: list[Fault] = [
         "kill -9 of sim_robot (arm, camera, clock)", _killed("sim_robot"), _HOLD,
         "no joint states: nothing is commanded",
     ),
-    Fault("kill -9 of recorder", _killed("recorder"), _ON, "an episode that runs ends; the arm does not wait for it"),
+    Fault(
+        "kill -9 of recorder", _killed("recorder"), _ON,
+        "an episode that runs ends; the arm does not wait for it",
+    ),
     Fault("kill -9 of latency", _killed("latency"), _ON, "measures only"),
     Fault("SIGSTOP of policy", _stopped("policy"), _HOLD, _GATE_WAITS),
     *(
