@@ -66,6 +66,19 @@ def test_one_that_is_a_little_out_of_order_is_old_and_no_restart():
     assert joints.arrives(BEGIN + T // 2, BEGIN + 2 * T) is Arrival.OLD
 
 
+@pytest.mark.parametrize("oldest", [T // 20, T // 2, 2 * T])
+def test_one_of_now_is_answered_however_short_the_timeout(oldest):
+    """Regression: with a timeout below .8 periods it was of the future."""
+    assert stream(oldest_ns=oldest).arrives(BEGIN, BEGIN) is Arrival.NEXT
+
+
+def test_one_may_be_ahead_by_the_clocks_tick_and_no_more():
+    joints = stream(oldest_ns=2 * T)
+    with pytest.raises(ObservationError, match="clocks differ"):
+        joints.arrives(BEGIN + 13 * T // 10, BEGIN)
+    assert joints.arrives(BEGIN + 11 * T // 10, BEGIN) is Arrival.NEXT
+
+
 def test_a_jump_of_the_arm_is_refused():
     joints = stream()
     joints.arrives(BEGIN, BEGIN)

@@ -375,8 +375,8 @@ class Arbiter:
         self._waiting = None
         self._coast_until(stamp)
         self.at_home = self._gate.at_home(q)
-        if left := self._why_left_alone(q, in_command=in_command):
-            return LeftAlone(left)
+        if why_not := self._begin_where_it_should(q, in_command=in_command):
+            return LeftAlone(why_not)
         answer = Answer(stamp, arrived_s, self.source, proposal, self._result(q, wish, followed))
         self._answered_ns = self._planned_ns = stamp
         self._notice_absence(answer.result)
@@ -416,8 +416,10 @@ class Arbiter:
             self._gate.coast(max(0, unanswered))
         self._planned_ns = stamp_ns - self._period_ns
 
-    def _why_left_alone(self, q: Floats, *, in_command: bool) -> str:
-        """Let who is in command begin where it should; why not, if nothing is to be commanded.
+    def _begin_where_it_should(self, q: Floats, *, in_command: bool) -> str:
+        """Let who is in command begin where it should.
+
+        Returns why nothing is to be commanded instead, for people; empty if something is.
 
         An arm that still moves along the last command goes on from there whoever commands. In
         real time nothing but a source in command begins at a measurement, and none at one that

@@ -43,8 +43,8 @@ class JointStream:
         Args:
             kinematics: Of the arm.
             period_ns: Control period.
-            oldest_ns: A joint state may be this old, and .8 control periods less
-                ahead; None: of any time.
+            oldest_ns: A joint state may be this old, and ahead by .8 control periods less, or half
+                as much; None: of any time.
         """
         self._period_ns, self._oldest_ns = period_ns, oldest_ns
         self._cadence, self._possible = Cadence(period_ns), MeasurementCheck(kinematics)
@@ -68,7 +68,8 @@ class JointStream:
         """
         age_ns = now_ns - stamp_ns
         if self._oldest_ns is not None and now_ns:
-            ahead_ns = self._oldest_ns - round(_NOT_AHEAD * self._period_ns)
+            less_ns = round(_NOT_AHEAD * self._period_ns)
+            ahead_ns = max(self._oldest_ns - less_ns, self._oldest_ns // 2)
             if not -ahead_ns <= age_ns <= self._oldest_ns:
                 raise ObservationError(
                     f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "

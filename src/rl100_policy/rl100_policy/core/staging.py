@@ -83,11 +83,6 @@ def _rehearse(runner: PolicyRunner, rehearsal: Rehearsal) -> str:
     """
     again = runner.decide(rehearsal.frames)
     before = rehearsal.decided
-    if again.actions.shape[1:] != before.actions.shape[1:]:
-        raise ValueError(
-            f"it decides actions of {again.actions.shape[1]} numbers, {before.version} of "
-            f"{before.actions.shape[1]}"
-        )
     actions = min(len(again.actions), len(before.actions))
     difference = np.abs(again.actions[:actions] - before.actions[:actions])
     share = float((difference / (rehearsal.high - rehearsal.low)).max())

@@ -30,7 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import Any
@@ -295,21 +295,21 @@ class ScriptedOperatorNode(Node):
                     "without a judgement; release it (gate/release) and start again"
                 )
         except OperatorError:
-            self._close_recording(suppress(OperatorError))
+            with suppress(OperatorError):
+                self._close_recording()
             raise
         assert self._last is not None
         self._successes += bool(self._last.success)
-        self._close_recording(nullcontext())
+        self._close_recording()
 
-    def _close_recording(self, how: AbstractContextManager[object]) -> None:
+    def _close_recording(self) -> None:
         """End the recorded episode at the newest observation, if one is recorded."""
         if not self._settings.record:
             return
         end = StopEpisode.Request()
         if self._last is not None:
             end.end_stamp = self._last.header.stamp
-        with how:
-            self._call(self._stop_episode, end)
+        self._call(self._stop_episode, end)
 
     def _start_recording(self, request: StartEpisode.Request) -> None:
         """Press start until the recorder accepts.
