@@ -30,8 +30,8 @@ from rclpy.qos import HistoryPolicy, QoSProfile, ReliabilityPolicy
 
 from rl100_policy.bags.testing import MessageFactory
 from rl100_policy.core.config import CameraConfig
-from rl100_policy.ros.process import keep_on_this_machine
 from rl100_policy.ros.raw_subscription import message_class
+from rl100_policy.ros.transport import keep_on_this_machine
 
 WIDTH, HEIGHT = 640, 480
 JOINTS = tuple(f"joint_{index}" for index in range(1, 8))

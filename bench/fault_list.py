@@ -198,7 +198,12 @@ _ANY, _ON, _HOLD = Expected.EITHER, Expected.GOES_ON, Expected.HOLDS
 
 
 def _of_a_topic(
-    topic: str, name: str, expected: tuple[Expected, ...], reactions: tuple[str, ...]
+    topic: str,
+    name: str,
+    expected: tuple[Expected, ...],
+    reactions: tuple[str, ...],
+    *,
+    of_chunks: bool = False,
 ) -> list[Fault]:
     """Silence, freeze, delay, duplicates, order and bytes of one topic."""
     what: list[tuple[str, Callable[[Relay], None]]] = [
@@ -210,13 +215,14 @@ def _of_a_topic(
         ("has a tenth of its bytes changed", Relay.corrupt),
     ]
     return [
-        Fault(f"{name} {how}", _relayed(topic, do), each, reaction)
+        Fault(f"{name} {how}", _relayed(topic, do), each, reaction, of_chunks)
         for (how, do), each, reaction in zip(what, expected, reactions, strict=True)
     ]
 
 
 _GATE_WAITS = "the gate waits half a period for the decision, then brakes: HELD_STALE"
 _NO_LIFE = "what was planned is not followed without a sign of life: HELD_STALE"
+_NO_SIGHT = "what was planned is not followed where nothing new is seen: HELD_STALE"
 _NO_STATE = "nothing is answered without a new joint state; the last command ends at rest"
 _OLDER = "what is not newer than the last is dropped"
 _EVERY_SECOND = "the older one of each pair is dropped; the others are acted on"
@@ -253,11 +259,8 @@ FAULTS: list[Fault] = [
         for name, inject, reaction in (
             ("kill -9 of policy", _killed("policy"), _NO_LIFE),
             ("SIGSTOP of policy", _stopped("policy"), _NO_LIFE),
+            ("kill -9 of cloud", _killed("cloud"), _NO_SIGHT),
         )
-    ),
-    Fault(
-        "kill -9 of cloud, within a chunk of 8", _killed("cloud"), _ANY,
-        "the policy gives signs of life for 2.5 periods without a frame", of_chunks=True,
     ),
     Fault("SIGSTOP of cloud", _stopped("cloud"), _HOLD, _GATE_WAITS),
     Fault(
@@ -294,6 +297,18 @@ FAULTS: list[Fault] = [
         (_GATE_WAITS, _OLDER, _GATE_WAITS, _OLDER,
          _EVERY_SECOND,
          "refused, or its actions are clipped"),
+    ),
+    *_of_a_topic(
+        "policy/alive", "within a chunk of 8, the sign of life",
+        (_ANY, _ANY, _ANY, _ON, _ANY, _ANY),
+        (f"{_NO_LIFE}; only the first action of each decision is", _NO_SIGHT, _NO_SIGHT,
+         "the same again", "the newest counts", "refused, or of another time"),
+        of_chunks=True,
+    ),
+    *_of_a_topic(
+        "gate/status", "gate status", (_ON, _ON, _ON, _ON, _ON, _ANY),
+        ("the policy is in command as it was", "the same", "the same", "the same", "the same",
+         "refused, or the policy thinks that it is not in command, and decides nothing"),
     ),
     *_of_a_topic(
         "arm_controller/joint_trajectory", "command", (_HOLD, _HOLD, _ANY, _ON, _ANY, _ANY),

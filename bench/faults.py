@@ -25,7 +25,7 @@ from rich.console import Console
 
 from rl100_policy.core.errors import Rl100Error
 from rl100_policy.core.gate_result import HELD
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 _WINDOW_S = 6 * PERIOD_S
 _BOUND_S = 2 * PERIOD_S

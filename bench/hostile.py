@@ -28,7 +28,7 @@ from rl100_policy.core.config import Obstacle, RobotConfig, TaskConfig, load_rob
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.gate_result import GateFlag, GateResult
 from rl100_policy.core.kinematics import ArmKinematics
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 Floats = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from rich.table import Table
 
 from rl100_bringup.report import HopResult, Report, hop_results, this_machine
 from rl100_policy.core.latency import HOPS, TOTALS, Journey
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 _SETTLE_S = 0.5
 NETWORKS = {

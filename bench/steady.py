@@ -19,7 +19,7 @@ from rl100_bringup.report import hop_results
 from rl100_policy.core.gate_result import HELD
 from rl100_policy.core.latency import Mark
 from rl100_policy.core.messages import stamp_ns
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 
 def main(

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from rl100_policy.core.gate_result import HELD
 from rl100_policy.core.latency import TOTALS, Mark
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 
 def main(

@@ -7,6 +7,7 @@ import pytest
 
 import environment
 from environment import ROS_INSTALL, WHEELS, Settings
+from rl100_policy.ros.transport import RECEIVE_BUFFER
 
 
 @pytest.fixture
@@ -120,3 +121,13 @@ def test_dds_profile_is_loopback_only_and_holds_several_depth_images():
     assert int(message.text) > 2 * depth_image_bytes
     assert [element.text for element in profile.iter(f"{space}address")] == ["127.0.0.1"]
     assert [element.text for element in profile.iter(f"{space}useBuiltinTransports")] == ["false"]
+
+
+def test_the_loopback_s_dds_profile_has_no_shared_memory_and_room_for_images():
+    profile = ElementTree.parse(environment.REPOSITORY / "dds/fastdds_loopback_udp.xml")
+    assert [element.text for element in profile.iterfind(".//{*}type")] == ["UDPv4"]
+    assert {element.text for element in profile.iterfind(".//{*}address")} == {"127.0.0.1"}
+    (size,) = profile.iterfind(".//{*}receiveBufferSize")
+    assert int(size.text) == RECEIVE_BUFFER
+    (builtin,) = profile.iterfind(".//{*}useBuiltinTransports")
+    assert builtin.text == "false"

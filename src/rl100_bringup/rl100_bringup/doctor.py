@@ -21,6 +21,8 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from rl100_policy.ros.transport import RECEIVE_BUFFER, RECEIVE_LIMIT_FILE
+
 # Fast DDS uses ports 7400 + 250 * domain + ...; above 101 they reach the ephemeral range.
 _HIGHEST_DOMAIN_ID = 101
 # One 32 MiB segment (dds/*.xml) for each of about ten nodes, and as much again for luck.
@@ -65,6 +67,7 @@ class Machine:
     python: Path = Path(sys.executable)
     """The interpreter that nodes should run in."""
     shm: Path = Path("/dev/shm")
+    receive_limit: Path = RECEIVE_LIMIT_FILE
 
 
 Check = Callable[[Machine], Finding]
@@ -158,6 +161,24 @@ def shared_memory(machine: Machine) -> Finding:
     found = f"{machine.shm}: {free_mib:.0f} of {usage.total / 2**20:.0f} MiB free"
     if free_mib < _ENOUGH_SHM_MIB:
         advice = "remove old fastrtps_* files there; in a container: --shm-size=512m"
+        return Finding(name, Status.WARN, found, advice)
+    return Finding(name, Status.OK, found)
+
+
+def socket_buffers(machine: Machine) -> Finding:
+    """Whether images fit into the loopback's buffers, or nodes that handle them share memory."""
+    name = "socket buffers"
+    try:
+        limit = int(machine.receive_limit.read_text())
+    except (OSError, ValueError) as error:
+        limit, found = 0, str(error)
+    else:
+        found = f"net.core.rmem_max is {limit}"
+    if limit < RECEIVE_BUFFER:
+        advice = (
+            "nodes that handle images share memory, and one that is killed can hold others up: "
+            f"sudo sysctl -w net.core.rmem_max={RECEIVE_BUFFER}"
+        )
         return Finding(name, Status.WARN, found, advice)
     return Finding(name, Status.OK, found)
 
@@ -284,6 +305,7 @@ CHECKS: tuple[Check, ...] = (
     discovery,
     dds_profile,
     shared_memory,
+    socket_buffers,
     offscreen_gl,
     disk,
     versions,

@@ -8,7 +8,7 @@ from rclpy.executors import SingleThreadedExecutor
 from std_srvs.srv import Trigger
 
 from rl100_policy.core.errors import Rl100Error
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 _PATIENCE_S = 10.0
 """A gate is found, and answers, within this long each [s]."""
@@ -31,7 +31,7 @@ def ask_gate(service: str) -> str:
     Raises:
         GateUnheardError: If there is no gate, it does not answer, or refuses.
     """
-    keep_on_this_machine()
+    keep_on_this_machine(images=False)
     context = rclpy.Context()
     rclpy.init(context=context)
     node = rclpy.create_node("rl100_person", context=context)

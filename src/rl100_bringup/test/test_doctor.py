@@ -122,6 +122,19 @@ def test_absent_shared_memory_is_a_warning(machine):
     assert doctor.shared_memory(absent).status is Status.WARN
 
 
+@pytest.mark.parametrize(
+    ("limit", "status"),
+    [("4194304\n", Status.OK), ("212992\n", Status.WARN), (None, Status.WARN)],
+)
+def test_images_should_fit_into_socket_buffers(machine, limit, status):
+    file = machine.root / "rmem_max"
+    if limit is not None:
+        file.write_text(limit)
+    found = doctor.socket_buffers(replace(machine, receive_limit=file))
+    assert found.status is status
+    assert (status is Status.OK) == ("sysctl" not in found.advice)
+
+
 @pytest.mark.parametrize(("free", "status"), [(4.9e9, Status.WARN), (5e9, Status.OK)])
 def test_disk_limit(machine, monkeypatch, free, status):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

@@ -67,8 +67,9 @@ def is_alive(pid: int) -> bool:
 
 
 def is_in_the_graph(pid: int) -> bool:
-    """Whether a process has joined the middleware, seen by the memory it shares."""
-    return "/dev/shm/fastrtps" in Path(f"/proc/{pid}/maps").read_text()
+    """Whether a process has joined the middleware, seen by the middleware's threads."""
+    threads = Path(f"/proc/{pid}/task").glob("*/comm")
+    return any(each.read_text().startswith("dds.") for each in threads)
 
 
 def shown(tmp_path, **options) -> str:

@@ -265,7 +265,7 @@ def _nothing_measured(state: int) -> LearnerStatus:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(LearnerNode, args, threads=2)
+    return run_node(LearnerNode, args, threads=2, images=False)
 
 
 if __name__ == "__main__":

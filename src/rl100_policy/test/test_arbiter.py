@@ -99,6 +99,10 @@ class Cell:
         """As a policy would for the next periods."""
         self.arbiter.decide(chunk(self.now + ahead, *actions), self.now_ns, self.now_s)
 
+    def see(self, period: int, later_s: float = 0.0) -> None:
+        """As a policy that lives would, of what it saw in a period."""
+        self.arbiter.hear_policy(period * PERIOD_NS, self.now_ns, self.now_s + later_s)
+
 
 def chunk(period: int, *actions: tuple[float, float]) -> Chunk:
     return Chunk(
@@ -318,17 +322,67 @@ def test_what_a_policy_wants_while_another_commands_is_told_and_never_executed()
 
 
 def test_a_plan_is_followed_as_long_as_its_policy_lives():
-    cell = commanded_by(CommandSource.POLICY)
+    cell = commanded_by(CommandSource.POLICY, blind=100.0)
     cell.decide(*[(0.1, 0.0)] * 8)
     for _ in range(3):
-        cell.arbiter.hear_policy(cell.now_s + 0.9 * PERIOD_S)
+        cell.see(cell.now, later_s=0.9 * PERIOD_S)
         assert moved(cell.period(), cell) > 0.0
     assert cell.period(at_last=False) == Wait(patience_begins=True), "it may be a little late"
-    cell.arbiter.hear_policy(cell.now_s)
+    cell.see(cell.now - 3)
     assert moved(cell.answer(), cell) > 0.0
     answer = cell.period()
     assert answer.result.flags & GateFlag.HELD_STALE
     assert answer.proposal is not None
+    assert "no sign of life" in answer.why_held
+
+
+def test_a_plan_is_followed_as_long_as_its_policy_sees():
+    """As long as a single action would be, and as soon: the camera may be a little late."""
+    cell = commanded_by(CommandSource.POLICY)
+    cell.decide(*[(0.1, 0.0)] * 8)
+    cell.see(cell.now, later_s=0.9 * PERIOD_S)
+    assert moved(cell.period(), cell) > 0.0
+    for _ in range(3):
+        cell.see(cell.now, later_s=0.9 * PERIOD_S)
+        assert cell.period(at_last=False) == Wait(patience_begins=True)
+        cell.see(cell.now)
+        assert moved(cell.answer(), cell) > 0.0
+    cell.see(cell.now, later_s=0.9 * PERIOD_S)
+    answer = cell.period()
+    assert answer.result.flags & GateFlag.HELD_STALE
+    assert "saw last is 1.0 control periods old" in answer.why_held
+
+
+def test_a_camera_of_another_phase_is_as_good():
+    cell = commanded_by(CommandSource.POLICY)
+    cell.decide(*[(0.1, 0.0)] * 8)
+    cell.see(cell.now, later_s=0.9 * PERIOD_S)
+    for _ in range(4):
+        assert moved(cell.period(), cell) > 0.0
+        cell.arbiter.hear_policy(
+            cell.now_ns + PERIOD_NS // 10, cell.now_ns, cell.now_s + 0.9 * PERIOD_S
+        )
+
+
+def test_where_it_is_allowed_a_plan_bridges_missing_frames():
+    cell = commanded_by(CommandSource.POLICY, blind=2.5)
+    assert any("longest_blind" in told for told in cell.arbiter.relaxed_timeouts())
+    cell.decide(*[(0.1, 0.0)] * 8)
+    cell.see(cell.now, later_s=0.9 * PERIOD_S)
+    for _ in range(3):
+        assert moved(cell.period(), cell) > 0.0
+        cell.see(cell.now - 5, later_s=0.9 * PERIOD_S)  # older ones take nothing back
+    assert cell.period().result.flags & GateFlag.HELD_STALE
+
+
+def test_what_is_seen_in_the_future_is_no_sign_of_life():
+    cell = commanded_by(CommandSource.POLICY)
+    cell.decide(*[(0.1, 0.0)] * 8)
+    cell.see(cell.now, later_s=0.9 * PERIOD_S)
+    assert moved(cell.period(), cell) > 0.0
+    with pytest.raises(ActionError, match="one clock"):
+        cell.see(cell.now + 2)
+    assert cell.period().result.flags & GateFlag.HELD_STALE
 
 
 def test_in_lockstep_a_plan_needs_no_sign_of_life():
@@ -531,9 +585,10 @@ class AnyOrder(RuleBasedStateMachine):
         with suppress(ActionError):  # not finite, of the future, or not newer than the last
             self.cell.decide(*actions, ahead=ahead)
 
-    @rule()
-    def live_sign(self) -> None:
-        self.cell.arbiter.hear_policy(self.cell.now_s + 0.9 * PERIOD_S)
+    @rule(of=st.sampled_from([-3, -1, 0, 0, 1, 1, 1, 20]))
+    def live_sign(self, of: int) -> None:
+        with suppress(ActionError):  # of the future
+            self.cell.see(self.cell.now + of, later_s=0.9 * PERIOD_S)
 
     @rule(joint=st.integers(0, 6), angle=st.floats(-0.3, 0.3))
     def push(self, joint: int, angle: float) -> None:

@@ -24,7 +24,12 @@ from rl100_policy.core.chunking import Chunk
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.gate_result import GateFlag
 from rl100_policy.nodes.command_gate import CommandGateNode
-from rl100_policy.ros.conversions import chunk_message, joint_state_message, twist_message
+from rl100_policy.ros.conversions import (
+    chunk_message,
+    joint_state_message,
+    time_message,
+    twist_message,
+)
 from rl100_policy.ros.latch import forget_stops
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.testing import isolated_ros, spinning
@@ -115,7 +120,7 @@ def real_time():
 
 @pytest.fixture
 def lively():
-    yield from _rig(lockstep=False, policy_timeout=0.0)
+    yield from _rig(lockstep=False, policy_timeout=0.0, longest_blind=1.0)
 
 
 @pytest.fixture
@@ -132,7 +137,8 @@ def _rig(*, lockstep: bool, rests: bool | None = None, **more):
     rests = not lockstep if rests is None else rests
     # Joint states have stamps of their own here: without a clock they are of now. A test takes
     # longer than a policy may be silent.
-    given = {"policy_timeout": 10.0, "use_sim_time": not lockstep, **PATHS, **more}
+    patient = {"policy_timeout": 10.0, "longest_blind": 100.0}
+    given = {**patient, "use_sim_time": not lockstep, **PATHS, **more}
     with isolated_ros(**given, lockstep=lockstep):
         bench = Bench()
         gate = CommandGateNode()
@@ -936,7 +942,8 @@ def test_an_emergency_stop_before_the_gate_is_set_up_is_in_force_afterwards(how)
                 bench.status.clear()
 
 
-def test_a_plan_is_followed_while_its_policy_gives_signs_of_life(lively):
+@pytest.mark.parametrize("last", ["nothing", "a sign of life with what was seen before"])
+def test_a_plan_is_followed_while_its_policy_lives_and_sees(lively, last):
     bench, spin_until, gate = lively
     alive = bench.create_publisher(Header, "policy/alive", COMMAND)
     assert spin_until(lambda: alive.get_subscription_count() == 1)
@@ -945,13 +952,23 @@ def test_a_plan_is_followed_while_its_policy_gives_signs_of_life(lively):
     bench.state(1)
     assert answers(lively, 1).executed[0] > 0.05
     spin_until(lambda: False, 0.2)
-    alive.publish(Header())
-    assert spin_until(lambda: time.perf_counter() - gate._arbiter._policy_heard_s < 0.05)
+
+    def live(saw_step: int) -> None:
+        alive.publish(Header(stamp=time_message(at(saw_step))))
+        assert spin_until(lambda: time.perf_counter() - gate._arbiter._policy_heard_s < 0.05)
+
+    live(2)
     bench.state(2, np.array(bench.records[-1].joint_command))
     assert answers(lively, 2).executed[0] > 0.05
-    spin_until(lambda: False, 0.2)
+    if last == "nothing":
+        spin_until(lambda: False, 0.2)
+        why = "no sign of life"
+    else:
+        live(2)
+        why = "saw last is 1.0 control periods old"
     bench.state(3, np.array(bench.records[-1].joint_command))
     assert answers(lively, 3).flags & GateFlag.HELD_STALE
+    assert spin_until(lambda: why in bench.status[-1].last_reason), bench.status[-1].last_reason
 
 
 def test_after_a_pause_command_is_taken_where_the_arm_is_measured(real_time):

@@ -17,7 +17,7 @@ from rl100_bringup.replaying import EpisodeReplay, ReplaySettings
 from rl100_policy.bags.closed import closed_episode
 from rl100_policy.bags.playback import Permission, chosen_topics, playback_topics
 from rl100_policy.bags.reading import read_metadata
-from rl100_policy.ros.process import keep_on_this_machine
+from rl100_policy.ros.transport import keep_on_this_machine
 
 _WHY_NOT = {
     Permission.NAMED: "somebody could act on it; --topics {name} replays it",

@@ -65,6 +65,9 @@ class Timeouts:
     0: .75 control periods, .05 s at the least."""
     patience: float = 0.5
     """Control periods that a period waits for the policy's action at most."""
+    blind: float = 1.0
+    """Control periods that what the policy has last seen may be old where it is followed; 1: what
+    was planned before is followed exactly as long as a decision of a single action would be."""
     blend: int = 0
     """Control periods over which a newer chunk takes over."""
 
@@ -84,6 +87,7 @@ _NAMES = {
     "policy_timeout": "policy_s",
     "longest_chunk": "longest_chunk_s",
     "patience": "patience",
+    "longest_blind": "blind",
 }
 """Parameters of the command gate that are timeouts."""
 
@@ -116,6 +120,8 @@ class Answer:
     proposal: Due | None
     """What the policy wants, whoever is in command."""
     result: GateResult
+    why_held: str = ""
+    """Why a policy in command is not followed, for people; empty if it is."""
 
 
 class Arbiter:
@@ -151,8 +157,11 @@ class Arbiter:
         self._teleop_ns = round(timeouts.teleop_s * 1e9)
         self._longest_chunk_ns = round(timeouts.longest_chunk_s * 1e9)
         self._longest_absence = max(_LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / period_s))
+        self._blind_ns = round(timeouts.blind * self._period_ns)
         self._policy_heard_s = -np.inf
         """When the policy last gave a sign of life, by the clock of the caller."""
+        self._policy_saw_ns = -1
+        """Stamp of the newest observation that it told of."""
         self._taken_ns = -1
         """Newest joint state when the policy took command."""
         self._joints = JointStream(
@@ -222,6 +231,7 @@ class Arbiter:
             self._forget_requests()
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._fresh, self._planned_ns, self._taken_ns = True, -1, -1
+            self._policy_saw_ns = -1
         idle = self.source is CommandSource.HOLD or self._changed
         if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
@@ -270,13 +280,27 @@ class Arbiter:
                 raise ActionError("teleop command older than the one before; it is ignored")
         self._wish = (stamp_ns, asked, how)
 
-    def hear_policy(self, now_s: float) -> None:
+    def hear_policy(self, saw_ns: int, now_ns: int, now_s: float) -> None:
         """Take a sign of life of the policy: what it planned may be followed for a while.
 
         Args:
+            saw_ns: Stamp of the newest observation that it has.
+            now_ns: Time by the clock of the stamps.
             now_s: Time by the clock of :meth:`await_answer` [s].
+
+        Raises:
+            ActionError: If that is of the future.
         """
+        self._check_is_not_ahead("observation", saw_ns, now_ns)
         self._policy_heard_s = now_s
+        self._policy_saw_ns = max(self._policy_saw_ns, saw_ns)
+
+    def _check_is_not_ahead(self, what: str, stamp_ns: int, now_ns: int) -> None:
+        ahead_ns = stamp_ns - max(self._joints.newest_ns, now_ns)
+        if ahead_ns > self._period_ns:
+            raise ActionError(
+                f"{what} for a time {ahead_ns} ns from now; do all machines share one clock?"
+            )
 
     def decide(self, chunk: Chunk, now_ns: int, now_s: float) -> None:
         """Take a decision of the policy, which is a sign of life, too.
@@ -293,18 +317,14 @@ class Arbiter:
                 policy took command, longer than may be executed, or not newer than the last.
         """
         chunk.check(self._action, self._period_ns, self._longest_chunk_ns)
-        ahead_ns = chunk.stamp_ns - max(self._joints.newest_ns, now_ns)
-        if ahead_ns > self._period_ns:
-            raise ActionError(
-                f"chunk for a time {ahead_ns} ns from now; do all machines share one clock?"
-            )
+        self._check_is_not_ahead("chunk", chunk.stamp_ns, now_ns)
         seen_before_ns = self._taken_ns - chunk.stamp_ns
         if self._taken_ns >= 0 and seen_before_ns > _OLD_DECISION * self._period_ns:
             raise ActionError("chunk decided before the policy took command; it is not executed")
         if chunk.shadow and self.source is CommandSource.POLICY:
             return  # decided before it had heard that it is in command
         self._schedule.push(chunk)
-        self.hear_policy(now_s)
+        self.hear_policy(chunk.stamp_ns, now_ns, now_s)
 
     # Who is in command
 
@@ -366,7 +386,8 @@ class Arbiter:
         stamp, q, arrived_s = self._waiting
         proposal = self._schedule.due(stamp)
         wish = self._due_wish(stamp)
-        followed = proposal if self._is_followed(proposal, now_s) else None
+        why_held = self._why_not_followed(proposal, stamp, now_s)
+        followed = None if why_held else proposal
         in_command = self.source is not CommandSource.HOLD and not self.estop
         if in_command and self._waits(followed, wish, at_last=at_last):
             begins = self._waited_ns != stamp  # what else comes meanwhile gives no more time
@@ -377,7 +398,8 @@ class Arbiter:
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):
             return LeftAlone(why_not)
-        answer = Answer(stamp, arrived_s, self.source, proposal, self._result(q, wish, followed))
+        result = self._result(q, wish, followed)
+        answer = Answer(stamp, arrived_s, self.source, proposal, result, why_held)
         self._answered_ns = self._planned_ns = stamp
         self._notice_absence(answer.result)
         return answer
@@ -390,11 +412,27 @@ class Arbiter:
         limit_ns = 0 if self.lockstep else self._teleop_ns
         return (asked, how) if abs(stamp_ns - asked_ns) <= limit_ns else None
 
-    def _is_followed(self, proposal: Due | None, now_s: float) -> bool:
-        """Whether what a policy wants may be executed: it means it, and lives."""
-        if proposal is None or proposal.chunk.shadow:
-            return False
-        return self.lockstep or now_s - self._policy_heard_s <= self._timeouts.policy_s
+    def _why_not_followed(self, proposal: Due | None, stamp_ns: int, now_s: float) -> str:
+        """Why what a policy wants may not be executed, for people; empty if it may.
+
+        It must mean it, live, and see.
+        """
+        if proposal is None:
+            return "the policy has decided nothing for this time"
+        if proposal.chunk.shadow:
+            return "the policy was not in command when it decided"
+        if self.lockstep:
+            return ""
+        silent_s = now_s - self._policy_heard_s
+        if silent_s > self._timeouts.policy_s:
+            return f"no sign of life of the policy for {silent_s:.2f} s (policy_timeout)"
+        unseen_ns = stamp_ns - self._policy_saw_ns
+        if unseen_ns >= self._blind_ns:
+            return (
+                f"what the policy saw last is {unseen_ns / self._period_ns:.1f} control periods "
+                f"old, expected less than {self._timeouts.blind:g} (longest_blind)"
+            )
+        return ""
 
     def _waits(self, proposal: Due | None, wish: Wish, *, at_last: bool) -> bool:
         """Whether a period waits for who is in command."""

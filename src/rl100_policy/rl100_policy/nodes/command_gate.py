@@ -136,6 +136,15 @@ class GateParameters:
         low=0.0,
         high=0.9,
     )
+    longest_blind: float = parameter(
+        1.0,
+        "what the policy planned is followed only if its newest observation is less than this old "
+        "[control periods], real time only; at 1 the arm rests as soon after the camera is lost "
+        "as with a policy of single actions; more goes on along a chunk where frames are missing "
+        "or take long",
+        low=0.5,
+        high=100.0,
+    )
     blend: int = parameter(
         0,
         "control periods over which a newer chunk takes over from the one before, as far as both "
@@ -182,6 +191,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
                 policy_s=p.policy_timeout,
                 longest_chunk_s=p.longest_chunk,
                 patience=p.patience,
+                blind=p.longest_blind,
                 blend=p.blend,
             ),
             estop=self._latch.is_set(),
@@ -331,8 +341,13 @@ class CommandGateNode(ManagedNode[GateParameters]):
             return
         self._answer()
 
-    def _on_alive(self, _: Header) -> None:
-        self._arbiter.hear_policy(time.perf_counter())
+    def _on_alive(self, message: Header) -> None:
+        saw_ns, now_ns = messages.stamp_ns(message.stamp), self.get_clock().now().nanoseconds
+        try:
+            self._arbiter.hear_policy(saw_ns, now_ns, time.perf_counter())
+        except ActionError as error:
+            self._refuse(str(error))
+            return
         self._answer()
 
     # The control period
@@ -404,8 +419,11 @@ class CommandGateNode(ManagedNode[GateParameters]):
         still_hand = answer.source is CommandSource.TELEOP and result.flags == GateFlag.HELD_STALE
         if result.flags & HELD and not still_hand:
             self._counts["held"] += answer.source is not CommandSource.HOLD
-            self._reason = f"held: {result.flags.name}"
-            self.get_logger().warning(f"arm holds: {result.flags.name}", throttle_duration_sec=2.0)
+            why = str(result.flags.name)
+            if answer.why_held and GateFlag.HELD_STALE in result.flags:
+                why += f", {answer.why_held}"
+            self._reason = f"held: {why}"
+            self.get_logger().warning(f"arm holds: {why}", throttle_duration_sec=2.0)
 
     def _tell_of_first_use(self, decision_ns: int, command_ns: int, commanded_ns: int) -> None:
         """Tell when the first command that comes of a decision was given."""
@@ -524,7 +542,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(CommandGateNode, args)
+    return run_node(CommandGateNode, args, images=False)
 
 
 if __name__ == "__main__":

@@ -451,7 +451,7 @@ def _settings(p: FlowParameters, time_limit_s: float) -> FlowSettings:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(EpisodeFlowNode, args)
+    return run_node(EpisodeFlowNode, args, images=False)
 
 
 if __name__ == "__main__":

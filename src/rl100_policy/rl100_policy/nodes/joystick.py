@@ -136,7 +136,7 @@ class JoystickNode(ManagedNode[JoystickParameters]):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(JoystickNode, args)
+    return run_node(JoystickNode, args, images=False)
 
 
 if __name__ == "__main__":

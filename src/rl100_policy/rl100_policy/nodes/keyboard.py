@@ -304,7 +304,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
     given = list(sys.argv if args is None else args)
     # The screen is the only thing on the terminal; logs go to files and /rosout.
-    return run_node(KeyboardNode, [*given, "--ros-args", "--disable-stdout-logs"])
+    return run_node(KeyboardNode, [*given, "--ros-args", "--disable-stdout-logs"], images=False)
 
 
 if __name__ == "__main__":

@@ -141,7 +141,7 @@ class LatencyNode(ManagedNode[LatencyParameters]):
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
-    return run_node(LatencyNode, args)
+    return run_node(LatencyNode, args, images=False)
 
 
 if __name__ == "__main__":

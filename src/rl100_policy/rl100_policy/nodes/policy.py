@@ -5,9 +5,9 @@ In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or
 ``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
 while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
 came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND); in real time ``policy/alive``
-Header (COMMAND), five times a control period while it is in command, frames come and it can
-decide; ``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on
-change and at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services:
+Header (COMMAND), the stamp of the newest frame, with each and five times a control period while
+it is in command and can decide; ``policy/decision`` DecisionRecord (EVENT), ``policy/status``
+PolicyStatus (LATCHED, on change and at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services:
 ``policy/load`` LoadPolicy; ``policy/revert`` Trigger.
 
 Threads: the executor converts messages; one worker thread owns the network and takes the newest
@@ -80,8 +80,6 @@ _SWITCH_S = 0.5e-3
 decision."""
 _ALIVE, _LEAST_ALIVE_S = 0.2, 0.01
 """Control periods, and seconds at the least, between two signs of life."""
-_BLIND = 2.5
-"""Control periods without a new frame after which there are none."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -211,8 +209,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """What is usual of them; how long the gate waits."""
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
-        self._framed_s = -np.inf
-        """When the newest frame came, by a clock that nobody sets [s]."""
         self._alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
@@ -272,8 +268,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
     def _take(self, frames: list[Frame]) -> None:
         """Add completed frames to the window, and decide if one is due."""
         self._complete_ns = time.time_ns()
-        if frames:
-            self._framed_s = time.monotonic()
         for frame in frames:
             try:
                 self._window.push(frame)
@@ -286,12 +280,16 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 with self._wake:
                     self._ahead = frame
                     self._wake.notify()
+        if frames:
+            self._tell_alive()  # the gate may wait for it
 
     def _tell_alive(self) -> None:
-        """Give a sign of life as long as frames come and decisions can be made."""
-        sees = time.monotonic() - self._framed_s <= _BLIND * self._robot.control_period
-        if self._in_command and sees and self._worker.is_alive():
-            self._alive.publish(header(self._window.newest_ns or 0, self._robot.base_frame))
+        """Give a sign of life, with the newest frame's stamp, as long as decisions can be made."""
+        newest = self._window.newest_ns
+        if self.parameters.lockstep or not self._in_command or newest is None:
+            return
+        if self._worker.is_alive():
+            self._alive.publish(header(newest, self._robot.base_frame))
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import signal
 import sys
 import traceback
@@ -23,19 +22,12 @@ from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
 from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.transport import keep_on_this_machine
 
 _SHUTDOWN_LIMIT_S = 15
 """Longest end of a process [s]: a recorder may need some of it to bring its bag to disk."""
 _WAIT_S = 1.0
 """Longest wait for the next callback [s], after which there is another."""
-
-
-def keep_on_this_machine() -> None:
-    """Restrict DDS discovery to this machine unless the person asked for more.
-
-    ROS's own default is the subnet.
-    """
-    os.environ.setdefault("ROS_AUTOMATIC_DISCOVERY_RANGE", "LOCALHOST")
 
 
 def run_node(
@@ -44,6 +36,7 @@ def run_node(
     *,
     threads: int = 1,
     events: bool = True,
+    images: bool = True,
 ) -> int:
     """Create one node, spin it until the process is asked to stop, destroy it.
 
@@ -54,11 +47,12 @@ def run_node(
         threads: Executor threads; more than one only for a node whose docstring says why.
         events: Whether one thread may be the events executor's. Not that of a node that makes
             subscriptions and answers services later: rclpy 7.1.6 was seen to crash then.
+        images: As of :func:`rl100_policy.ros.transport.settings`.
 
     Returns:
         Exit status: 0 after a stop, 2 when the node could not be created.
     """
-    keep_on_this_machine()
+    keep_on_this_machine(images=images)
     _interrupt_once()
     rclpy.init(args=list(args) if args is not None else None)
     node = None

@@ -54,8 +54,9 @@ from rl100_policy.core.errors import ConfigError, Rl100Error
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.ros.conversions import twist_message
 from rl100_policy.ros.parameters import parameter, read_parameters
-from rl100_policy.ros.process import executor_of, keep_on_this_machine
+from rl100_policy.ros.process import executor_of
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
+from rl100_policy.ros.transport import keep_on_this_machine
 from rl100_sim.demonstrator import SKILL, ScriptedPusher, planar_twist
 from rl100_sim.planar_object import wrap_angle
 
@@ -413,7 +414,7 @@ def _point(point: Any) -> NDArray[np.float64]:
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run the operator until its episodes are done."""
-    keep_on_this_machine()
+    keep_on_this_machine(images=False)
     rclpy.init(args=list(args) if args is not None else None)
     signal.signal(signal.SIGTERM, lambda *_: os._exit(143))
     try:

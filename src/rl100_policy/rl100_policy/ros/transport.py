@@ -1,0 +1,55 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a process speaks to others: on this machine alone, and so that no death holds it up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+RECEIVE_BUFFER = 4 * 2**20
+"""What the loopback needs to carry images of 640x480 without loss [bytes]: several of them."""
+RECEIVE_LIMIT_FILE = Path("/proc/sys/net/core/rmem_max")
+"""Where Linux tells how large a socket's buffer may be [bytes]."""
+_PROFILE, _RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
+_SHARED_MEMORY, _LOOPBACK = "fastdds_loopback_shm.xml", "fastdds_loopback_udp.xml"
+"""Fast DDS profiles of one machine, side by side in dds/."""
+
+
+def keep_on_this_machine(*, images: bool = True) -> None:
+    """Restrict this process and its children to this machine unless the person asked for more.
+
+    Call it before rclpy begins. See :func:`settings`.
+    """
+    try:
+        receive_limit = int(RECEIVE_LIMIT_FILE.read_text())
+    except (OSError, ValueError):
+        receive_limit = 0
+    os.environ.update(settings(os.environ, images=images, receive_limit=receive_limit))
+
+
+def settings(
+    environment: Mapping[str, str], *, images: bool, receive_limit: int
+) -> dict[str, str]:
+    """Environment variables of the middleware that are to be set.
+
+    ROS's own default is the subnet. On one machine, rmw_fastrtps adds shared memory to whatever
+    profile is given, and through it the death of a process that reads can hold up for ever who
+    publishes to it (ADR 36). A process with our profile takes the loopback instead, which rmw
+    leaves alone if it is told nothing of the range: the profile keeps to this machine by itself.
+    Where the system's socket buffers are too small for images, processes that handle some keep to
+    shared memory. A profile or a range of the person's own is left as it is.
+
+    Args:
+        environment: Variables as they are.
+        images: Whether the process publishes or reads what is larger than a datagram.
+        receive_limit: Largest buffer of a socket that may be had [bytes].
+    """
+    profile, asked = Path(environment.get(_PROFILE, "")), environment.get(_RANGE, "")
+    loopback, shared_memory = profile.parent / _LOOPBACK, profile.parent / _SHARED_MEMORY
+    ours = profile in (loopback, shared_memory) and loopback.is_file() and shared_memory.is_file()
+    if not ours or asked not in ("", "LOCALHOST", "SYSTEM_DEFAULT"):
+        return {} if asked else {_RANGE: "LOCALHOST"}
+    if images and receive_limit < RECEIVE_BUFFER:
+        return {_PROFILE: str(shared_memory), _RANGE: "LOCALHOST"}
+    return {_PROFILE: str(loopback), _RANGE: "SYSTEM_DEFAULT"}

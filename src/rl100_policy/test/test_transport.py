@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which transport a process takes, and that it opens nothing beyond this machine."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from rl100_policy.ros.transport import RECEIVE_BUFFER, settings
+
+PROFILE, RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
+SHIPPED = Path(os.environ.get(PROFILE, "none"))
+PROGRAM = """
+import glob, os, rclpy
+from rl100_policy.ros.transport import keep_on_this_machine
+keep_on_this_machine(images=False)
+rclpy.init(domain_id=98)
+node = rclpy.create_node("alone")
+mine = {os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")
+        if os.path.exists(f"/proc/self/fd/{each}")}
+for family in ("udp", "udp6", "tcp", "tcp6"):
+    for line in open(f"/proc/self/net/{family}").read().splitlines()[1:]:
+        fields = line.split()
+        if f"socket:[{fields[9]}]" in mine:
+            print("socket", family, fields[1])
+for thread in glob.glob("/proc/self/task/*/comm"):
+    print("thread", open(thread).read().strip())
+"""
+
+
+@pytest.fixture
+def profiles(tmp_path) -> Path:
+    for name in ("fastdds_loopback_shm.xml", "fastdds_loopback_udp.xml", "my_network.xml"):
+        (tmp_path / name).touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize("before", ["shm", "udp"], ids="by a parent that took {}".format)
+@pytest.mark.parametrize("asked", ["", "LOCALHOST", "SYSTEM_DEFAULT"])
+@pytest.mark.parametrize(
+    ("images", "receive_limit", "taken"),
+    [
+        (False, 0, ("udp", "SYSTEM_DEFAULT")),
+        (True, RECEIVE_BUFFER, ("udp", "SYSTEM_DEFAULT")),
+        (True, RECEIVE_BUFFER - 1, ("shm", "LOCALHOST")),
+    ],
+)
+def test_shared_memory_is_for_images_that_the_loopback_cannot_carry(
+    profiles, before, asked, images, receive_limit, taken
+):
+    given = {PROFILE: str(profiles / f"fastdds_loopback_{before}.xml"), RANGE: asked}
+    found = settings(given, images=images, receive_limit=receive_limit)
+    profile, discovery_range = taken
+    assert found == {
+        PROFILE: str(profiles / f"fastdds_loopback_{profile}.xml"),
+        RANGE: discovery_range,
+    }
+
+
+@pytest.mark.parametrize("images", [True, False])
+def test_what_the_person_asked_for_is_left_as_it_is(profiles, images):
+    def found(**given: str) -> dict[str, str]:
+        return settings(given, images=images, receive_limit=RECEIVE_BUFFER)
+
+    ours = str(profiles / "fastdds_loopback_shm.xml")
+    assert found(**{PROFILE: ours, RANGE: "SUBNET"}) == {}
+    assert found(**{PROFILE: str(profiles / "my_network.xml"), RANGE: "SYSTEM_DEFAULT"}) == {}
+    assert found(**{PROFILE: str(profiles / "my_network.xml")}) == {RANGE: "LOCALHOST"}
+    assert found() == {RANGE: "LOCALHOST"}
+    (profiles / "fastdds_loopback_udp.xml").unlink()
+    assert found(**{PROFILE: ours}) == {RANGE: "LOCALHOST"}
+
+
+@pytest.mark.skipif(SHIPPED.name != "fastdds_loopback_shm.xml", reason="another profile is in use")
+def test_a_node_opens_the_loopback_only_and_no_shared_memory():
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), RANGE: "LOCALHOST"},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    ).stdout
+    sockets = re.findall(r"socket (\w+) (\w+):", done)
+    assert sockets
+    assert set(sockets) == {("udp", "0100007F")}, done  # 127.0.0.1
+    threads = re.findall(r"thread (\S+)", done)
+    assert any(each.startswith("dds.udp") for each in threads)
+    assert not any(each.startswith("dds.shm") for each in threads)
