@@ -15,6 +15,7 @@ import torch
 from rclpy.node import Node
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import JointState, PointCloud2, PointField
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 
 from rl100_msgs.msg import ActionChunk, DecisionRecord, EpisodeState, GateStatus, PolicyStatus
@@ -76,6 +77,14 @@ class Robot(Node):
         self.create_subscription(ActionChunk, "policy/action_chunk", self.chunks.append, COMMAND)
         self.create_subscription(DecisionRecord, "policy/decision", self.records.append, EVENT)
         self.create_subscription(PolicyStatus, "policy/status", self.status.append, LATCHED)
+        self.alive: list[int] = []
+        """Stamps of its signs of life [ns]."""
+        self.create_subscription(
+            Header,
+            "policy/alive",
+            lambda sign: self.alive.append(messages.stamp_ns(sign.stamp)),
+            COMMAND,
+        )
         self.load = self.create_client(LoadPolicy, "policy/load")
         self.rng = np.random.default_rng(0)
 
@@ -178,6 +187,49 @@ def test_frames_that_no_decision_is_due_for_are_encoded_ahead(rig, monkeypatch):
         drive(rig, 1, first=step)
         assert spin_until(lambda step=step: len(ahead) == step - 1)
     assert ahead == [PERIOD_NS * step for step in (2, 3, 4)], "the first frame is decided about"
+
+
+@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+def test_in_real_time_it_tells_with_signs_of_life_what_it_has_seen(rig):
+    robot, spin_until = rig
+    drive(rig, 2)
+    assert not robot.alive, "it is not in command"
+    robot.command(POLICY)
+    assert spin_until(lambda: len(robot.alive) >= 3), "also while nothing new comes"
+    assert set(robot.alive) == {2 * PERIOD_NS}
+    drive(rig, 2, first=3)
+    assert spin_until(lambda: robot.alive[-1] == 4 * PERIOD_NS)
+    assert robot.alive == sorted(robot.alive)
+    robot.command(TELEOP)
+    spin_until(lambda: False, 0.2)
+    robot.alive.clear()
+    assert not spin_until(lambda: bool(robot.alive), 0.2)
+
+
+def test_in_lockstep_there_are_no_signs_of_life(rig):
+    robot, spin_until = rig
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 9)
+    assert spin_until(lambda: len(robot.chunks) == 2)
+    assert not robot.alive
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+def test_a_policy_that_cannot_decide_any_more_gives_no_sign_of_life(rig, monkeypatch):
+    def end(*_) -> None:
+        raise SystemExit  # which only ends a thread
+
+    robot, spin_until = rig
+    monkeypatch.setattr(PolicyRunner, "prepare", end)
+    monkeypatch.setattr(PolicyRunner, "decide", end)
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 2)
+    spin_until(lambda: False, 0.3)
+    robot.alive.clear()
+    assert not spin_until(lambda: bool(robot.alive), 0.3)
 
 
 def test_a_decision_that_took_longer_than_a_period_counts_as_a_miss(rig, monkeypatch):
