@@ -14,7 +14,7 @@ import os
 import shlex
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -22,6 +22,7 @@ WHEELS, ROS_INSTALL = "wheels", "ros-install"
 # Fast DDS derives port numbers from the domain; up to 101 they stay below the ephemeral range.
 HIGHEST_DOMAIN_ID = 101
 # A ROS of the system and the ROS of the wheels must not be mixed in one process.
+RANGE, _THIS_MACHINE = "ROS_AUTOMATIC_DISCOVERY_RANGE", ("LOCALHOST", "SYSTEM_DEFAULT")
 _SYSTEM_ROS = "/opt/ros/"
 
 
@@ -33,6 +34,8 @@ class Settings:
     """Always set."""
     defaults: dict[str, str] = field(default_factory=dict)
     """Set unless the user has set them."""
+    at_home: dict[str, str] = field(default_factory=dict)
+    """The same, and only where ROS stays on this machine."""
     prefixes: dict[str, list[str]] = field(default_factory=dict)
     """Path lists: these entries first and in this order, then what was there."""
     drop_system_ros: bool = False
@@ -43,6 +46,9 @@ class Settings:
         result = dict(base) | self.fixed
         for name, value in self.defaults.items():
             result[name] = result.get(name) or value
+        if result.get(RANGE, "") in _THIS_MACHINE:
+            for name, value in self.at_home.items():
+                result[name] = result.get(name) or value
         for name, entries in self.prefixes.items():
             kept = [
                 entry
@@ -74,6 +80,11 @@ class Settings:
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.fixed.items()]
         for name, value in self.defaults.items():
             lines.append(f"export {name}=${{{name}:-{shlex.quote(value)}}}")
+        for name, value in self.at_home.items():
+            lines.append(
+                f'case "${{{RANGE}-}}" in {"|".join(_THIS_MACHINE)}) '
+                f"export {name}=${{{name}:-{shlex.quote(value)}}} ;; esac"
+            )
         for name, entries in self.prefixes.items():
             lines.append(shlex.join(["_rl100_prepend", name, *entries]))
         return "\n".join([*lines, "unset -f _rl100_prepend", ""])
@@ -82,7 +93,7 @@ class Settings:
         """These settings with `more` entries in front of the path lists."""
         names = [*self.prefixes, *(name for name in more if name not in self.prefixes)]
         merged = {name: [*more.get(name, []), *self.prefixes.get(name, [])] for name in names}
-        return Settings(self.fixed, self.defaults, merged, self.drop_system_ros)
+        return replace(self, prefixes=merged)
 
 
 def default_domain_id(root: Path, user_id: int) -> int:
@@ -96,14 +107,14 @@ def base_settings(root: Path, venv: Path, mode: str) -> Settings:
     fixed = {"RL100_ROOT": str(root), "VIRTUAL_ENV": str(venv)}
     defaults = {
         # ROS's own default is the whole subnet. Kept local unless the user says otherwise.
-        "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST",
+        RANGE: "LOCALHOST",
         "ROS_DOMAIN_ID": str(default_domain_id(root, os.getuid())),
         "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp",
-        "FASTRTPS_DEFAULT_PROFILES_FILE": str(root / "dds" / "fastdds_loopback_shm.xml"),
     }
+    profile = {"FASTRTPS_DEFAULT_PROFILES_FILE": str(root / "dds" / "fastdds_loopback_shm.xml")}
     prefixes = {"PATH": [str(venv / "bin")]}
     if mode == ROS_INSTALL:
-        return Settings(fixed, defaults, prefixes)
+        return Settings(fixed, defaults, profile, prefixes)
     # The wheels hold this distribution and this middleware only, whatever the shell says.
     fixed |= {
         "ROS_DISTRO": "jazzy",
@@ -119,7 +130,7 @@ def base_settings(root: Path, venv: Path, mode: str) -> Settings:
         "CMAKE_PREFIX_PATH": [str(venv)],
         "PYTHONPATH": [],
     }
-    return Settings(fixed, defaults, prefixes, drop_system_ros=True)
+    return Settings(fixed, defaults, profile, prefixes, drop_system_ros=True)
 
 
 def workspace_prefixes(root: Path, base: Settings) -> dict[str, list[str]]:

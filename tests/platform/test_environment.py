@@ -71,6 +71,9 @@ def test_ros_stays_on_this_machine_unless_the_user_says_otherwise(checkout):
     assert settings.apply({})["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "LOCALHOST"
     asked = settings.apply({"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"})
     assert asked["ROS_AUTOMATIC_DISCOVERY_RANGE"] == "SUBNET"
+    profile = "FASTRTPS_DEFAULT_PROFILES_FILE"  # which would keep DDS on this machine all the same
+    assert profile in settings.apply({})
+    assert profile not in asked
 
 
 def test_domain_id_is_stable_in_range_and_differs_between_users_and_checkouts():
@@ -84,11 +87,16 @@ def test_domain_id_is_stable_in_range_and_differs_between_users_and_checkouts():
 
 def test_values_with_spaces_and_quotes_survive_bash(tmp_path):
     settings = Settings(
-        {"FIXED": "it's $HOME"}, {"DEFAULT": "a b"}, {"LIST": ["/with space", "/x'y"]}
+        {"FIXED": "it's $HOME"},
+        {"DEFAULT": "a b", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"},
+        {"HERE": "it's"},
+        {"LIST": ["/with space", "/x'y"]},
     )
     script = tmp_path / "env.sh"
     script.write_text(settings.to_bash())
     assert sourced(script, {}) == settings.apply({"PATH": "/usr/bin:/bin"})
+    two = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "SUBNET"}
+    assert sourced(script, two) == settings.apply({"PATH": "/usr/bin:/bin", **two})
 
 
 def test_more_prefixes_come_first():

@@ -86,3 +86,15 @@ def test_a_jump_of_the_arm_is_refused():
     joints.arrives(BEGIN + T, BEGIN + T)
     with pytest.raises(ObservationError, match="joint 0 jumped"):
         joints.begins_period(BEGIN + T, HOME + 2.0)
+
+
+@pytest.mark.parametrize("period_s", [0.1, 0.02, 0.01])
+@pytest.mark.parametrize(("speed", "rests"), [(0.0, True), (0.005, True), (0.1, False)])
+def test_an_arm_that_moves_slowly_does_not_rest_however_short_the_period(period_s, speed, rests):
+    """Regression: .5 rad/s passed for rest at 50 Hz, and a takeover would have stopped it dead."""
+    joints = JointStream(ARM, round(period_s * 1e9), None)
+    for step in range(round(0.5 / period_s)):
+        stamp = round((1.0 + step * period_s) * 1e9)
+        joints.arrives(stamp, 0)
+        joints.begins_period(stamp, HOME + speed * step * period_s)
+    assert joints.rests == rests

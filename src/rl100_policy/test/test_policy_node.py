@@ -232,6 +232,49 @@ def test_a_policy_that_cannot_decide_any_more_gives_no_sign_of_life(rig, monkeyp
     assert not spin_until(lambda: bool(robot.alive), 0.3)
 
 
+@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+@pytest.mark.parametrize("which", ["decide", "prepare"])
+def test_a_decision_that_hangs_gives_no_sign_of_life_until_it_ends(rig, monkeypatch, which):
+    robot, spin_until = rig
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 1)
+    assert spin_until(lambda: bool(robot.chunks) and bool(robot.alive))
+    goes_on, as_it_was = threading.Event(), getattr(PolicyRunner, which)
+
+    def hang(*given):
+        goes_on.wait(20.0)
+        return as_it_was(*given)
+
+    monkeypatch.setattr(PolicyRunner, which, hang)
+    drive(rig, 8, first=2)
+    spin_until(lambda: False, 0.5)
+    robot.alive.clear()
+    assert not spin_until(lambda: bool(robot.alive), 0.3)
+    goes_on.set()
+    assert spin_until(lambda: bool(robot.alive))
+
+
+@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+def test_after_a_decision_that_failed_the_next_frame_is_decided_about(rig, monkeypatch):
+    robot, spin_until = rig
+    as_it_was = PolicyRunner.decide
+
+    def fail(*_):
+        raise RuntimeError("not finite")
+
+    monkeypatch.setattr(PolicyRunner, "decide", fail)
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 1)
+    spin_until(lambda: False, 0.2)
+    robot.alive.clear()
+    assert not spin_until(lambda: bool(robot.alive), 0.2)
+    monkeypatch.setattr(PolicyRunner, "decide", as_it_was)
+    drive(rig, 1, first=2)
+    assert spin_until(lambda: bool(robot.chunks) and bool(robot.alive))
+
+
 def test_a_decision_that_took_longer_than_a_period_counts_as_a_miss(rig, monkeypatch):
     robot, spin_until = rig
     in_time = PolicyRunner.decide

@@ -12,6 +12,7 @@ import pytest
 from rl100_policy.ros.transport import RECEIVE_BUFFER, settings
 
 PROFILE, RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
+MARK = "RL100_LOOPBACK"
 SHIPPED = Path(os.environ.get(PROFILE, "none"))
 PROGRAM = """
 import glob, os, rclpy
@@ -57,6 +58,7 @@ def test_shared_memory_is_for_images_that_the_loopback_cannot_carry(
     assert found == {
         PROFILE: str(profiles / f"fastdds_loopback_{profile}.xml"),
         RANGE: discovery_range,
+        MARK: "1" if profile == "udp" else "",
     }
 
 
@@ -65,13 +67,26 @@ def test_what_the_person_asked_for_is_left_as_it_is(profiles, images):
     def found(**given: str) -> dict[str, str]:
         return settings(given, images=images, receive_limit=RECEIVE_BUFFER)
 
-    ours = str(profiles / "fastdds_loopback_shm.xml")
-    assert found(**{PROFILE: ours, RANGE: "SUBNET"}) == {}
-    assert found(**{PROFILE: str(profiles / "my_network.xml"), RANGE: "SYSTEM_DEFAULT"}) == {}
-    assert found(**{PROFILE: str(profiles / "my_network.xml")}) == {RANGE: "LOCALHOST"}
-    assert found() == {RANGE: "LOCALHOST"}
+    def left_as(discovery_range: str) -> dict[str, str]:
+        return {RANGE: discovery_range, MARK: ""}
+
+    ours, theirs = str(profiles / "fastdds_loopback_shm.xml"), str(profiles / "my_network.xml")
+    assert found(**{PROFILE: ours, RANGE: "SUBNET"}) == left_as("SUBNET")
+    assert found(**{PROFILE: theirs, RANGE: "SYSTEM_DEFAULT"}) == left_as("SYSTEM_DEFAULT")
+    assert found(**{PROFILE: theirs}) == left_as("LOCALHOST")
+    assert found() == left_as("LOCALHOST")
+    other_middleware = {PROFILE: ours, "RMW_IMPLEMENTATION": "rmw_cyclonedds_cpp"}
+    assert found(**other_middleware) == left_as("LOCALHOST")
     (profiles / "fastdds_loopback_udp.xml").unlink()
-    assert found(**{PROFILE: ours}) == {RANGE: "LOCALHOST"}
+    assert found(**{PROFILE: ours}) == left_as("LOCALHOST")
+
+
+@pytest.mark.parametrize("lost", [{}, {PROFILE: "my_network.xml"}], ids=["none", "another"])
+def test_what_a_parent_chose_for_our_profile_holds_for_no_other(lost):
+    """Without the profile that range would be the whole network."""
+    inherited = {RANGE: "SYSTEM_DEFAULT", MARK: "1"}
+    found = settings(inherited | lost, images=True, receive_limit=RECEIVE_BUFFER)
+    assert found == {RANGE: "LOCALHOST", MARK: ""}
 
 
 @pytest.mark.skipif(SHIPPED.name != "fastdds_loopback_shm.xml", reason="another profile is in use")

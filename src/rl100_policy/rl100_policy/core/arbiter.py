@@ -8,6 +8,7 @@ here. Pure: no ROS, and every time is an argument.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -40,6 +41,10 @@ _SILENT, _SILENT_S = 0.75, 0.05
 it planned is not followed."""
 _OLD_DECISION = 2
 """Control periods before it took command that what a policy decides about may be of."""
+_SIGHTS = 9
+"""Observations that tell how often some come; until half of them have, once a control period."""
+_SLOWEST, _SLOWEST_S = 2.0, 0.25
+"""Control periods, and seconds at the least, between two observations of a slow camera."""
 _FOR_EVER = 10**6
 """Control periods in which every arm comes to rest."""
 _SILENCE = 10
@@ -65,9 +70,8 @@ class Timeouts:
     0: .75 control periods, .05 s at the least."""
     patience: float = 0.5
     """Control periods that a period waits for the policy's action at most."""
-    blind: float = 1.0
-    """Control periods that what the policy has last seen may be old where it is followed; 1: what
-    was planned before is followed exactly as long as a decision of a single action would be."""
+    missing_frames: int = 0
+    """Observations in a row that may be missing while what the policy planned is followed."""
     blend: int = 0
     """Control periods over which a newer chunk takes over."""
 
@@ -87,7 +91,7 @@ _NAMES = {
     "policy_timeout": "policy_s",
     "longest_chunk": "longest_chunk_s",
     "patience": "patience",
-    "longest_blind": "blind",
+    "missing_frames": "missing_frames",
 }
 """Parameters of the command gate that are timeouts."""
 
@@ -157,11 +161,13 @@ class Arbiter:
         self._teleop_ns = round(timeouts.teleop_s * 1e9)
         self._longest_chunk_ns = round(timeouts.longest_chunk_s * 1e9)
         self._longest_absence = max(_LEAST_ABSENCE, round(_LONGEST_ABSENCE_S / period_s))
-        self._blind_ns = round(timeouts.blind * self._period_ns)
-        self._policy_heard_s = -np.inf
-        """When the policy last gave a sign of life, by the clock of the caller."""
+        self._policy_heard_s = self._policy_saw_s = -np.inf
+        """When the policy last gave a sign of life, and one of something new that it saw, by the
+        clock of the caller."""
         self._policy_saw_ns = -1
         """Stamp of the newest observation that it told of."""
+        self._sights_s: deque[float] = deque(maxlen=_SIGHTS)
+        """Times between two new observations."""
         self._taken_ns = -1
         """Newest joint state when the policy took command."""
         self._joints = JointStream(
@@ -231,7 +237,7 @@ class Arbiter:
             self._forget_requests()
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._fresh, self._planned_ns, self._taken_ns = True, -1, -1
-            self._policy_saw_ns = -1
+            self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
         idle = self.source is CommandSource.HOLD or self._changed
         if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
             self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
@@ -293,7 +299,24 @@ class Arbiter:
         """
         self._check_is_not_ahead("observation", saw_ns, now_ns)
         self._policy_heard_s = now_s
-        self._policy_saw_ns = max(self._policy_saw_ns, saw_ns)
+        if saw_ns > self._policy_saw_ns:
+            since_s = now_s - self._policy_saw_s
+            if since_s <= self._longest_sight_s:
+                self._sights_s.append(since_s)
+            self._policy_saw_ns, self._policy_saw_s = saw_ns, now_s
+
+    @property
+    def _longest_sight_s(self) -> float:
+        """Time between two observations up to which a camera is slow, not lost [s]."""
+        return max(_SLOWEST * self._period_ns * 1e-9, _SLOWEST_S)
+
+    @property
+    def _usual_sight_s(self) -> float:
+        """Usual time between two new observations, a control period at the least [s]."""
+        period_s = self._period_ns * 1e-9
+        if len(self._sights_s) <= _SIGHTS // 2:
+            return period_s
+        return max(period_s, sorted(self._sights_s)[len(self._sights_s) // 2])
 
     def _check_is_not_ahead(self, what: str, stamp_ns: int, now_ns: int) -> None:
         ahead_ns = stamp_ns - max(self._joints.newest_ns, now_ns)
@@ -386,7 +409,7 @@ class Arbiter:
         stamp, q, arrived_s = self._waiting
         proposal = self._schedule.due(stamp)
         wish = self._due_wish(stamp)
-        why_held = self._why_not_followed(proposal, stamp, now_s)
+        why_held = self._why_not_followed(proposal, now_s)
         followed = None if why_held else proposal
         in_command = self.source is not CommandSource.HOLD and not self.estop
         if in_command and self._waits(followed, wish, at_last=at_last):
@@ -401,7 +424,7 @@ class Arbiter:
         result = self._result(q, wish, followed)
         answer = Answer(stamp, arrived_s, self.source, proposal, result, why_held)
         self._answered_ns = self._planned_ns = stamp
-        self._notice_absence(answer.result)
+        self._notice_absence(answer)
         return answer
 
     def _due_wish(self, stamp_ns: int) -> Wish:
@@ -412,7 +435,7 @@ class Arbiter:
         limit_ns = 0 if self.lockstep else self._teleop_ns
         return (asked, how) if abs(stamp_ns - asked_ns) <= limit_ns else None
 
-    def _why_not_followed(self, proposal: Due | None, stamp_ns: int, now_s: float) -> str:
+    def _why_not_followed(self, proposal: Due | None, now_s: float) -> str:
         """Why what a policy wants may not be executed, for people; empty if it may.
 
         It must mean it, live, and see.
@@ -426,11 +449,12 @@ class Arbiter:
         silent_s = now_s - self._policy_heard_s
         if silent_s > self._timeouts.policy_s:
             return f"no sign of life of the policy for {silent_s:.2f} s (policy_timeout)"
-        unseen_ns = stamp_ns - self._policy_saw_ns
-        if unseen_ns >= self._blind_ns:
+        unseen_s, usual_s = now_s - self._policy_saw_s, self._usual_sight_s
+        over_s = usual_s - self._period_ns * 1e-9 + self._timeouts.missing_frames * usual_s
+        if unseen_s > self._timeouts.policy_s + over_s:
             return (
-                f"what the policy saw last is {unseen_ns / self._period_ns:.1f} control periods "
-                f"old, expected less than {self._timeouts.blind:g} (longest_blind)"
+                f"the policy has seen nothing new for {unseen_s:.2f} s, where something comes "
+                f"every {usual_s:.2f} s (missing_frames)"
             )
         return ""
 
@@ -492,13 +516,13 @@ class Arbiter:
             case CommandSource.TELEOP:
                 return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
-    def _notice_absence(self, result: GateResult) -> None:
-        """A policy that has decided nothing for a while loses the command.
+    def _notice_absence(self, answer: Answer) -> None:
+        """A policy that was not followed for a while loses the command.
 
         Otherwise one that was killed and started anew would move the arm by itself.
         """
-        absent = self.source is CommandSource.POLICY and result.flags & GateFlag.HELD_STALE
+        absent = self.source is CommandSource.POLICY and answer.result.flags & GateFlag.HELD_STALE
         self._absent = self._absent + 1 if absent else 0
         if self._absent >= self._longest_absence and not self.lockstep:
             self._absent = 0
-            self.give_up("the policy has decided nothing for a second")
+            self.give_up(f"held for a second; {answer.why_held}")

@@ -15,12 +15,15 @@ from rl100_policy.core.errors import ActionError
 
 Floats = NDArray[np.float64]
 
+_EARLY = 10
+"""Of a period, the part by which an action may begin before its time."""
+
 
 @dataclass(frozen=True)
 class Chunk:
     """n_c consecutive actions of one decision.
 
-    Action j is due in [stamp + j period, stamp + (j + 1) period).
+    Action j is due in [stamp + j period, stamp + (j + 1) period); see :meth:`index_at`.
 
     Raises:
         ActionError: If it is empty, not finite, or its period is not positive.
@@ -99,14 +102,18 @@ class Chunk:
         """Time at which the last action is over."""
         return self.stamp_ns + len(self.actions) * self.period_ns
 
-    def is_fresh_at(self, time_ns: int) -> bool:
-        """Whether no newer decision is meant to be there at a time."""
-        return time_ns < self.stamp_ns + (self.fresh or len(self.actions)) * self.period_ns
+    @property
+    def n_fresh(self) -> int:
+        """Actions before the next decision is meant to be there."""
+        return self.fresh or len(self.actions)
 
-    def action_at(self, time_ns: int) -> Floats | None:
-        """Action due at a time, [d_a]; None before the chunk begins or after it has ended."""
-        index = (time_ns - self.stamp_ns) // self.period_ns
-        return self.actions[index] if 0 <= index < len(self.actions) else None
+    def index_at(self, time_ns: int) -> int:
+        """Number of the action due at a time: below 0 before the chunk begins.
+
+        An action begins a tenth of a period early, so that stamps which differ by little from one
+        period to the next make none due twice.
+        """
+        return (time_ns - self.stamp_ns + self.period_ns // _EARLY) // self.period_ns
 
 
 @dataclass(frozen=True)
@@ -167,46 +174,70 @@ class ChunkSchedule:
 
         Ask for times that do not go back, one or more in each period.
         """
-        covering = [
-            (turn, action)
-            for turn in self._turns
-            if (action := turn.chunk.action_at(time_ns)) is not None
-        ]
-        if not covering or not covering[-1][0].chunk.is_fresh_at(time_ns):
+        covering = [turn for turn in self._turns if turn.covers(time_ns)]
+        if not covering or not covering[-1].is_fresh_at(time_ns):
             newest = self._turns[-1] if self._turns else None
-            if newest and 0 < newest.chunk.stamp_ns - time_ns <= newest.chunk.period_ns // 2:
-                covering.append((newest, newest.chunk.actions[0]))
+            if newest and not newest.was_due and newest.begins_soon_after(time_ns):
+                newest.begin(time_ns, 0)
+                covering.append(newest)
         if not covering:
             return None
-        current = covering[-1][0]
-        current.begin(time_ns)
+        current = covering[-1]
+        current.begin(time_ns, current.index_at(time_ns))
         blended: Floats | None = None
-        for turn, action in covering:
+        for turn in covering:
             if turn.was_due:
-                weight = turn.weight(time_ns, self._blend)
+                weight, action = turn.weight(time_ns, self._blend), turn.action_at(time_ns)
                 blended = action if blended is None else weight * action + (1 - weight) * blended
         assert blended is not None, "the current one is due"
-        return Due(blended, current.chunk, current.chunk.is_fresh_at(time_ns))
+        return Due(blended, current.chunk, current.is_fresh_at(time_ns))
 
 
 @dataclass
 class _Turn:
-    """A chunk and when it was first due."""
+    """A chunk, when it was first due and with which action.
+
+    From then on its actions are due one after the other, a period each.
+    """
 
     chunk: Chunk
     began_ns: int | None = None
+    first: int = 0
 
     @property
     def was_due(self) -> bool:
         return self.began_ns is not None
 
-    def begin(self, time_ns: int) -> None:
-        self.began_ns = time_ns if self.began_ns is None else self.began_ns
+    def begin(self, time_ns: int, first: int) -> None:
+        if self.began_ns is None:
+            self.began_ns, self.first = time_ns, first
+
+    def index_at(self, time_ns: int) -> int:
+        if self.began_ns is None:
+            return self.chunk.index_at(time_ns)
+        return self.first + self._periods_since(time_ns, self.began_ns)
+
+    def _periods_since(self, time_ns: int, began_ns: int) -> int:
+        return (time_ns - began_ns + self.chunk.period_ns // 2) // self.chunk.period_ns
+
+    def covers(self, time_ns: int) -> bool:
+        return 0 <= self.index_at(time_ns) < len(self.chunk.actions)
+
+    def is_fresh_at(self, time_ns: int) -> bool:
+        """Whether no newer decision is meant to be there at a time."""
+        return self.index_at(time_ns) < self.chunk.n_fresh
+
+    def begins_soon_after(self, time_ns: int) -> bool:
+        return 0 < self.chunk.stamp_ns - time_ns <= self.chunk.period_ns // 2
+
+    def action_at(self, time_ns: int) -> Floats:
+        action: Floats = self.chunk.actions[self.index_at(time_ns)]
+        return action
 
     def weight(self, time_ns: int, blend: int) -> float:
         """Share of its action in a period."""
-        since_ns = max(0, time_ns - (self.began_ns or 0))
-        return min(1.0, (1 + since_ns // self.chunk.period_ns) / (blend + 1))
+        since = 0 if self.began_ns is None else self._periods_since(time_ns, self.began_ns)
+        return min(1.0, (1 + max(0, since)) / (blend + 1))
 
 
 def lead(reach_s: float, patience_s: float, period_s: float) -> int:

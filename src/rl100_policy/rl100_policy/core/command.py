@@ -494,9 +494,9 @@ class CommandGate:
             self._clear = self.collision.allowed(command, self._clear)
         rest = command + np.cumsum(stopping, axis=0) * self._period
         if self._by_joint:
-            return GateResult(command.copy(), velocity.copy(), flags, rest)
+            return GateResult(command.copy(), velocity.copy(), flags, rest, velocity)
         twist = twist_between(before, after, self._period, turns=moved.turns)
-        return GateResult(command.copy(), twist[self._components], flags, rest)
+        return GateResult(command.copy(), twist[self._components], flags, rest, velocity)
 
 
 def _bounded(values: Floats, low: Floats, high: Floats) -> Floats:

@@ -72,6 +72,8 @@ class GateResult:
     stopping: Floats
     """Joint positions of the next periods, in which the arm comes to rest within all limits if
     nothing else is commanded, [p, n], rad; p is 0 where it rests after this one."""
+    velocity: Floats
+    """On the way from the last command to this one, [n], rad/s."""
     requested: Floats | None = None
     """Action that was asked for, in the same units; None where there was none. Of a person where
     actions are joint velocities: what the inverse kinematics makes of the twist within its bounds

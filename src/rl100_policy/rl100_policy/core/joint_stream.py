@@ -18,10 +18,10 @@ Floats = NDArray[np.float64]
 _NOT_AHEAD = 0.8
 """Control periods by which a joint state may be less ahead than old: only the clock's tick, which
 may come after it, makes one of the future."""
-_STILL = 0.02
+_STILL = 0.005
 """A joint that has moved by less rests [rad, m]."""
-_STILL_STATES, _STILL_PERIODS = 3, 2
-"""An arm rests if so many joint states, over so many control periods, say so."""
+_STILL_STATES, _STILL_PERIODS, _STILL_S = 3, 2, 0.1
+"""An arm rests if so many joint states, over so many control periods and seconds, say so."""
 
 
 class Arrival(Enum):
@@ -55,6 +55,7 @@ class JointStream:
         self._still: tuple[int, Floats] | None = None
         """Time and place since which no joint has moved."""
         self._still_states = 0
+        self._still_ns = max(_STILL_PERIODS * self._period_ns, round(_STILL_S * 1e9))
 
     def arrives(self, stamp_ns: int, now_ns: int) -> Arrival:
         """Take note of a joint state; call once for each.
@@ -72,9 +73,9 @@ class JointStream:
             ahead_ns = max(self._oldest_ns - less_ns, self._oldest_ns // 2)
             if not -ahead_ns <= age_ns <= self._oldest_ns:
                 raise ObservationError(
-                    f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, at most "
-                    f"{self._oldest_ns * 1e-9:.3f} s (joint_state_timeout): it is late, or the "
-                    "clocks differ"
+                    f"joint state stamped {-age_ns * 1e-9:+.3f} s from this node's clock, "
+                    f"expected {-self._oldest_ns * 1e-9:.3f} to {ahead_ns * 1e-9:+.3f} s "
+                    "(joint_state_timeout): it is late, or the clocks differ"
                 )
         arrival = Arrival.NEXT
         if stamp_ns < self.newest_ns - max(self._period_ns, self._oldest_ns or 0):
@@ -108,7 +109,7 @@ class JointStream:
         """
         if self._still is None or self._still_states < _STILL_STATES:
             return False
-        return self.newest_ns - self._still[0] >= _STILL_PERIODS * self._period_ns
+        return self.newest_ns - self._still[0] >= self._still_ns
 
     def _look_for_rest(self, stamp_ns: int, q: Floats) -> None:
         begins = (

@@ -345,7 +345,7 @@ def _read(folder: Path, name: str, most: int = _LARGEST_MANIFEST) -> bytes:
                     f"{found.st_size} bytes and mode {stat.filemode(found.st_mode)}; copy the "
                     "version again"
                 )
-            return file.read(most + 1)
+            return file.read(found.st_size + 1)  # of one that grows meanwhile, more than told
     except OSError as error:
         raise PolicyVersionError(
             f"cannot read {folder / name}: {error.strerror}; is this a policy version?"

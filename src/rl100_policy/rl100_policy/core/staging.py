@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -35,6 +36,8 @@ class Staged:
     """Warm; None if the version is refused."""
     told: str
     """Why it is refused, or how it differs from the one that drives, for people."""
+    traceback: str = ""
+    """Where that came from, if it is nothing that a version is refused for."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +74,8 @@ def stage(
     except Rl100Error as error:
         return Staged(wanted, None, f"refused: {error}")
     except Exception as error:  # of torch, of the operating system, of memory
-        return Staged(wanted, None, f"refused: {type(error).__name__}: {error}")
+        told = f"refused: {type(error).__name__}: {error}"
+        return Staged(wanted, None, told, traceback.format_exc())
     return Staged(wanted, runner, told)
 
 
@@ -104,6 +108,8 @@ class Stager:
         self._thread: threading.Thread | None = None
         self._wanted: Wanted | None = None
         self._done: Staged | None = None
+        self._turn = 0
+        """Counts what was begun: what was abandoned may end later."""
 
     @property
     def wanted(self) -> Wanted | None:
@@ -113,13 +119,22 @@ class Stager:
     def begin(self, wanted: Wanted, rehearsal: Rehearsal | None) -> None:
         """Begin; only if nothing is being staged."""
         assert self._wanted is None, "one at a time"
-        self._wanted = wanted
+        self._wanted, self._turn = wanted, self._turn + 1
+        turn = self._turn
 
         def work() -> None:
-            self._done = stage(wanted, self._make, rehearsal)
+            done = stage(wanted, self._make, rehearsal)
+            if turn == self._turn:
+                self._done = done
 
         self._thread = threading.Thread(target=work, name="staging", daemon=True)
         self._thread.start()
+
+    def abandon(self, why: str) -> None:
+        """Refuse what is being staged, if anything is, without waiting for its end."""
+        if self._wanted is not None:
+            self._turn += 1
+            self._done = Staged(self._wanted, None, f"refused: {why}")
 
     def collect(self) -> Staged | None:
         """What came of it, once; None as long as it goes on, or nothing was begun."""

@@ -69,6 +69,10 @@ class VersionKeeper:
         """Begin to make a version ready; only if nothing is."""
         self._stager.begin(wanted, self.rehearsal)
 
+    def abandon(self, why: str) -> None:
+        """Refuse what is being made ready, if anything is; :meth:`look` tells it at once."""
+        self._stager.abandon(why)
+
     def look(self) -> list[Change]:
         """Swap in what is ready, and bring the version before back if that is due."""
         staged = self._stager.collect()

@@ -136,14 +136,13 @@ class GateParameters:
         low=0.0,
         high=0.9,
     )
-    longest_blind: float = parameter(
-        1.0,
-        "what the policy planned is followed only if its newest observation is less than this old "
-        "[control periods], real time only; at 1 the arm rests as soon after the camera is lost "
-        "as with a policy of single actions; more goes on along a chunk where frames are missing "
-        "or take long",
-        low=0.5,
-        high=100.0,
+    missing_frames: int = parameter(
+        0,
+        "observations in a row that may be missing while what the policy planned is followed, "
+        "real time only; with 0 the arm rests as soon after the camera is lost as with a policy "
+        "of single actions, and a lost frame costs a period",
+        low=0,
+        high=100,
     )
     blend: int = parameter(
         0,
@@ -191,7 +190,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
                 policy_s=p.policy_timeout,
                 longest_chunk_s=p.longest_chunk,
                 patience=p.patience,
-                blind=p.longest_blind,
+                missing_frames=p.missing_frames,
                 blend=p.blend,
             ),
             estop=self._latch.is_set(),
@@ -391,7 +390,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         stamp, proposal, result = answer.stamp_ns, answer.proposal, answer.result
         now_s = time.perf_counter()
         waited_s = 0.0 if self.parameters.lockstep else now_s - answer.arrived_s
-        end_ns = self._timing.end_ns(stamp, waited_s, result.joint_command)
+        end_ns = self._timing.end_ns(stamp, waited_s, result)
         command = trajectory_message(
             self._robot.joints,
             np.vstack([result.joint_command, result.stopping]),

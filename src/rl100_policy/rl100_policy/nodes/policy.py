@@ -6,9 +6,10 @@ In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or
 while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
 came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND); in real time ``policy/alive``
 Header (COMMAND), the stamp of the newest frame, with each and five times a control period while
-it is in command and can decide; ``policy/decision`` DecisionRecord (EVENT), ``policy/status``
-PolicyStatus (LATCHED, on change and at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services:
-``policy/load`` LoadPolicy; ``policy/revert`` Trigger.
+it is in command and can decide: not while that fails or takes much longer than usual;
+``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and
+at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services: ``policy/load`` LoadPolicy;
+``policy/revert`` Trigger.
 
 Threads: the executor converts messages; one worker thread owns the network and takes the newest
 window from a slot of one, and in between encodes the frames that the next one will hold. A third
@@ -80,6 +81,8 @@ _SWITCH_S = 0.5e-3
 decision."""
 _ALIVE, _LEAST_ALIVE_S = 0.2, 0.01
 """Control periods, and seconds at the least, between two signs of life."""
+_ALIVE_APART = 0.5
+"""Share of that which is between any two, however fast frames come."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -209,6 +212,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """What is usual of them; how long the gate waits."""
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
+        self._alive_s = max(_ALIVE * self._robot.control_period, _LEAST_ALIVE_S)
+        self._told_alive_s, self._busy_s, self._fails = -np.inf, np.inf, False
+        """When it last gave a sign of life, since when the worker has been at work, and whether
+        it failed; a monotonic clock [s]."""
         self._alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
@@ -226,8 +233,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self.create_timer(_LOOK_S, self._look, clock=steady, even_inactive=True)
         self.create_timer(0.5, self._publish_status, clock=steady)
         if not self.parameters.lockstep:
-            alive_s = max(_ALIVE * self._robot.control_period, _LEAST_ALIVE_S)
-            self.create_timer(alive_s, self._tell_alive, clock=steady)
+            self.create_timer(self._alive_s, self._tell_alive, clock=steady)
         if self.parameters.policy:
             wanted = Wanted(self.parameters.policy, self.parameters.sampler)
             self._take_change(self._versions.load(wanted))
@@ -285,10 +291,13 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _tell_alive(self) -> None:
         """Give a sign of life, with the newest frame's stamp, as long as decisions can be made."""
-        newest = self._window.newest_ns
+        newest, now_s = self._window.newest_ns, time.monotonic()
         if self.parameters.lockstep or not self._in_command or newest is None:
             return
-        if self._worker.is_alive():
+        hangs = now_s - self._busy_s > self._reach_s + self._robot.control_period
+        told_just_now = now_s - self._told_alive_s < _ALIVE_APART * self._alive_s
+        if self._worker.is_alive() and not (self._fails or hangs or told_just_now):
+            self._told_alive_s = now_s
             self._alive.publish(header(newest, self._robot.base_frame))
 
     def _on_gate_status(self, message: GateStatus) -> None:
@@ -364,6 +373,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             begun_ns, runner = time.time_ns(), self._versions.runner
             if runner is None:
                 continue
+            self._busy_s = time.monotonic()
             try:
                 if slot is None:
                     runner.prepare(cast(Frame, ahead))
@@ -373,13 +383,18 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                     self._publish(slot, begun_ns, decided, runner)
             except (Rl100Error, RuntimeError, ValueError) as error:  # torch raises these
                 self._refuse(error)
-                self._versions.failed(runner)
-                continue
+                self._fail(runner)
             except Exception:  # whatever it is: said, with where, and the thread goes on
                 self.get_logger().error(f"a decision failed\n{traceback.format_exc()}")
                 self.note_failure()
-                self._versions.failed(runner)
-                continue
+                self._fail(runner)
+            finally:
+                self._busy_s = np.inf
+
+    def _fail(self, runner: PolicyRunner) -> None:
+        """Give no sign of life until something was decided, which the next frame is for."""
+        self._fails, self._last_decision_ns = True, -1
+        self._versions.failed(runner)
 
     def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
         decided_ns = time.time_ns()
@@ -427,9 +442,10 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._inference_s.append(decided.inference_s)
         self._reaches_s.append(due.age_s + time.time_ns() * 1e-9 - due.complete_ns * 1e-9)
         self._decisions += 1
-        self._faulted = False
+        self._faulted = self._fails = False
         self._misses += missed
-        self._versions.decided(who, in_time=not missed)
+        useful_ns = max(1, due.fresh) * self._period_ns
+        self._versions.decided(who, in_time=decided.inference_s * 1e9 <= useful_ns)
         self._versions.rehearsal = Rehearsal(
             frames, decided, self._low, self._high, self.parameters.largest_change
         )
@@ -491,6 +507,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         log = self.get_logger()
         if not change.drives:
             log.error(change.told)
+            if change.staged is not None and change.staged.traceback:
+                log.error(change.staged.traceback)
         elif change.staged is None:
             log.warning(change.told)
         else:
@@ -556,7 +574,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """Decide nothing more; who waits for a version is told so."""
         with self._wake:
             self._slot = self._ahead = None
-        self._tell_asked(drives=False, message="the policy node is not active any more")
+        self._versions.abandon("the policy node is not active any more")
+        self._look()  # which is told to who waits for it
 
     def _stop_worker(self, ends: threading.Event) -> None:
         with self._wake:

@@ -12,6 +12,9 @@ RECEIVE_BUFFER = 4 * 2**20
 RECEIVE_LIMIT_FILE = Path("/proc/sys/net/core/rmem_max")
 """Where Linux tells how large a socket's buffer may be [bytes]."""
 _PROFILE, _RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
+_MIDDLEWARE, _FAST_DDS = "RMW_IMPLEMENTATION", ("", "rmw_fastrtps_cpp", "rmw_fastrtps_dynamic_cpp")
+_MARK = "RL100_LOOPBACK"
+"""Set where the range is ours and not the person's: it holds for our profile alone."""
 _SHARED_MEMORY, _LOOPBACK = "fastdds_loopback_shm.xml", "fastdds_loopback_udp.xml"
 """Fast DDS profiles of one machine, side by side in dds/."""
 
@@ -45,11 +48,14 @@ def settings(
         images: Whether the process publishes or reads what is larger than a datagram.
         receive_limit: Largest buffer of a socket that may be had [bytes].
     """
-    profile, asked = Path(environment.get(_PROFILE, "")), environment.get(_RANGE, "")
+    profile, asked = Path(environment.get(_PROFILE, "")).absolute(), environment.get(_RANGE, "")
+    if environment.get(_MARK):
+        asked = "LOCALHOST"  # what it was before a process like this one chose the loopback
     loopback, shared_memory = profile.parent / _LOOPBACK, profile.parent / _SHARED_MEMORY
     ours = profile in (loopback, shared_memory) and loopback.is_file() and shared_memory.is_file()
-    if not ours or asked not in ("", "LOCALHOST", "SYSTEM_DEFAULT"):
-        return {} if asked else {_RANGE: "LOCALHOST"}
+    fast = environment.get(_MIDDLEWARE, "") in _FAST_DDS
+    if not (ours and fast) or asked not in ("", "LOCALHOST", "SYSTEM_DEFAULT"):
+        return {_RANGE: asked or "LOCALHOST", _MARK: ""}
     if images and receive_limit < RECEIVE_BUFFER:
-        return {_PROFILE: str(shared_memory), _RANGE: "LOCALHOST"}
-    return {_PROFILE: str(loopback), _RANGE: "SYSTEM_DEFAULT"}
+        return {_PROFILE: str(shared_memory), _RANGE: "LOCALHOST", _MARK: ""}
+    return {_PROFILE: str(loopback), _RANGE: "SYSTEM_DEFAULT", _MARK: "1"}
