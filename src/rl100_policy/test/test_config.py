@@ -203,3 +203,13 @@ def test_the_two_pandas_are_one_arm():
         load_robot(CONFIG / "robots" / f"{name}.yaml") for name in ("panda", "panda_rgb")
     )
     assert (one.name, one.setup, one.camera()) == (other.name, other.setup, other.camera())
+
+
+def test_aliases_within_aliases_are_refused_at_once(tmp_path):
+    """Regression: what came was told whole, which no memory holds."""
+    lines = ["a0: &a0 [1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 30)]
+    path = tmp_path / "robot.yaml"
+    path.write_text("\n".join([*lines, "name: *a29"]))
+    with pytest.raises(ConfigError, match="name"):
+        load_robot(path)

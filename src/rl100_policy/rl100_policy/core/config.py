@@ -9,6 +9,7 @@ Units are SI (m, rad, s); poses follow REP-103; frame names follow the URDF.
 from __future__ import annotations
 
 import math
+import reprlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
@@ -499,12 +500,17 @@ def longest_episode(task: AnyTask, robot: RobotConfig | None) -> int | None:
     return max(1, round(task.time_limit / robot.control_period))
 
 
+_SHORT = reprlib.Repr()
+"""Of what came: aliases in a small file can make it larger than any memory."""
+_SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 200, 200
+
+
 def validation_problems(error: ValidationError) -> str:
     """What is wrong with some values, by key: one clause each, without pydantic's own advice."""
     problems = []
     for each in error.errors(include_url=False):
         key = ".".join(map(str, each["loc"]))
-        came = "" if each["type"] == "missing" else f", got {each['input']!r}"
+        came = "" if each["type"] == "missing" else f", got {_SHORT.repr(each['input'])}"
         problems.append(f"{key}: {each['msg']}{came}" if key else each["msg"])
     return "; ".join(problems)
 

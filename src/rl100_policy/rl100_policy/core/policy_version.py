@@ -26,8 +26,8 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from pydantic import FiniteFloat, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from rl100_policy.core.config import (
@@ -204,7 +204,7 @@ def load_version(folder: Path) -> tuple[DiffusionPolicy, Manifest]:
             f"{config.family!r}; train the version again"
         )
     try:
-        tensors = load(data[WEIGHTS])
+        tensors = _tensors(data[WEIGHTS])
     except SafetensorError as error:
         raise PolicyVersionError(
             f"{folder}/{WEIGHTS} is not a safetensors file: {error}"
@@ -327,6 +327,20 @@ def _require_finite(tensors: Mapping[str, Tensor], where: str) -> None:
         raise PolicyVersionError(
             f"{where}: weights should be finite, {bad[0]} is not; go back to an earlier version"
         )
+
+
+def _tensors(data: bytes) -> dict[str, Tensor]:
+    """Tensors of a safetensors file, one by one: all at once holds up other threads for long.
+
+    Raises:
+        SafetensorError: If it is none.
+    """
+    with os.fdopen(os.memfd_create("weights"), "wb") as file:
+        file.write(data)
+        file.flush()
+        with safe_open(f"/proc/self/fd/{file.fileno()}", framework="pt") as tensors:
+            names = tensors.keys()
+            return {name: tensors.get_tensor(name) for name in names}
 
 
 def _sha256(data: bytes) -> str:
