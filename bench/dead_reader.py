@@ -27,7 +27,7 @@ from rl100_policy.ros.transport import RECEIVE_BUFFER, settings
 _TOPICS = ("dead_reader/one", "dead_reader/two")
 _KINDS = {"shared memory": 0, "loopback": RECEIVE_BUFFER}
 """Of transport, and the size of the system's socket buffers that leads to it."""
-_BEFORE_S, _AFTER_S, _PAUSE_S = 0.5, 1.5, 0.003
+_FOUND_S, _BEFORE_S, _AFTER_S, _PAUSE_S = 20.0, 0.5, 1.5, 0.003
 _LONG_S, _FOR_EVER_S = 0.1, 15.0
 app = typer.Typer(add_completion=False)
 
@@ -48,7 +48,10 @@ def write() -> None:
     rclpy.init()
     node = Node("writer")
     publishers = [node.create_publisher(StageTimes, each, EVENT) for each in _TOPICS]
+    end = time.monotonic() + _FOUND_S
     while any(each.get_subscription_count() < 1 for each in publishers):
+        if time.monotonic() > end:
+            return
         time.sleep(0.05)
     print("found", flush=True)
     end, worst = time.monotonic() + _BEFORE_S + _AFTER_S, 0.0

@@ -21,8 +21,10 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 WHEELS, ROS_INSTALL = "wheels", "ros-install"
 # Fast DDS derives port numbers from the domain; up to 101 they stay below the ephemeral range.
 HIGHEST_DOMAIN_ID = 101
+RANGE = "ROS_AUTOMATIC_DISCOVERY_RANGE"
+# With these, nodes are to be found on this machine: by ROS itself, or by the profile that we set.
+_THIS_MACHINE = ("LOCALHOST", "SYSTEM_DEFAULT")
 # A ROS of the system and the ROS of the wheels must not be mixed in one process.
-RANGE, _THIS_MACHINE = "ROS_AUTOMATIC_DISCOVERY_RANGE", ("LOCALHOST", "SYSTEM_DEFAULT")
 _SYSTEM_ROS = "/opt/ros/"
 
 
@@ -34,7 +36,7 @@ class Settings:
     """Always set."""
     defaults: dict[str, str] = field(default_factory=dict)
     """Set unless the user has set them."""
-    at_home: dict[str, str] = field(default_factory=dict)
+    local_defaults: dict[str, str] = field(default_factory=dict)
     """The same, and only where ROS stays on this machine."""
     prefixes: dict[str, list[str]] = field(default_factory=dict)
     """Path lists: these entries first and in this order, then what was there."""
@@ -47,7 +49,7 @@ class Settings:
         for name, value in self.defaults.items():
             result[name] = result.get(name) or value
         if result.get(RANGE, "") in _THIS_MACHINE:
-            for name, value in self.at_home.items():
+            for name, value in self.local_defaults.items():
                 result[name] = result.get(name) or value
         for name, entries in self.prefixes.items():
             kept = [
@@ -80,7 +82,7 @@ class Settings:
         lines += [f"export {name}={shlex.quote(value)}" for name, value in self.fixed.items()]
         for name, value in self.defaults.items():
             lines.append(f"export {name}=${{{name}:-{shlex.quote(value)}}}")
-        for name, value in self.at_home.items():
+        for name, value in self.local_defaults.items():
             lines.append(
                 f'case "${{{RANGE}-}}" in {"|".join(_THIS_MACHINE)}) '
                 f"export {name}=${{{name}:-{shlex.quote(value)}}} ;; esac"

@@ -21,7 +21,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
-from rl100_policy.ros.transport import RECEIVE_BUFFER, RECEIVE_LIMIT_FILE
+from rl100_policy.ros.transport import RECEIVE_BUFFER, RECEIVE_LIMIT_FILE, receive_limit
 
 # Fast DDS uses ports 7400 + 250 * domain + ...; above 101 they reach the ephemeral range.
 _HIGHEST_DOMAIN_ID = 101
@@ -168,12 +168,8 @@ def shared_memory(machine: Machine) -> Finding:
 def socket_buffers(machine: Machine) -> Finding:
     """Whether images fit into the loopback's buffers, or nodes that handle them share memory."""
     name = "socket buffers"
-    try:
-        limit = int(machine.receive_limit.read_text())
-    except (OSError, ValueError) as error:
-        limit, found = 0, str(error)
-    else:
-        found = f"net.core.rmem_max is {limit}"
+    limit = receive_limit(machine.receive_limit)
+    found = f"net.core.rmem_max is {limit or 'not told'}"
     if limit < RECEIVE_BUFFER:
         advice = (
             "nodes that handle images share memory, and one that is killed can hold others up: "

@@ -131,6 +131,15 @@ def drive(rig, steps, first=1):
         spin_until(lambda: False, 0.03)
 
 
+def take_command(rig):
+    robot, spin_until = rig
+    robot.command(POLICY)
+    spin_until(lambda: False, 0.2)
+
+
+CHUNKS_IN_REAL_TIME = pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+
+
 def test_nothing_is_decided_until_the_policy_is_in_command(rig):
     drive(rig, 4)
     assert not rig[0].chunks
@@ -189,7 +198,7 @@ def test_frames_that_no_decision_is_due_for_are_encoded_ahead(rig, monkeypatch):
     assert ahead == [PERIOD_NS * step for step in (2, 3, 4)], "the first frame is decided about"
 
 
-@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+@CHUNKS_IN_REAL_TIME
 def test_in_real_time_it_tells_with_signs_of_life_what_it_has_seen(rig):
     robot, spin_until = rig
     drive(rig, 2)
@@ -208,15 +217,14 @@ def test_in_real_time_it_tells_with_signs_of_life_what_it_has_seen(rig):
 
 def test_in_lockstep_there_are_no_signs_of_life(rig):
     robot, spin_until = rig
-    robot.command(POLICY)
-    spin_until(lambda: False, 0.2)
+    take_command(rig)
     drive(rig, 9)
     assert spin_until(lambda: len(robot.chunks) == 2)
     assert not robot.alive
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+@CHUNKS_IN_REAL_TIME
 def test_a_policy_that_cannot_decide_any_more_gives_no_sign_of_life(rig, monkeypatch):
     def end(*_) -> None:
         raise SystemExit  # which only ends a thread
@@ -224,20 +232,18 @@ def test_a_policy_that_cannot_decide_any_more_gives_no_sign_of_life(rig, monkeyp
     robot, spin_until = rig
     monkeypatch.setattr(PolicyRunner, "prepare", end)
     monkeypatch.setattr(PolicyRunner, "decide", end)
-    robot.command(POLICY)
-    spin_until(lambda: False, 0.2)
+    take_command(rig)
     drive(rig, 2)
     spin_until(lambda: False, 0.3)
     robot.alive.clear()
     assert not spin_until(lambda: bool(robot.alive), 0.3)
 
 
-@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+@CHUNKS_IN_REAL_TIME
 @pytest.mark.parametrize("which", ["decide", "prepare"])
 def test_a_decision_that_hangs_gives_no_sign_of_life_until_it_ends(rig, monkeypatch, which):
     robot, spin_until = rig
-    robot.command(POLICY)
-    spin_until(lambda: False, 0.2)
+    take_command(rig)
     drive(rig, 1)
     assert spin_until(lambda: bool(robot.chunks) and bool(robot.alive))
     goes_on, as_it_was = threading.Event(), getattr(PolicyRunner, which)
@@ -255,7 +261,7 @@ def test_a_decision_that_hangs_gives_no_sign_of_life_until_it_ends(rig, monkeypa
     assert spin_until(lambda: bool(robot.alive))
 
 
-@pytest.mark.parametrize("rig", [{"lockstep": False}], indirect=True)
+@CHUNKS_IN_REAL_TIME
 def test_after_a_decision_that_failed_the_next_frame_is_decided_about(rig, monkeypatch):
     robot, spin_until = rig
     as_it_was = PolicyRunner.decide
@@ -264,8 +270,7 @@ def test_after_a_decision_that_failed_the_next_frame_is_decided_about(rig, monke
         raise RuntimeError("not finite")
 
     monkeypatch.setattr(PolicyRunner, "decide", fail)
-    robot.command(POLICY)
-    spin_until(lambda: False, 0.2)
+    take_command(rig)
     drive(rig, 1)
     spin_until(lambda: False, 0.2)
     robot.alive.clear()
@@ -449,9 +454,7 @@ def answered(rig, steps, first=1):
 
 
 def begin(rig):
-    robot, spin_until = rig
-    robot.command(POLICY)
-    spin_until(lambda: False, 0.2)
+    take_command(rig)
     answered(rig, 2)
 
 
@@ -534,6 +537,31 @@ def test_a_version_that_cannot_decide_gives_way_to_the_one_before(rig, second, m
     robot.chunks.clear()
     answered(rig, 2, first=end)
     assert {chunk.policy_version.partition("@")[0] for chunk in robot.chunks} == {"random_1"}
+
+
+@pytest.mark.parametrize("rig", [{"execute": 2, "lockstep": False}], indirect=True)
+@pytest.mark.parametrize(("periods", "goes_back"), [(1.5, False), (4.5, True)])
+def test_a_decision_is_late_where_its_chunk_comes_too_late_to_be_of_use(
+    rig, second, monkeypatch, periods, goes_back
+):
+    """Regression: with two actions executed at a time, one that took 1.5 periods was late."""
+    robot, spin_until = rig
+    take_command(rig)
+    drive(rig, 4)
+    assert spin_until(lambda: len(robot.chunks) >= 2)
+    future = robot.load.call_async(LoadPolicy.Request(path=str(second)))
+    assert spin_until(future.done)
+    assert future.result().success
+    decide, took_s = PolicyRunner.decide, periods * ROBOT.control_period
+    monkeypatch.setattr(
+        PolicyRunner,
+        "decide",
+        lambda self, frames: replace(decide(self, frames), inference_s=took_s),
+    )
+    robot.status.clear()
+    drive(rig, 12, first=5)
+    spin_until(lambda: False, 0.6)
+    assert any("back to random_1@" in each.detail for each in robot.status) == goes_back
 
 
 @EVERY_FRAME

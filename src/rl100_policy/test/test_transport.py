@@ -9,16 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from rl100_policy.ros.domain import free_domain
 from rl100_policy.ros.transport import RECEIVE_BUFFER, settings
 
 PROFILE, RANGE = "FASTRTPS_DEFAULT_PROFILES_FILE", "ROS_AUTOMATIC_DISCOVERY_RANGE"
 MARK = "RL100_LOOPBACK"
-SHIPPED = Path(os.environ.get(PROFILE, "none"))
+SHIPPED = Path(__file__).parents[3] / "dds" / "fastdds_loopback_shm.xml"
 PROGRAM = """
 import glob, os, rclpy
 from rl100_policy.ros.transport import keep_on_this_machine
 keep_on_this_machine(images=False)
-rclpy.init(domain_id=98)
+rclpy.init()
 node = rclpy.create_node("alone")
 mine = {os.readlink(f"/proc/self/fd/{each}") for each in os.listdir("/proc/self/fd")
         if os.path.exists(f"/proc/self/fd/{each}")}
@@ -89,16 +90,18 @@ def test_what_a_parent_chose_for_our_profile_holds_for_no_other(lost):
     assert found == {RANGE: "LOCALHOST", MARK: ""}
 
 
-@pytest.mark.skipif(SHIPPED.name != "fastdds_loopback_shm.xml", reason="another profile is in use")
 def test_a_node_opens_the_loopback_only_and_no_shared_memory():
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), RANGE: "LOCALHOST"},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    ).stdout
+    shipped = {PROFILE: str(SHIPPED), RANGE: "LOCALHOST", "RMW_IMPLEMENTATION": "rmw_fastrtps_cpp"}
+    with free_domain() as domain:
+        variables = {"PYTHONPATH": os.pathsep.join(sys.path), "ROS_DOMAIN_ID": str(domain)}
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM],
+            env={**os.environ, **variables, **shipped},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        ).stdout
     sockets = re.findall(r"socket (\w+) (\w+):", done)
     assert sockets
     assert set(sockets) == {("udp", "0100007F")}, done  # 127.0.0.1

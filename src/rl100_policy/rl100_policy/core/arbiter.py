@@ -93,7 +93,7 @@ _NAMES = {
     "patience": "patience",
     "missing_frames": "missing_frames",
 }
-"""Parameters of the command gate that are timeouts."""
+"""Parameters of the command gate that say how long something may be missing, and where."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ _EARLY = 10
 class Chunk:
     """n_c consecutive actions of one decision.
 
-    Action j is due in [stamp + j period, stamp + (j + 1) period); see :meth:`index_at`.
+    Action j is due for about a period from stamp + j period on; see :meth:`index_at`.
 
     Raises:
         ActionError: If it is empty, not finite, or its period is not positive.
@@ -136,6 +136,7 @@ class ChunkSchedule:
 
     Where the next decision is meant to be there, its first action is due, too, if it is of an
     observation that was made up to half a period later: cameras and arms have clocks of their own.
+    Once a chunk is due, its actions follow one another, a period each, whatever stamps jitter by.
 
     A newer decision overrides older ones, at once or over some periods: in the k-th period in
     which it is due (from 1) its action counts k / (blend + 1), and the rest is what would be due

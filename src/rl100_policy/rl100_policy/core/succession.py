@@ -16,7 +16,7 @@ class SuccessionRules:
     """When a version has to give way to the one before. 0 switches a rule off."""
 
     trips: int = 3
-    """Decisions in a row that failed, or took longer than a control period."""
+    """Decisions in a row that failed, or took longer than the actions until the next one."""
     episodes: int = 20
     """Newest judged episodes of either version that are compared."""
     drop: float = 0.3
@@ -73,7 +73,7 @@ class Succession:
         if not self.before:
             return ""
         if rules.trips and self._trips >= rules.trips:
-            return f"{self._trips} decisions in a row failed or took longer than a control period"
+            return f"{self._trips} decisions in a row failed or were too late"
         now, then = self._outcomes.get(self.current, ()), self._outcomes.get(self.before, ())
         if not rules.episodes or min(len(now), len(then)) < rules.episodes:
             return ""

@@ -125,7 +125,7 @@ class PolicyParameters:
     trips: int = parameter(
         3,
         "the version before comes back after this many decisions in a row that failed or took "
-        "longer than a control period; 0: never, nor in lockstep",
+        "longer than the actions until the next one; 0: never, nor in lockstep",
         low=0,
         high=1000,
     )

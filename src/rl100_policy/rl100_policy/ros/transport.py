@@ -24,11 +24,15 @@ def keep_on_this_machine(*, images: bool = True) -> None:
 
     Call it before rclpy begins. See :func:`settings`.
     """
+    os.environ.update(settings(os.environ, images=images, receive_limit=receive_limit()))
+
+
+def receive_limit(file: Path = RECEIVE_LIMIT_FILE) -> int:
+    """Largest buffer of a socket that may be had [bytes]; 0 if the system does not tell."""
     try:
-        receive_limit = int(RECEIVE_LIMIT_FILE.read_text())
+        return int(file.read_text())
     except (OSError, ValueError):
-        receive_limit = 0
-    os.environ.update(settings(os.environ, images=images, receive_limit=receive_limit))
+        return 0
 
 
 def settings(
