@@ -110,6 +110,7 @@ class Stager:
         self._done: Staged | None = None
         self._turn = 0
         """Counts what was begun: what was abandoned may end later."""
+        self._handing_over = threading.Lock()
 
     @property
     def wanted(self) -> Wanted | None:
@@ -124,8 +125,9 @@ class Stager:
 
         def work() -> None:
             done = stage(wanted, self._make, rehearsal)
-            if turn == self._turn:
-                self._done = done
+            with self._handing_over:
+                if turn == self._turn:
+                    self._done = done
 
         self._thread = threading.Thread(target=work, name="staging", daemon=True)
         self._thread.start()
@@ -133,12 +135,14 @@ class Stager:
     def abandon(self, why: str) -> None:
         """Refuse what is being staged, if anything is, without waiting for its end."""
         if self._wanted is not None:
-            self._turn += 1
-            self._done = Staged(self._wanted, None, f"refused: {why}")
+            with self._handing_over:
+                self._turn += 1
+                self._done = Staged(self._wanted, None, f"refused: {why}")
 
     def collect(self) -> Staged | None:
         """What came of it, once; None as long as it goes on, or nothing was begun."""
-        done, self._done = self._done, None
+        with self._handing_over:
+            done, self._done = self._done, None
         if done is not None:
             self._wanted = None
         return done
