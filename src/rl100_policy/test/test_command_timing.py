@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rl100_policy.core.cadence import Cadence
 from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.gate_result import GateFlag, GateResult
 
@@ -65,18 +66,23 @@ class Controller:
         return np.stack([np.interp(times, self.times, column) for column in places.T], axis=1)
 
 
-def played(steps, hardest=HARD):
-    """Lateness of the ends [s], and the controller; a step is (lost, waited, asked speeds)."""
+def played(steps, hardest=HARD, begins=None):
+    """Lateness of the ends [s], and the controller; a step is (lost, delay, asked speeds).
+
+    Periods begin at ``begins`` [s], by default one period after the other.
+    """
     gate, controller, late = Gate(hardest), Controller(), []
     timing = CommandTiming(PERIOD_S, LIMITS, hardest)
-    for period, (lost, waited, asked) in enumerate(steps):
-        if lost:
+    for period, (lost, delay, asked) in enumerate(steps):
+        begin_s = period * PERIOD_S if begins is None else begins[period]
+        if lost or timing.is_too_late(round(begin_s * 1e9), delay):
             gate.coast()
+            late.append(np.nan)
             continue
         told = gate.ask(np.array(asked))
-        end_s = timing.end_ns(period * PERIOD_NS, waited, told) * 1e-9
+        end_s = timing.end_ns(round(begin_s * 1e9), delay, told) * 1e-9
         late.append(end_s - (period + 1) * PERIOD_S)
-        controller.follow(period * PERIOD_S + waited, end_s, told)
+        controller.follow(begin_s + delay, end_s, told)
     return np.array(late), controller
 
 
@@ -114,34 +120,76 @@ def test_a_fast_arm_catches_up_less_fast_and_one_at_its_limit_not_at_all():
 
 def test_after_a_pause_a_command_follows_nothing():
     late, _ = played(steady(0.08, 0.0, 0.0, 0.0, lost=(1, 2)))
-    np.testing.assert_allclose(late, [0.08, 0.0], atol=1e-9)
+    np.testing.assert_allclose(late, [0.08, np.nan, np.nan, 0.0], atol=1e-9)
 
 
 def test_a_soft_arm_that_gets_no_command_for_a_period_is_as_late_as_before():
     """Regression: the lag was forgotten, and caught up in one period, faster than it may be."""
     late, _ = played(steady(*[0.0] * 6, 0.05, 0.0, 0.0, 0.0, lost=(8,), speeds=LIMITS), SOFT)
-    np.testing.assert_allclose(late[6:], 0.05, atol=1e-9)
+    np.testing.assert_allclose(late[6:], [0.05, 0.05, np.nan, 0.05], atol=1e-9)
+
+
+@pytest.mark.parametrize("rate_hz", [16.0, 25.0, 30.0, 60.0, 125.0, 1000.0])
+@pytest.mark.parametrize("hardest", [HARD, SOFT], ids=["hard", "soft"])
+def test_joint_states_that_are_no_whole_number_of_periods_apart_make_no_joint_faster(
+    hardest, rate_hz
+):
+    """Regression: ends were as far apart as the joint states, and the arm up to 1.4 times as fast.
+
+    What one is later than the regular begins delays a command once.
+    """
+    cadence = Cadence(PERIOD_NS)
+    begins = [
+        at / rate_hz
+        for at in range(round(10 * rate_hz))
+        if cadence.begins(round(at * 1e9 / rate_hz))
+    ]
+    steps = [(False, 0.0, LIMITS)] * len(begins)
+    late, controller = played(steps, hardest, begins)
+    velocity, acceleration = worst(controller, hardest)
+    assert velocity <= 1.0 + 1e-6
+    assert acceleration <= 1.7
+    np.testing.assert_allclose(np.diff(late[20:]), 0.0, atol=1e-9)
+
+
+def test_an_arm_whose_clock_is_faster_or_slower_is_followed():
+    for drift in (-1e-3, 1e-3):
+        begins = np.arange(400) * PERIOD_S * (1 + drift)
+        late, _ = played([(False, 0.0, (0.0, 0.0))] * 400, begins=begins)
+        assert late[-1] == pytest.approx(begins[-1] - 399 * PERIOD_S, abs=0.006)
 
 
 LOST_OR_NOT = st.sampled_from([False] * 5 + [True])
 SPEEDS = st.tuples(st.floats(-1.0, 1.0), st.floats(-2.0, 2.0))
 
 
-@pytest.mark.parametrize(("wait_s", "most"), [(0.0, 1.0), (0.002, 1.05), (0.05, 2.0)])
+@pytest.mark.parametrize(
+    ("delay_s", "most"), [(0.0, 1.0), (0.002, 1.05), (0.05, 2.0), (0.15, 3.0)]
+)
 @given(data=st.data(), hardest=st.sampled_from([HARD, SOFT]))
 def test_nothing_that_is_late_or_lost_makes_a_joint_faster_than_its_limits(
-    wait_s, most, data, hardest
+    delay_s, most, data, hardest
 ):
-    """An arm that has begun to brake while it was waited for goes on harder, but no faster."""
-    waits = st.floats(0.0, wait_s)
+    """An arm that has begun to brake before a late command goes on harder, but no faster.
+
+    Hardest where one is more than a period late, and the next one comes with it.
+    """
+    delays = st.floats(0.0, delay_s)
     given_steps = data.draw(
-        st.lists(st.tuples(LOST_OR_NOT, waits, SPEEDS), min_size=2, max_size=30)
+        st.lists(st.tuples(LOST_OR_NOT, delays, SPEEDS), min_size=2, max_size=30)
     )
-    steps = [(False, *given_steps[0][1:]), *given_steps[1:]]
+    steps, given_s = [], 0.0
+    for period, (lost, delay, asked) in enumerate(given_steps):
+        given_s = max(given_s, period * PERIOD_S + delay)  # one after the other
+        steps.append((lost and period > 0, given_s - period * PERIOD_S, asked))
     late, controller = played(steps, hardest)
     velocity, acceleration = worst(controller, hardest)
     assert velocity <= 1.0 + 1e-6
     assert acceleration <= most + 1e-6
-    waited = np.array([each for lost, each, _ in steps if not lost])
-    assert (late >= waited - 1e-9).all(), "never less time than a period"
-    assert (late <= np.maximum.accumulate(waited) + 1e-9).all(), "and no more than was waited"
+    answered = np.isfinite(late)
+    delayed = np.array([each for _, each, _ in steps])
+    longest = np.maximum.accumulate(delayed)
+    assert (late >= delayed - 1e-9)[answered].all(), "never less time than a period"
+    assert (late <= longest + 1e-9)[answered].all(), "and no more than a command was delayed"
+    lost = np.array([each for each, *_ in steps])
+    assert answered[(delayed <= PERIOD_S) & ~lost].all(), "only what is too late is left out"

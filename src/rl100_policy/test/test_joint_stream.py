@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which joint states the gate answers."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +33,15 @@ def test_what_is_told_twice_or_out_of_order_is_old_and_a_jump_back_begins_anew()
     ]  # fmt: skip
     assert [joints.arrives(stamp, stamp) for stamp in order] == expected
     assert joints.newest_ns == BEGIN - 49 * T
-    assert joints.unseen_ns == T
+
+
+def test_a_silence_lasts_until_a_place_where_an_arm_can_be():
+    joints, far = stream(), HOME + 50.0
+    for at, (q, silent) in {0: (HOME, 0), 1: (HOME, 1), 6: (far, 1), 7: (far, 6)}.items():
+        joints.arrives(BEGIN + at * T, 0)
+        with pytest.raises(ObservationError) if at == 6 else nullcontext():
+            joints.begins_period(BEGIN + at * T, q)
+        assert joints.silent_ns == silent * T
 
 
 def test_one_of_a_fast_stream_begins_each_period():

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.chunking import Chunk, ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
+from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.config import ActionConfig
 from rl100_policy.core.errors import ActionError
 from rl100_policy.core.gate_result import CommandSource, GateFlag, GateResult
@@ -33,9 +34,10 @@ _LATE = 1.2
 _OLDEST, _OLDEST_S = 2.0, 0.05
 """Control periods that a joint state may be old, and seconds at the least."""
 _LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
-"""A policy that has decided nothing for so long, and so many periods, loses the command."""
+"""A policy that has decided nothing for so long, and so many periods, loses the command, and
+whoever has it where joint states are missing for longer."""
 _OTHER_CLOCK_S = 1.0
-"""A person's request stamped farther from now than this has another clock [s]."""
+"""What is stamped farther from now than this has another clock [s]."""
 _SILENT, _SILENT_S = 0.75, 0.05
 """Control periods, and seconds at the least, without a sign of life of a policy after which what
 it planned is not followed."""
@@ -48,7 +50,7 @@ _SLOWEST, _SLOWEST_S = 2.0, 0.25
 _FOR_EVER = 10**6
 """Control periods in which every arm comes to rest."""
 _SILENCE = 10
-"""Control periods without a joint state after which the arm may be anywhere."""
+"""Control periods without a possible joint state after which the arm may be anywhere."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +99,19 @@ _NAMES = {
 
 
 @dataclass(frozen=True)
+class _Waiting:
+    """A control period, and what it begins with."""
+
+    stamp_ns: int
+    q: Floats
+    """Measured joint positions, [n], rad."""
+    arrived_s: float
+    """By the clock of the caller [s]."""
+    age_s: float
+    """How old it was then, of what is of the same clock [s]."""
+
+
+@dataclass(frozen=True)
 class Wait:
     """A control period that is not answered yet."""
 
@@ -119,6 +134,8 @@ class Answer:
     """Its begin: the stamp of the joint state."""
     arrived_s: float
     """When that came, by the clock of the caller [s]."""
+    end_ns: int
+    """When the arm is to be at the command."""
     source: CommandSource
     """Who is in command."""
     proposal: Due | None
@@ -175,6 +192,9 @@ class Arbiter:
             self._period_ns,
             None if timeouts.lockstep else round(timeouts.joint_state_s * 1e9),
         )
+        self._timing = CommandTiming(
+            period_s, gate.kinematics.velocity_limits, gate.kinematics.acceleration_limits
+        )
         self._schedule = ChunkSchedule(timeouts.blend)
         self.patience_s = timeouts.patience * period_s
         """How long a period waits for the policy's action at most [s]."""
@@ -199,7 +219,9 @@ class Arbiter:
         """Begin of the period that waits or was the last to wait."""
         self._wish: tuple[int, Floats, Steering] | None = None
         """Newest request of a person: its stamp, what is asked, and how it is followed."""
-        self._waiting: tuple[int, Floats, float] | None = None
+        self._waiting: _Waiting | None = None
+        self._age_s = 0.0
+        """How old the newest joint state was when it came."""
 
     def relaxed_timeouts(self) -> list[str]:
         """One line for each timeout that is longer than it is by itself, for people."""
@@ -238,20 +260,37 @@ class Arbiter:
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._fresh, self._planned_ns, self._taken_ns = True, -1, -1
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
-        idle = self.source is CommandSource.HOLD or self._changed
-        if idle and self._joints.unseen_ns > _SILENCE * self._period_ns:
-            self._fresh = True  # nobody has commanded meanwhile, and the arm may have been moved
-        return self._joints.begins_period(stamp_ns, q)
+        begins = self._joints.begins_period(stamp_ns, q)
+        age_s = max(0.0, (now_ns - stamp_ns) * 1e-9)
+        self._age_s = age_s if age_s < _OTHER_CLOCK_S and not self.lockstep else 0.0
+        self._notice_silence()
+        return begins
+
+    def _notice_silence(self) -> None:
+        """Where nothing could be commanded for a while the arm may have been moved.
+
+        After a longer one whoever was in command does not move it again by itself.
+        """
+        silent_ns = self._joints.silent_ns
+        if silent_ns > _SILENCE * self._period_ns:
+            self._fresh = True
+        in_command = self.source is not CommandSource.HOLD and not self._changed
+        if (
+            in_command
+            and not self.lockstep
+            and silent_ns > self._longest_absence * self._period_ns
+        ):
+            self.give_up(f"no joint state to go by for {silent_ns * 1e-9:.1f} s")
 
     def await_answer(self, stamp_ns: int, q: Floats, now_s: float) -> None:
-        """Let a control period wait for its answer.
+        """Let the control period that has just begun wait for its answer.
 
         Args:
             stamp_ns: Its begin.
             q: Measured joint positions, [n], rad.
             now_s: Time by a clock that nobody sets [s].
         """
-        self._waiting = (stamp_ns, q, now_s)
+        self._waiting = _Waiting(stamp_ns, q, now_s, self._age_s)
 
     def is_out_of_patience(self, now_s: float) -> bool:
         """Whether a period waits for longer than it may.
@@ -259,7 +298,7 @@ class Arbiter:
         Args:
             now_s: Time by the clock of :meth:`await_answer` [s].
         """
-        return self._waiting is not None and now_s - self._waiting[2] >= self.patience_s
+        return self._waiting is not None and now_s - self._waiting.arrived_s >= self.patience_s
 
     def ask(self, stamp_ns: int, asked: Floats, how: Steering, now_ns: int) -> None:
         """Take a person's request.
@@ -301,7 +340,8 @@ class Arbiter:
         self._policy_heard_s = now_s
         if saw_ns > self._policy_saw_ns:
             since_s = now_s - self._policy_saw_s
-            if since_s <= self._longest_sight_s:
+            in_command = self.source is CommandSource.POLICY
+            if in_command and since_s <= self._longest_sight_s:  # else it tells of some only
                 self._sights_s.append(since_s)
             self._policy_saw_ns, self._policy_saw_s = saw_ns, now_s
 
@@ -365,6 +405,7 @@ class Arbiter:
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion
             self._taken_ns = self._joints.newest_ns
+            self._policy_saw_ns, self._policy_saw_s = -1, -np.inf  # of some it has told, at most
 
     def give_up(self, reason: str) -> None:
         """Leave nobody in command, for a reason that people are told."""
@@ -406,7 +447,7 @@ class Arbiter:
         """
         if self._waiting is None:
             return None
-        stamp, q, arrived_s = self._waiting
+        waiting, stamp, q = self._waiting, self._waiting.stamp_ns, self._waiting.q
         proposal = self._schedule.due(stamp)
         wish = self._due_wish(stamp)
         why_held = self._why_not_followed(proposal, now_s)
@@ -417,12 +458,16 @@ class Arbiter:
             self._waited_ns = stamp
             return Wait(begins and not self.lockstep)
         self._waiting = None
+        delay_s = 0.0 if self.lockstep else waiting.age_s + now_s - waiting.arrived_s
+        if self._timing.is_too_late(stamp, delay_s):
+            return LeftAlone(f"a period was to be answered {delay_s:.3f} s after it began")
         self._coast_until(stamp)
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):
             return LeftAlone(why_not)
         result = self._result(q, wish, followed)
-        answer = Answer(stamp, arrived_s, self.source, proposal, result, why_held)
+        end_ns = self._timing.end_ns(stamp, delay_s, result)
+        answer = Answer(stamp, waiting.arrived_s, end_ns, self.source, proposal, result, why_held)
         self._answered_ns = self._planned_ns = stamp
         self._notice_absence(answer)
         return answer
@@ -498,6 +543,7 @@ class Arbiter:
             who = "the emergency stop is latched" if self.estop else "nobody is in command"
             return f"{who}: the arm is left to its controller"
         if not in_command and not self._gate.tracks(q):
+            self._fresh = True
             return "nobody is in command and the arm was moved: it is left alone"
         self._changed = self._fresh = False
         return ""

@@ -50,8 +50,12 @@ class JointStream:
         self._cadence, self._possible = Cadence(period_ns), MeasurementCheck(kinematics)
         self.newest_ns = -1
         """Stamp of the newest one; -1 before there is one."""
-        self.unseen_ns = 0
+        self.silent_ns = 0
+        """Time between the newest one that is possible and the one before."""
+        self._unseen_ns = 0
         """Time between the newest one and the one before."""
+        self._believed_ns = -1
+        """Stamp of the newest one that is possible; -1 before there is one."""
         self._still: tuple[int, Floats] | None = None
         """Time and place since which no joint has moved."""
         self._still_states = 0
@@ -83,7 +87,7 @@ class JointStream:
             arrival = Arrival.RESTARTED
         elif stamp_ns <= self.newest_ns:
             return Arrival.OLD
-        self.unseen_ns = stamp_ns - self.newest_ns
+        self._unseen_ns = stamp_ns - self.newest_ns
         self.newest_ns = stamp_ns
         return arrival
 
@@ -99,6 +103,8 @@ class JointStream:
         """
         self._look_for_rest(stamp_ns, q)
         self._possible.check(stamp_ns, q)
+        self.silent_ns = stamp_ns - self._believed_ns if self._believed_ns >= 0 else 0
+        self._believed_ns = stamp_ns
         return self._cadence.begins(stamp_ns)
 
     @property
@@ -114,7 +120,7 @@ class JointStream:
     def _look_for_rest(self, stamp_ns: int, q: Floats) -> None:
         begins = (
             self._still is None
-            or self.unseen_ns > (_STILL_PERIODS + 0.5) * self._period_ns
+            or self._unseen_ns > (_STILL_PERIODS + 0.5) * self._period_ns
             or stamp_ns < self._still[0]
             or not (np.abs(q - self._still[1]) <= _STILL).all()
         )

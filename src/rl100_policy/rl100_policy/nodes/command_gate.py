@@ -56,7 +56,6 @@ from rl100_msgs.srv import SetCommandSource
 from rl100_policy.core import messages
 from rl100_policy.core.arbiter import Answer, Arbiter, LeftAlone, Steering, Timeouts, Wait
 from rl100_policy.core.command import CommandGate
-from rl100_policy.core.command_timing import CommandTiming
 from rl100_policy.core.config import load_robot, load_task
 from rl100_policy.core.errors import ActionError, ObservationError
 from rl100_policy.core.gate_result import CLIPPED, HELD, CommandSource, GateFlag
@@ -174,11 +173,6 @@ class CommandGateNode(ManagedNode[GateParameters]):
         p = self.parameters
         self._robot, self._task = load_robot(p.robot_config), load_task(p.task_config)
         self._gate = CommandGate(self._robot, self._task)
-        self._timing = CommandTiming(
-            self._robot.control_period,
-            self._gate.kinematics.velocity_limits,
-            self._gate.kinematics.acceleration_limits,
-        )
         self._arbiter = Arbiter(
             self._gate,
             self._task.action,
@@ -388,14 +382,11 @@ class CommandGateNode(ManagedNode[GateParameters]):
 
     def _publish(self, answer: Answer) -> None:
         stamp, proposal, result = answer.stamp_ns, answer.proposal, answer.result
-        now_s = time.perf_counter()
-        waited_s = 0.0 if self.parameters.lockstep else now_s - answer.arrived_s
-        end_ns = self._timing.end_ns(stamp, waited_s, result)
         command = trajectory_message(
             self._robot.joints,
             np.vstack([result.joint_command, result.stopping]),
             stamp,
-            (end_ns - stamp) * 1e-9,
+            (answer.end_ns - stamp) * 1e-9,
             self._robot.control_period,
         )
         commanded_ns = time.time_ns()  # before: it may arrive before publishing returns
@@ -531,6 +522,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             estop=self._arbiter.estop,
             at_home=self._arbiter.at_home,
             patience_s=self._arbiter.patience_s,
+            longest_chunk_s=self.parameters.longest_chunk,
             command_readers=readers_of(self, self._records),
             last_reason=self._reason,
             **self._counts,
