@@ -88,9 +88,10 @@ class Robot(Node):
         self.load = self.create_client(LoadPolicy, "policy/load")
         self.rng = np.random.default_rng(0)
 
-    def observe(self, step: int, cloud: np.ndarray | None = None) -> None:
+    def observe(self, step: int, cloud: np.ndarray | None = None, *, late: int = 0) -> None:
+        """Of a period, so many periods after it."""
         stamp = step * PERIOD_NS
-        self.clock.publish(Clock(clock=time_message(stamp)))
+        self.clock.publish(Clock(clock=time_message(stamp + late * PERIOD_NS)))
         points = (
             self.rng.uniform([0.3, -0.2, 0.01], [0.7, 0.2, 0.05], (N_POINTS, 3))
             if cloud is None
@@ -101,8 +102,8 @@ class Robot(Node):
         )
         self.clouds.publish(cloud_message(points, stamp, ROBOT.base_frame))
 
-    def command(self, source: int) -> None:
-        self.gate.publish(GateStatus(source=source))
+    def command(self, source: int, **others: float) -> None:
+        self.gate.publish(GateStatus(source=source, **others))
 
 
 @pytest.fixture
@@ -124,10 +125,10 @@ def rig(request, version):
             yield robot, spin_until
 
 
-def drive(rig, steps, first=1):
+def drive(rig, steps, first=1, late=0):
     robot, spin_until = rig
     for step in range(first, first + steps):
-        robot.observe(step)
+        robot.observe(step, late=late)
         spin_until(lambda: False, 0.03)
 
 
@@ -213,6 +214,22 @@ def test_in_real_time_it_tells_with_signs_of_life_what_it_has_seen(rig):
     spin_until(lambda: False, 0.2)
     robot.alive.clear()
     assert not spin_until(lambda: bool(robot.alive), 0.2)
+
+
+@CHUNKS_IN_REAL_TIME
+def test_it_has_not_seen_what_it_does_not_decide_about(rig):
+    """Regression: an old plan was gone on with, by frames that are all refused as too old."""
+    robot, spin_until = rig
+    take_command(rig)
+    drive(rig, 2)
+    assert spin_until(lambda: bool(robot.chunks) and bool(robot.alive))
+    drive(rig, 4, first=3, late=5)
+    assert spin_until(lambda: "frame is 0.500 s old" in robot.status[-1].detail)
+    robot.alive.clear()
+    assert spin_until(lambda: len(robot.alive) >= 3), "it lives"
+    assert set(robot.alive) == {2 * PERIOD_NS}
+    drive(rig, 1, first=20)
+    assert spin_until(lambda: robot.alive[-1] == 20 * PERIOD_NS)
 
 
 def test_in_lockstep_there_are_no_signs_of_life(rig):
@@ -384,6 +401,24 @@ def test_a_version_that_is_refused_leaves_the_one_in_use(rig, tmp_path):
     spin_until(lambda: False, 0.2)
     drive(rig, 1)
     assert spin_until(lambda: bool(robot.chunks))
+
+
+def test_a_version_whose_chunks_the_gate_does_not_execute_is_refused(rig, version):
+    robot, spin_until = rig
+    robot.command(POLICY, longest_chunk_s=0.7)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 2)
+    told = "8 actions last 0.8 s; at most 0.7 s of one decision are executed"
+    assert spin_until(lambda: told in robot.status[-1].detail), "the one it began with"
+    assert not robot.chunks
+    future = robot.load.call_async(LoadPolicy.Request(path=str(version)))
+    assert spin_until(future.done)
+    assert not future.result().success
+    assert told in future.result().message
+    robot.command(POLICY, longest_chunk_s=0.8)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 1, first=3)
+    assert spin_until(lambda: len(robot.chunks) == 1)
 
 
 def test_a_version_for_another_task_is_refused_naming_both(rig, version, tmp_path):

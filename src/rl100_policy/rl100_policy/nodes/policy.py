@@ -48,10 +48,11 @@ from rl100_msgs.srv import LoadPolicy
 from rl100_policy.core import messages
 from rl100_policy.core.chunking import Chunk, lead
 from rl100_policy.core.config import load_robot, load_task
-from rl100_policy.core.errors import ConfigError, ObservationError, Rl100Error
+from rl100_policy.core.errors import ConfigError, ObservationError, PolicyVersionError, Rl100Error
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.latency import Mark
+from rl100_policy.core.life_signs import LifeSigns
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.policy import Sampler
 from rl100_policy.core.runner import Decided, PolicyRunner
@@ -79,10 +80,6 @@ _LOOK_S = 0.05
 _SWITCH_S = 0.5e-3
 """Longest that one thread keeps the interpreter while another waits: staging must not hold up a
 decision."""
-_ALIVE, _LEAST_ALIVE_S = 0.2, 0.01
-"""Control periods, and seconds at the least, between two signs of life."""
-_ALIVE_APART = 0.5
-"""Share of that which is between any two, however fast frames come."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -208,14 +205,14 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._inference_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
         self._reaches_s: deque[float] = deque(maxlen=_STATUS_WINDOW)
         """From the stamp of an observation until its chunk was published, of the newest ones."""
-        self._reach_s = self._patience_s = 0.0
-        """What is usual of them; how long the gate waits."""
+        self._reach_s = self._patience_s = self._longest_chunk_s = 0.0
+        """What is usual of them; how long the gate waits, and follows one chunk; 0: unknown."""
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
-        self._alive_s = max(_ALIVE * self._robot.control_period, _LEAST_ALIVE_S)
-        self._told_alive_s, self._busy_s, self._fails = -np.inf, np.inf, False
-        """When it last gave a sign of life, since when the worker has been at work, and whether
-        it failed; a monotonic clock [s]."""
+        self._life_signs = LifeSigns(self._robot.control_period)
+        self._busy_s, self._fails = np.inf, False
+        """Since when the worker has been at work, and whether it failed; a monotonic
+        clock [s]."""
         self._alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
@@ -233,7 +230,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self.create_timer(_LOOK_S, self._look, clock=steady, even_inactive=True)
         self.create_timer(0.5, self._publish_status, clock=steady)
         if not self.parameters.lockstep:
-            self.create_timer(self._alive_s, self._tell_alive, clock=steady)
+            self.create_timer(self._life_signs.every_s, self._tell_alive, clock=steady)
         if self.parameters.policy:
             wanted = Wanted(self.parameters.policy, self.parameters.sampler)
             self._take_change(self._versions.load(wanted))
@@ -277,12 +274,13 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         for frame in frames:
             try:
                 self._window.push(frame)
+                if self._decides:
+                    self._check_is_of_now(frame.stamp_ns)
             except ObservationError as error:
                 self._refuse(error)
                 continue
-            if not self._decide_if_due(arrived=True) and (
-                self._in_command or self.parameters.shadow
-            ):
+            self._life_signs.see(frame.stamp_ns)
+            if self._decides and not self._decide_if_due():
                 with self._wake:
                     self._ahead = frame
                     self._wake.notify()
@@ -291,45 +289,62 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _tell_alive(self) -> None:
         """Give a sign of life, with the newest frame's stamp, as long as decisions can be made."""
-        newest, now_s = self._window.newest_ns, time.monotonic()
-        if self.parameters.lockstep or not self._in_command or newest is None:
+        if self.parameters.lockstep or not self._in_command:
             return
+        now_s = time.monotonic()
         hangs = now_s - self._busy_s > self._reach_s + self._robot.control_period
-        told_just_now = now_s - self._told_alive_s < _ALIVE_APART * self._alive_s
-        if self._worker.is_alive() and not (self._fails or hangs or told_just_now):
-            self._told_alive_s = now_s
-            self._alive.publish(header(newest, self._robot.base_frame))
+        if self._fails or hangs or not self._worker.is_alive():
+            return
+        if (stamp := self._life_signs.due(now_s)) is not None:
+            self._alive.publish(header(stamp, self._robot.base_frame))
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
         begins = in_command and not self._in_command
         self._in_command, self._patience_s = in_command, message.patience_s
+        self._longest_chunk_s = message.longest_chunk_s
         if begins:
             self._last_decision_ns = -1
             self._decide_if_due()
 
     # Decisions
 
-    def _decide_if_due(self, *, arrived: bool = False) -> bool:
+    def _check_is_of_now(self, stamp_ns: int) -> int:
+        """Refuse a frame that no decision is made about; else its age [ns].
+
+        Raises:
+            ObservationError: Says how old it is.
+        """
+        age_ns = int(self.get_clock().now().nanoseconds) - stamp_ns
+        if abs(age_ns) > 2 * self._period_ns:
+            raise ObservationError(
+                f"frame is {age_ns * 1e-9:.3f} s old, at most two control periods are "
+                "usable; is the camera slow, or its clock another one?"
+            )
+        return age_ns
+
+    @property
+    def _decides(self) -> bool:
+        """Whether it is to decide about what it sees."""
+        asked = self._in_command or self.parameters.shadow
+        return asked and self._versions.runner is not None
+
+    def _decide_if_due(self) -> bool:
         """Hand the window to the worker if a decision is due; returns whether it is.
 
-        It is due when the last chunk is used up and the newest frame is fresh. One that has just
-        arrived and is not fresh is refused.
+        It is due when the last chunk is used up and the newest frame is fresh.
         """
         newest = self._window.newest_ns
         runner = self._versions.runner
-        if newest is None or runner is None or not (self._in_command or self.parameters.shadow):
+        if newest is None or runner is None or not self._decides:
             return False
-        age_ns = self.get_clock().now().nanoseconds - newest
-        if abs(age_ns) > 2 * self._period_ns:
-            if arrived:
-                self._refuse(
-                    ObservationError(
-                        f"frame is {age_ns * 1e-9:.3f} s old, at most two control periods are "
-                        "usable; is the camera slow, or its clock another one?"
-                    )
-                )
+        try:
+            age_ns = self._check_is_of_now(newest)
+        except ObservationError:
             return False  # the next one decides
+        if too_long := self._too_long(runner):
+            self._refuse(PolicyVersionError(too_long))
+            return False
         executed, ahead = self._executed(runner)
         spacing = executed * self._period_ns
         if (
@@ -477,13 +492,31 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         return runner.version if runner else ""
 
     def _made(self, wanted: Wanted) -> PolicyRunner:
-        return PolicyRunner.load(
+        """Load a version; called on the staging thread, too.
+
+        Raises:
+            PolicyVersionError: If no decision of it would be executed; and what loading raises.
+        """
+        runner = PolicyRunner.load(
             Path(wanted.path),
             task=self._task,
             robot=self._robot,
             sampler=wanted.sampler,
             deterministic=self.parameters.deterministic and not wanted.stochastic,
             noise_seed=self.parameters.noise_seed,
+        )
+        if too_long := self._too_long(runner):
+            raise PolicyVersionError(too_long)
+        return runner
+
+    def _too_long(self, runner: PolicyRunner) -> str:
+        """That the gate, as far as it is known, executes no chunk of a version; or empty."""
+        lasts_s = runner.n_chunk * self._robot.control_period
+        if not self._longest_chunk_s or lasts_s <= self._longest_chunk_s + 1e-6:
+            return ""
+        return (
+            f"{runner.n_chunk} actions last {lasts_s:.1f} s; at most {self._longest_chunk_s:.1f} "
+            "s of one decision are executed (parameter longest_chunk of the command gate)"
         )
 
     def _look(self) -> None:
