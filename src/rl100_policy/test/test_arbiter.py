@@ -73,7 +73,7 @@ class Cell:
         """One more, from its joint state, so many periods old, to its answer."""
         self.go_on()
         heard_ns = self.now_ns + round(age * PERIOD_NS)
-        assert self.arbiter.begins_period(self.now_ns, self.measured, heard_ns)
+        assert self.arbiter.begins_period(self.now_ns, self.measured, heard_ns, self.now_s)
         self.arbiter.await_answer(self.now_ns, self.measured, self.now_s)
         return self.answer(at_last=at_last)
 
@@ -91,7 +91,7 @@ class Cell:
         return answer
 
     def take(self, source: CommandSource) -> None:
-        self.arbiter.take(source)
+        self.arbiter.take(source, self.now_s)
 
     def steer(self, speed: float, stamp: int | None = None) -> None:
         """As a person would for the next period."""
@@ -333,6 +333,44 @@ def test_after_a_long_silence_nobody_is_in_command_and_nothing_is_told_to_the_ar
     assert "no joint state to go by for 60.1 s" in cell.arbiter.notices[-1]
 
 
+def test_who_takes_command_in_a_silence_has_it_if_that_ends_soon():
+    """Regression: home that was pressed while the driver was dead moved the arm a minute later."""
+    for later, source in ((600, CommandSource.HOLD), (5, CommandSource.HOME)):
+        cell = standing()
+        for _ in range(300):
+            cell.go_on()
+        cell.take(CommandSource.HOME)
+        for _ in range(later):
+            cell.go_on()
+        cell.period()
+        assert cell.arbiter.source is source
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_neither_a_jump_of_time_nor_a_slow_simulation_is_a_silence(before):
+    cell = commanded_by(CommandSource.HOME)
+    now_ns, now_s, q = cell.now_ns, cell.now_s, cell.measured
+    for at in range(1, 4):
+        stamp_ns, then_s = (
+            (1000 * at * PERIOD_NS, 0.1 * at) if before else (at * PERIOD_NS, 9 * at)
+        )
+        assert cell.arbiter.begins_period(now_ns + stamp_ns, q, now_ns + stamp_ns, now_s + then_s)
+    assert cell.arbiter.source is CommandSource.HOME
+
+
+def test_in_lockstep_who_commands_goes_on_after_whatever_time():
+    cell = commanded_by(CommandSource.TELEOP, lockstep=True)
+    cell.steer(0.0)
+    told = cell.period()
+    for _ in range(600):
+        cell.go_on()
+    cell.off[6] = 0.05
+    cell.steer(0.0)
+    answer = cell.period()
+    assert answer.source is CommandSource.TELEOP
+    np.testing.assert_allclose(answer.result.joint_command, told.result.joint_command, atol=1e-9)
+
+
 # When the arm is to be where it is told
 
 
@@ -350,10 +388,32 @@ def test_what_is_waited_for_in_the_gate_adds_to_that():
     assert cell.answer(0.25 * PERIOD_S, at_last=True).end_ns == cell.now_ns + 1.5 * PERIOD_NS
 
 
-@pytest.mark.parametrize("timeouts", [{"lockstep": True}, {"joint_state_s": 1e9}])
-def test_the_age_by_another_clock_or_where_time_waits_is_none(timeouts):
-    cell = commanded_by(CommandSource.HOME, **timeouts)
+def test_the_age_by_another_clock_is_none():
+    cell = commanded_by(CommandSource.HOME, joint_state_s=1e9)
     assert cell.period(age=1e6).end_ns == cell.now_ns + PERIOD_NS
+
+
+def test_in_lockstep_nothing_is_late():
+    cell = commanded_by(CommandSource.POLICY, lockstep=True)
+    assert isinstance(cell.period(age=0.5), Wait)
+    cell.decide((0.1, 0.0), ahead=0)
+    assert cell.answer(later_s=0.3).end_ns == cell.now_ns + PERIOD_NS
+    cell.take(CommandSource.HOME)
+    for _ in range(60):
+        cell.period(age=0.9)
+    assert not cell.arbiter.notices
+
+
+def test_people_are_told_where_joint_states_are_always_old():
+    cell = standing()
+    for age in [0.6] * 100:
+        cell.period(age=age)
+    assert [told for told in cell.arbiter.notices if "0.060 s old when they come" in told]
+    assert len(cell.arbiter.notices) == 1
+    cell = standing()
+    for age in [0.9, 0.9, 0.9, 0.4] * 25:
+        cell.period(age=age)
+    assert not cell.arbiter.notices
 
 
 def test_an_arm_that_brakes_past_where_a_late_command_begins_is_not_told_to_turn_back():
@@ -747,7 +807,8 @@ class AnyOrder(RuleBasedStateMachine):
         cell = self.cell
         cell.go_on()
         try:
-            assert cell.arbiter.begins_period(cell.now_ns, cell.measured, cell.now_ns)
+            now_ns, now_s = cell.now_ns, cell.now_s
+            assert cell.arbiter.begins_period(now_ns, cell.measured, now_ns, now_s)
         except ObservationError:
             return
         self.unknown |= cell.now - self.believed > 10

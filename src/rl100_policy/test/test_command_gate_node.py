@@ -208,6 +208,13 @@ def test_its_status_names_whom_its_commands_reach(rig):
     assert spin_until(lambda: bench.status[-1].command_readers == [me])
 
 
+def test_its_status_says_what_it_waits_for_and_how_long_a_chunk_it_executes(rig):
+    bench, spin_until, gate = rig
+    assert spin_until(lambda: bool(bench.status))
+    assert bench.status[-1].patience_s == pytest.approx(0.5 * ROBOT.control_period)
+    assert bench.status[-1].longest_chunk_s == gate.parameters.longest_chunk == 4.0
+
+
 def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
     take_command(rig, GateCommand.TELEOP)
     rig[0].twists.publish(twist_message(along_x(0.1), at(2), ROBOT.base_frame))

@@ -37,7 +37,12 @@ def test_what_is_told_twice_or_out_of_order_is_old_and_a_jump_back_begins_anew()
 
 def test_a_silence_lasts_until_a_place_where_an_arm_can_be():
     joints, far = stream(), HOME + 50.0
-    for at, (q, silent) in {0: (HOME, 0), 1: (HOME, 1), 6: (far, 1), 7: (far, 6)}.items():
+    for at, (q, silent) in {
+        0: (HOME, 10**18 // T),
+        1: (HOME, 1),
+        6: (far, 1),
+        7: (far, 6),
+    }.items():
         joints.arrives(BEGIN + at * T, 0)
         with pytest.raises(ObservationError) if at == 6 else nullcontext():
             joints.begins_period(BEGIN + at * T, q)

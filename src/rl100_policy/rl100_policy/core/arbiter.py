@@ -49,6 +49,8 @@ _SLOWEST, _SLOWEST_S = 2.0, 0.25
 """Control periods, and seconds at the least, between two observations of a slow camera."""
 _FOR_EVER = 10**6
 """Control periods in which every arm comes to rest."""
+_AGES, _OLD = 50, 0.5
+"""Joint states that are older than so many control periods are told about, if all are."""
 _SILENCE = 10
 """Control periods without a possible joint state after which the arm may be anywhere."""
 
@@ -102,6 +104,7 @@ _NAMES = {
 class _Waiting:
     """A control period, and what it begins with."""
 
+    number: int
     stamp_ns: int
     q: Floats
     """Measured joint positions, [n], rad."""
@@ -211,8 +214,8 @@ class Arbiter:
         self._changed = False
         """Somebody else is in command than in the last period that was answered."""
         self._answered_ns = -1
-        self._planned_ns = -1
-        """Begin of the last period whose motion the gate has taken into account."""
+        self._planned: int | None = None
+        """Number of the last period whose motion the gate has taken into account."""
         self._absent = 0
         """Periods in a row that a policy in command has decided nothing for."""
         self._waited_ns = -1
@@ -220,8 +223,11 @@ class Arbiter:
         self._wish: tuple[int, Floats, Steering] | None = None
         """Newest request of a person: its stamp, what is asked, and how it is followed."""
         self._waiting: _Waiting | None = None
-        self._age_s = 0.0
-        """How old the newest joint state was when it came."""
+        self._age_s, self._are_old = 0.0, False
+        """How old the newest joint state was when it came, and whether all are old."""
+        self._ages_s: deque[float] = deque(maxlen=_AGES)
+        self._heard_s = -np.inf
+        """When the newest joint state came, or a source took command."""
 
     def relaxed_timeouts(self) -> list[str]:
         """One line for each timeout that is longer than it is by itself, for people."""
@@ -236,7 +242,7 @@ class Arbiter:
 
     # What comes
 
-    def begins_period(self, stamp_ns: int, q: Floats, now_ns: int) -> bool:
+    def begins_period(self, stamp_ns: int, q: Floats, now_ns: int, now_s: float) -> bool:
         """Take a joint state; whether it begins a control period.
 
         If so, the period before is to be answered at last, this one given to :meth:`await_answer`.
@@ -245,6 +251,7 @@ class Arbiter:
             stamp_ns: Its stamp.
             q: Joint positions, [n], rad.
             now_ns: Time by the clock of the stamps; 0: unknown yet.
+            now_s: Time by a clock that nobody sets [s].
 
         Raises:
             ObservationError: If it is not of now, or no arm can have got there.
@@ -258,29 +265,42 @@ class Arbiter:
             )
             self._forget_requests()
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
-            self._fresh, self._planned_ns, self._taken_ns = True, -1, -1
+            self._timing.restart()
+            self._fresh, self._planned, self._taken_ns = True, None, -1
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
         begins = self._joints.begins_period(stamp_ns, q)
-        age_s = max(0.0, (now_ns - stamp_ns) * 1e-9)
-        self._age_s = age_s if age_s < _OTHER_CLOCK_S and not self.lockstep else 0.0
-        self._notice_silence()
+        if not self.lockstep:
+            self._notice_age((now_ns - stamp_ns) * 1e-9)
+        self._notice_silence(now_s)
         return begins
 
-    def _notice_silence(self) -> None:
+    def _notice_age(self, age_s: float) -> None:
+        """Commands lag behind joint states that are old, and people should know."""
+        self._age_s = max(0.0, age_s) if age_s < _OTHER_CLOCK_S else 0.0
+        self._ages_s.append(self._age_s)
+        are_old = len(self._ages_s) == _AGES and min(self._ages_s) > _OLD * self._period_ns * 1e-9
+        if are_old and not self._are_old:
+            self.notices.append(
+                f"joint states are {min(self._ages_s):.3f} s old when they come, and commands lag "
+                "as much: is their driver slow, or its clock behind this one?"
+            )
+        self._are_old = are_old
+
+    def _notice_silence(self, now_s: float) -> None:
         """Where nothing could be commanded for a while the arm may have been moved.
 
-        After a longer one whoever was in command does not move it again by itself.
+        After a longer one whoever was in command, or has taken it long ago, does not move the arm
+        by itself.
         """
-        silent_ns = self._joints.silent_ns
-        if silent_ns > _SILENCE * self._period_ns:
+        in_command, silent_ns = self.source is not CommandSource.HOLD, self._joints.silent_ns
+        waited_for = self.lockstep and in_command and not self._changed
+        if silent_ns > _SILENCE * self._period_ns and not waited_for:
             self._fresh = True
-        in_command = self.source is not CommandSource.HOLD and not self._changed
-        if (
-            in_command
-            and not self.lockstep
-            and silent_ns > self._longest_absence * self._period_ns
-        ):
-            self.give_up(f"no joint state to go by for {silent_ns * 1e-9:.1f} s")
+        silent_s = min(silent_ns * 1e-9, now_s - self._heard_s)  # where time jumps or is slow
+        longest_s = self._longest_absence * self._period_ns * 1e-9
+        if in_command and silent_s > longest_s and not self.lockstep:
+            self.give_up(f"no joint state to go by for {silent_s:.1f} s")
+        self._heard_s = now_s
 
     def await_answer(self, stamp_ns: int, q: Floats, now_s: float) -> None:
         """Let the control period that has just begun wait for its answer.
@@ -288,15 +308,15 @@ class Arbiter:
         Args:
             stamp_ns: Its begin.
             q: Measured joint positions, [n], rad.
-            now_s: Time by a clock that nobody sets [s].
+            now_s: Time by the clock of :meth:`begins_period` [s].
         """
-        self._waiting = _Waiting(stamp_ns, q, now_s, self._age_s)
+        self._waiting = _Waiting(self._joints.number, stamp_ns, q, now_s, self._age_s)
 
     def is_out_of_patience(self, now_s: float) -> bool:
         """Whether a period waits for longer than it may.
 
         Args:
-            now_s: Time by the clock of :meth:`await_answer` [s].
+            now_s: Time by the clock of :meth:`begins_period` [s].
         """
         return self._waiting is not None and now_s - self._waiting.arrived_s >= self.patience_s
 
@@ -331,7 +351,7 @@ class Arbiter:
         Args:
             saw_ns: Stamp of the newest observation that it has.
             now_ns: Time by the clock of the stamps.
-            now_s: Time by the clock of :meth:`await_answer` [s].
+            now_s: Time by the clock of :meth:`begins_period` [s].
 
         Raises:
             ActionError: If that is of the future.
@@ -373,7 +393,7 @@ class Arbiter:
         Args:
             chunk: Its actions.
             now_ns: Time by the clock of the stamps.
-            now_s: Time by the clock of :meth:`await_answer` [s].
+            now_s: Time by the clock of :meth:`begins_period` [s].
 
         Raises:
             ActionError: If it is for another arm or task, of the future, of long before the
@@ -391,8 +411,12 @@ class Arbiter:
 
     # Who is in command
 
-    def take(self, source: CommandSource) -> None:
+    def take(self, source: CommandSource, now_s: float) -> None:
         """Put a source in command.
+
+        Args:
+            source: Which.
+            now_s: Time by the clock of :meth:`begins_period` [s].
 
         Raises:
             ActionError: If the emergency stop is latched, and it is any but nobody.
@@ -402,6 +426,7 @@ class Arbiter:
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
         self.source, self._changed, self._wish = source, True, None
+        self._heard_s = now_s
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion
             self._taken_ns = self._joints.newest_ns
@@ -436,7 +461,7 @@ class Arbiter:
         """Answer the period that waits, if everything it needs is there.
 
         Args:
-            now_s: Time by the clock of :meth:`await_answer` [s].
+            now_s: Time by the clock of :meth:`begins_period` [s].
             at_last: In real time it waits no longer for the policy's action.
 
         Returns:
@@ -459,16 +484,17 @@ class Arbiter:
             return Wait(begins and not self.lockstep)
         self._waiting = None
         delay_s = 0.0 if self.lockstep else waiting.age_s + now_s - waiting.arrived_s
-        if self._timing.is_too_late(stamp, delay_s):
+        given_ns = stamp + round(delay_s * 1e9)
+        if self._timing.is_too_late(waiting.number, given_ns):
             return LeftAlone(f"a period was to be answered {delay_s:.3f} s after it began")
-        self._coast_until(stamp)
+        self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):
             return LeftAlone(why_not)
         result = self._result(q, wish, followed)
-        end_ns = self._timing.end_ns(stamp, delay_s, result)
+        end_ns = self._timing.end_ns(waiting.number, given_ns, result)
         answer = Answer(stamp, waiting.arrived_s, end_ns, self.source, proposal, result, why_held)
-        self._answered_ns = self._planned_ns = stamp
+        self._answered_ns, self._planned = stamp, waiting.number
         self._notice_absence(answer)
         return answer
 
@@ -516,12 +542,11 @@ class Arbiter:
         patient = self.patience_s > 0 and not at_last
         return patient and self.source is CommandSource.POLICY
 
-    def _coast_until(self, stamp_ns: int) -> None:
+    def _coast_until(self, number: int) -> None:
         """Go along with a controller that has got no command since the last one."""
-        if self._planned_ns >= 0:
-            unanswered = round((stamp_ns - self._planned_ns) / self._period_ns) - 1
-            self._gate.coast(max(0, unanswered))
-        self._planned_ns = stamp_ns - self._period_ns
+        if self._planned is not None:
+            self._gate.coast(number - 1 - self._planned)
+        self._planned = number - 1
 
     def _begin_where_it_should(self, q: Floats, *, in_command: bool) -> str:
         """Let who is in command begin where it should.

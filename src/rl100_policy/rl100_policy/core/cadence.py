@@ -17,10 +17,15 @@ class Cadence:
         self._period_ns = period_ns
         self._last_ns: int | None = None
         self._due_ns: int | None = None
+        self._regular_ns: int | None = None
+        """Begin of the last period that was picked, if all were one control period apart."""
+        self.number = 0
+        """Of the newest sample that begins a period: periods since the first one by their times,
+        each counted once, at the rate of the stream's clock whatever is lost or jitters."""
 
     def restart(self) -> None:
         """Forget the stream: the next sample begins a period."""
-        self._last_ns = self._due_ns = None
+        self._last_ns = self._due_ns = self._regular_ns = None
 
     def begins(self, stamp_ns: int) -> bool:
         """Whether the sample of this time begins a period; call once for every sample, in order.
@@ -36,4 +41,13 @@ class Cadence:
         if due is None or stamp_ns - due > self._period_ns // 2:
             due = stamp_ns  # the first, or after a pause
         self._due_ns = due + self._period_ns
+        self._count(stamp_ns)
         return True
+
+    def _count(self, stamp_ns: int) -> None:
+        if self._regular_ns is None:
+            self._regular_ns, passed = stamp_ns, 1
+        else:
+            passed = max(1, round((stamp_ns - self._regular_ns) / self._period_ns))
+            self._regular_ns += passed * self._period_ns
+        self.number += passed

@@ -24,6 +24,9 @@ _STILL_STATES, _STILL_PERIODS, _STILL_S = 3, 2, 0.1
 """An arm rests if so many joint states, over so many control periods and seconds, say so."""
 
 
+_FOR_EVER_NS = 10**18
+
+
 class Arrival(Enum):
     """A joint state among those before it."""
 
@@ -50,7 +53,7 @@ class JointStream:
         self._cadence, self._possible = Cadence(period_ns), MeasurementCheck(kinematics)
         self.newest_ns = -1
         """Stamp of the newest one; -1 before there is one."""
-        self.silent_ns = 0
+        self.silent_ns = _FOR_EVER_NS
         """Time between the newest one that is possible and the one before."""
         self._unseen_ns = 0
         """Time between the newest one and the one before."""
@@ -103,7 +106,7 @@ class JointStream:
         """
         self._look_for_rest(stamp_ns, q)
         self._possible.check(stamp_ns, q)
-        self.silent_ns = stamp_ns - self._believed_ns if self._believed_ns >= 0 else 0
+        self.silent_ns = stamp_ns - self._believed_ns if self._believed_ns >= 0 else _FOR_EVER_NS
         self._believed_ns = stamp_ns
         return self._cadence.begins(stamp_ns)
 
@@ -116,6 +119,11 @@ class JointStream:
         if self._still is None or self._still_states < _STILL_STATES:
             return False
         return self.newest_ns - self._still[0] >= self._still_ns
+
+    @property
+    def number(self) -> int:
+        """Of the newest control period: as of :attr:`Cadence.number`."""
+        return self._cadence.number
 
     def _look_for_rest(self, stamp_ns: int, q: Floats) -> None:
         begins = (

@@ -269,7 +269,8 @@ class CommandGateNode(ManagedNode[GateParameters]):
             if q is None:
                 return
             stamp = messages.stamp_ns(message.header.stamp)
-            begins = self._arbiter.begins_period(stamp, q, self.get_clock().now().nanoseconds)
+            now_ns = self.get_clock().now().nanoseconds
+            begins = self._arbiter.begins_period(stamp, q, now_ns, received_s)
         except ObservationError as error:
             self._refuse(str(error))
             return
@@ -444,7 +445,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         try:
             if source is not CommandSource.HOLD and problem and not self._arbiter.estop:
                 raise ActionError(problem)
-            self._arbiter.take(source)
+            self._arbiter.take(source, time.perf_counter())
         except ActionError as error:
             response.success, response.message = False, str(error)
             return response
