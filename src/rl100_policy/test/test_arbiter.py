@@ -377,27 +377,27 @@ def test_in_lockstep_who_commands_goes_on_after_whatever_time():
 def test_the_arm_has_a_period_for_a_command_however_late_that_comes():
     """Regression: the age of a joint state did not count, and the arm was to make up for it."""
     cell = commanded_by(CommandSource.HOME)
-    assert cell.period().end_ns == cell.now_ns + PERIOD_NS
-    assert cell.period(age=0.5).end_ns == cell.now_ns + 1.5 * PERIOD_NS
-    assert cell.period().end_ns == cell.now_ns + 1.5 * PERIOD_NS, "those after it are as late"
+    assert cell.period().way.end_ns == cell.now_ns + PERIOD_NS
+    assert cell.period(age=0.5).way.end_ns == cell.now_ns + 1.5 * PERIOD_NS
+    assert cell.period().way.end_ns == cell.now_ns + 1.5 * PERIOD_NS, "those after it are as late"
 
 
 def test_what_is_waited_for_in_the_gate_adds_to_that():
     cell = commanded_by(CommandSource.POLICY)
     assert isinstance(cell.period(at_last=False, age=0.25), Wait)
-    assert cell.answer(0.25 * PERIOD_S, at_last=True).end_ns == cell.now_ns + 1.5 * PERIOD_NS
+    assert cell.answer(0.25 * PERIOD_S, at_last=True).way.end_ns == cell.now_ns + 1.5 * PERIOD_NS
 
 
 def test_the_age_by_another_clock_is_none():
     cell = commanded_by(CommandSource.HOME, joint_state_s=1e9)
-    assert cell.period(age=1e6).end_ns == cell.now_ns + PERIOD_NS
+    assert cell.period(age=1e6).way.end_ns == cell.now_ns + PERIOD_NS
 
 
 def test_in_lockstep_nothing_is_late():
     cell = commanded_by(CommandSource.POLICY, lockstep=True)
     assert isinstance(cell.period(age=0.5), Wait)
     cell.decide((0.1, 0.0), ahead=0)
-    assert cell.answer(later_s=0.3).end_ns == cell.now_ns + PERIOD_NS
+    assert cell.answer(later_s=0.3).way.end_ns == cell.now_ns + PERIOD_NS
     cell.take(CommandSource.HOME)
     for _ in range(60):
         cell.period(age=0.9)

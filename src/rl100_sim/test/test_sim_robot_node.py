@@ -174,8 +174,9 @@ def waiting_robot(**parameters):
                 stamp = 100_000_000_000 + step * round(ROBOT.control_period * 1e9)
                 way = np.array([ROBOT.home] * max(1, len(turns)))
                 way[:, 0] += turns or 0.0
-                period = ROBOT.control_period
-                commands.publish(trajectory_message(ROBOT.joints, way, stamp, period, period))
+                period_ns = round(ROBOT.control_period * 1e9)
+                times = [stamp + after * period_ns for after in range(1, len(way) + 1)]
+                commands.publish(trajectory_message(ROBOT.joints, way, times, stamp))
 
             yield person, spin_until, command
 

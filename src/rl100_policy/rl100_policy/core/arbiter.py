@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from rl100_policy.core.chunking import Chunk, ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
-from rl100_policy.core.command_timing import CommandTiming
+from rl100_policy.core.command_timing import CommandTiming, TimedWay
 from rl100_policy.core.config import ActionConfig
 from rl100_policy.core.errors import ActionError
 from rl100_policy.core.gate_result import CommandSource, GateFlag, GateResult
@@ -137,8 +137,8 @@ class Answer:
     """Its begin: the stamp of the joint state."""
     arrived_s: float
     """When that came, by the clock of the caller [s]."""
-    end_ns: int
-    """When the arm is to be at the command."""
+    way: TimedWay
+    """When the arm is to be there, and on its way to it and to rest."""
     source: CommandSource
     """Who is in command."""
     proposal: Due | None
@@ -492,8 +492,8 @@ class Arbiter:
         if why_not := self._begin_where_it_should(q, in_command=in_command):
             return LeftAlone(why_not)
         result = self._result(q, wish, followed)
-        end_ns = self._timing.end_ns(waiting.number, given_ns, result)
-        answer = Answer(stamp, waiting.arrived_s, end_ns, self.source, proposal, result, why_held)
+        way = self._timing.way(waiting.number, given_ns, result)
+        answer = Answer(stamp, waiting.arrived_s, way, self.source, proposal, result, why_held)
         self._answered_ns, self._planned = stamp, waiting.number
         self._notice_absence(answer)
         return answer

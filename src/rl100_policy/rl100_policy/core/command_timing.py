@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,17 +23,37 @@ _SAME = 1e-6
 """How far apart the begin of a way and the end of the one before may be [rad]."""
 
 
+@dataclass(frozen=True)
+class TimedWay:
+    """Where the arm is to be, and when."""
+
+    times_ns: tuple[int, ...]
+    """One after the other."""
+    places: Floats
+    """Joint positions at those times, [p, n], rad; the arm rests at the last."""
+    command: int
+    """Which of them is the command: before it what is left of the way there, behind it the way to
+    rest."""
+
+    @property
+    def end_ns(self) -> int:
+        """Time of the command."""
+        return self.times_ns[self.command]
+
+
 class CommandTiming:
     """Ends of commands one after the other.
 
     A command is given at some time after its period has begun, since its joint state was old or
-    it was waited for, and ends a whole period T after that. If the next one came in time again
-    and ended T after its begin, the arm would have to make up for the delay, faster than the
-    joints' limits allow. So ends are T apart, whatever the begins of their periods are, and all
-    as late as the latest of the last commands needs; then that lag is caught up little by little,
-    by a tenth of a period, and less the faster the arm is. Where periods have got no command the
-    controller has gone on along the way to rest of the last one, and is as late as before until
-    it is there.
+    it was waited for, and the controller may have gone on along the way to rest of the one before.
+    Its end is so late that no joint has to be faster than it is commanded to be. If the next one
+    came in time again and ended a period T after its begin, the arm would have to make up for the
+    delay, faster than the joints' limits allow. So ends are T apart, whatever the begins of their
+    periods are, and all have that lag as long as there are such delays; then it is caught up
+    little by little, by a tenth of a period, and less the faster the arm is. Where periods have
+    got no command the controller is as late as before until it has come to rest. A command that is
+    given while the controller is not yet where it begins comes with the way there, which a
+    controller forgets otherwise when it is told something new.
     """
 
     def __init__(
@@ -46,41 +67,81 @@ class CommandTiming:
             acceleration_limits: Of the joints, [n], rad/s^2.
         """
         self._period_s, self._period_ns = period_s, round(period_s * 1e9)
-        self._fastest, self._hardest = velocity_limits, acceleration_limits
-        self._spared = _SPARED * acceleration_limits * period_s**2
+        self._fastest = velocity_limits
+        self._spared = _SPARED * acceleration_limits * period_s
         self._number = 0
         """Of the period of the last command."""
         self._path: Floats | None = None
         """That, and where the arm comes to rest after it, [1 + p, n], rad."""
+        self._way: list[tuple[int, Floats]] = []
+        """Times [ns] and places up to that, as far as the controller was not there yet."""
         self._lag_ns = 0
         """The last command ends so much later than the period with its number would."""
-        self._needed_ns: deque[int] = deque(maxlen=_REMEMBERED)
-        """How much later than those the last commands were given."""
+        self._delays_ns: deque[int] = deque(maxlen=_REMEMBERED)
+        """How much later than those began the last commands were given."""
 
     def restart(self) -> None:
         """Follow nothing: time has jumped back."""
         self._path = None
 
-    def end_ns(self, number: int, given_ns: int, told: GateResult) -> int:
-        """Time at which the arm is to be at a command.
+    def way(self, number: int, given_ns: int, told: GateResult) -> TimedWay:
+        """Times at which the arm is to be at a command, and on its way there and to rest.
 
         Args:
             number: Of its period; the n-th begins about n T after some time.
             given_ns: When it is given.
             told: What is commanded.
         """
-        needed_ns = given_ns - number * self._period_ns
-        if self._goes_on(number, needed_ns, told):
-            spare_ns = self._period_ns - round(self._shortest_s(told.velocity) * 1e9)
-            self._needed_ns.append(needed_ns)
-            self._lag_ns = max(*self._needed_ns, self._lag_ns - spare_ns)
+        delay_ns = given_ns - number * self._period_ns
+        if self._goes_on(number, delay_ns, told):
+            least_ns = self._least_end_ns(number, given_ns, told)
+            self._way += self._way_from_last(number - self._number)
+            self._delays_ns.append(delay_ns)
+            caught_up_ns = self._lag_ns - self._spare_ns(told.velocity)
+            self._lag_ns = min(self._lag_ns, max(*self._delays_ns, caught_up_ns))
+            self._lag_ns = max(self._lag_ns, least_ns - (number + 1) * self._period_ns)
         else:
-            self._lag_ns = needed_ns
-            self._needed_ns.clear()
-            self._needed_ns.append(needed_ns)
+            self._way.clear()
+            self._lag_ns = delay_ns
+            self._delays_ns.clear()
+            self._delays_ns.append(delay_ns)
         self._number = number
         self._path = np.vstack([told.joint_command, told.stopping])
-        return (number + 1) * self._period_ns + self._lag_ns
+        self._way = [each for each in self._way if each[0] > given_ns]
+        end_ns = (number + 1) * self._period_ns + self._lag_ns
+        ends_ns = [end_ns + after * self._period_ns for after in range(len(self._path))]
+        left_ns, left = [each for each, _ in self._way], [place for _, place in self._way]
+        self._way.append((end_ns, told.joint_command))
+        return TimedWay((*left_ns, *ends_ns), np.vstack([*left, self._path]), len(left))
+
+    def _least_end_ns(self, number: int, given_ns: int, told: GateResult) -> int:
+        """Soonest end that makes no joint faster than it is commanded to be.
+
+        The controller has gone on along the way to rest while the command was late: an arm that
+        stops at once is where it begins, and one that hardly brakes nearly where it is to be.
+        """
+        assert self._path is not None, "there is a last command"
+        ways_ns = self._lag_ns + self._number * self._period_ns
+        late = (given_ns - ways_ns) / self._period_ns - 1.0  # periods after the last end
+        before = min(int(max(late, 0.0)), len(self._path) - 1)
+        after = min(before + 1, len(self._path) - 1)
+        if late <= number - self._number - 1:
+            return 0  # it is not yet where the command begins
+        here = self._path[before] + (late - before) * (self._path[after] - self._path[before])
+        way = np.abs(told.joint_command - here)
+        speed = self._speeds(told.velocity)
+        needed_s = np.divide(way, speed, out=np.zeros_like(way), where=way > _SAME)
+        return given_ns + round(min(self._period_s, float(needed_s.max())) * 1e9)
+
+    def _way_from_last(self, periods: int) -> list[tuple[int, Floats]]:
+        """Where the controller is along the way to rest, after one, two, ... of these periods."""
+        assert self._path is not None, "there is a last command"
+        end_ns = (self._number + 1) * self._period_ns + self._lag_ns
+        ahead = range(1, min(periods, len(self._path)))
+        way = [(end_ns + after * self._period_ns, self._path[after]) for after in ahead]
+        if periods > len(self._path):
+            way.append((end_ns + (periods - 1) * self._period_ns, self._path[-1]))
+        return way
 
     def is_too_late(self, number: int, given_ns: int) -> bool:
         """Whether an arm that brakes along its last command would be past the next one's begin.
@@ -95,20 +156,23 @@ class CommandTiming:
             return False  # it rests there, or goes anywhere else
         return given_ns - number * self._period_ns - self._lag_ns > self._period_ns
 
-    def _goes_on(self, number: int, needed_ns: int, told: GateResult) -> bool:
+    def _goes_on(self, number: int, delay_ns: int, told: GateResult) -> bool:
         """Whether a command goes on from where the controller is still on its way to."""
         periods = number - self._number
         if self._path is None or periods <= 0:
             return False
         rests_ns = (self._number + len(self._path)) * self._period_ns + self._lag_ns
-        if number * self._period_ns + needed_ns >= rests_ns and periods >= len(self._path):
+        if number * self._period_ns + delay_ns >= rests_ns and periods >= len(self._path):
             return False  # it has arrived where it rests
         begin = told.joint_command - told.velocity * self._period_s
         goes_on_from = self._path[min(periods, len(self._path)) - 1]
         return float(np.abs(goes_on_from - begin).max()) <= _SAME
 
-    def _shortest_s(self, velocity: Floats) -> float:
-        """Time for the way of a period that catches up as much as may be."""
-        way = np.abs(velocity) * self._period_s
-        spared = way / np.minimum(way + self._spared, self._fastest * self._period_s)
-        return self._period_s * max(_CATCHES_UP, float(spared.max()))
+    def _spare_ns(self, velocity: Floats) -> int:
+        """By how much a period may be shorter, to catch up."""
+        share = float((np.abs(velocity) / self._speeds(velocity)).max())
+        return self._period_ns - round(self._period_ns * max(_CATCHES_UP, share))
+
+    def _speeds(self, velocity: Floats) -> Floats:
+        """How fast the joints may be where they are commanded to be so fast, [n], rad/s."""
+        return np.minimum(np.abs(velocity) + self._spared, self._fastest)

@@ -30,7 +30,7 @@ is told keeps its limits by :class:`rl100_policy.core.command.CommandGate`.
 
 Every command ends at rest: where one period is too short to stop in, it has further points in
 which the arm brakes within its limits. So whatever ends this process, the last command it gave is
-a hold.
+a hold. Where the controller is still on its way to commands before, they come first.
 """
 
 from __future__ import annotations
@@ -384,11 +384,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
     def _publish(self, answer: Answer) -> None:
         stamp, proposal, result = answer.stamp_ns, answer.proposal, answer.result
         command = trajectory_message(
-            self._robot.joints,
-            np.vstack([result.joint_command, result.stopping]),
-            stamp,
-            (answer.end_ns - stamp) * 1e-9,
-            self._robot.control_period,
+            self._robot.joints, answer.way.places, answer.way.times_ns, stamp
         )
         commanded_ns = time.time_ns()  # before: it may arrive before publishing returns
         self._commands.publish(command)

@@ -138,22 +138,21 @@ def joint_state_message(
 
 
 def trajectory_message(
-    names: Sequence[str], positions: Floats, stamp_ns: int, after_s: float, period_s: float
+    names: Sequence[str], positions: Floats, times_ns: Sequence[int], stamp_ns: int
 ) -> JointTrajectory:
-    """Trajectory of some points, one control period apart.
+    """Trajectory of some points.
 
     Args:
         names: Of the joints.
         positions: Where to be, one after the other, [p, n], rad; the arm rests at the last.
-        stamp_ns: Time from which the others count.
-        after_s: When to be at the first [s].
-        period_s: From each to the next [s].
+        times_ns: When.
+        stamp_ns: Time from which these are counted in the message.
     """
     points = [
         JointTrajectoryPoint(
-            positions=each.tolist(), time_from_start=duration_message(after_s + place * period_s)
+            positions=each.tolist(), time_from_start=duration_message((time_ns - stamp_ns) * 1e-9)
         )
-        for place, each in enumerate(positions)
+        for each, time_ns in zip(positions, times_ns, strict=True)
     ]
     return JointTrajectory(header=header(stamp_ns), joint_names=list(names), points=points)
 

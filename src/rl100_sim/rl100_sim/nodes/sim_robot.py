@@ -5,12 +5,12 @@ Out: ``/clock``; ``joint_states`` JointState; of every depth or colour camera of
 description Image (16UC1 or rgb8) and CameraInfo (SENSOR); ``camera/extrinsics`` TransformStamped
 of the first depth camera (LATCHED); ``sim/ground_truth`` SimGroundTruth (EVENT); ``sim/goal``
 Marker, the outline of the goal for people (LATCHED); ``latency/stages`` StageTimes (EVENT). In:
-the robot's command topic, JointTrajectory of points one control period apart, which are followed
-one by one until the next command (COMMAND).
+the robot's command topic, JointTrajectory, followed straight from point to point at their times
+until the next one (COMMAND).
 Services: ``sim/reset`` ResetSim, ``sim/run`` SetBool. One callback group, single-threaded: a
 control period of physics (a few milliseconds) runs inside a callback.
 
-Two clocks. Real time: a wall timer steps the world every control period with the newest command.
+Two clocks. Real time: a wall timer steps the world every control period along the newest command.
 Lockstep: the world steps when the command that carries the stamp of the last observation arrives,
 as fast as the graph goes; if none arrives within ``lockstep_timeout`` of wall time the arm holds
 for that period, which is counted and warned about. Every reset moves the clock on to the next
@@ -37,7 +37,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from geometry_msgs.msg import TransformStamped
-from numpy.typing import NDArray
 from rclpy.clock import Clock, ClockType
 from rosgraph_msgs.msg import Clock as ClockMessage
 from sensor_msgs.msg import CameraInfo, Image, JointState
@@ -68,8 +67,7 @@ from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
 from rl100_policy.ros.stages import StageTeller
 from rl100_sim.episode import SimulatedEpisode
-
-Floats = NDArray[np.float64]
+from rl100_sim.trajectory import Trajectory
 
 EPOCH_S = 100
 """Simulated time at which an episode begins is a multiple of this [s]; longer than any episode."""
@@ -120,9 +118,7 @@ class SimRobotNode(ManagedNode[SimParameters]):
         self._now_ns, self._seed, self._missed = 0, 0, 0
         self._has_episode, self._running = False, False
         self._published_ns, self._waiting_since = -1, 0.0
-        self._command, self._command_ns = np.array(self._robot.home), -1
-        self._then: list[Floats] = []
-        """Where to go after that if no other command comes."""
+        self._trajectory, self._command_ns = Trajectory(np.array(self._robot.home)), -1
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
@@ -189,14 +185,27 @@ class SimRobotNode(ManagedNode[SimParameters]):
                 f"got {len(message.points)} for {message.joint_names}"
             )
             return False
-        points = [np.array(point.positions) for point in message.points]
-        for positions in points:
-            if positions.shape != self._command.shape or not np.isfinite(positions).all():
-                told = f"expected {len(self._command)} finite positions, got {positions.tolist()}"
-                self._warn(told)
+        n_joints = len(self._robot.joints)
+        for point in message.points:
+            if len(point.positions) != n_joints or not np.isfinite(point.positions).all():
+                self._warn(f"expected {n_joints} finite positions, got {list(point.positions)}")
                 return False
-        self._command, *self._then = points
+        start_ns = messages.stamp_ns(message.header.stamp)
+        times = [start_ns + messages.stamp_ns(each.time_from_start) for each in message.points]
+        places = np.array([each.positions for each in message.points])
+        try:
+            self._trajectory.replace(self._present_ns(), times, places)
+        except ValueError as error:
+            self._warn(f"expected {error}")
+            return False
         return True
+
+    def _present_ns(self) -> int:
+        """Simulated time, between two steps, too."""
+        if self.parameters.lockstep or not self._running:
+            return self._now_ns
+        since_s = (self._wall_s() - self._waiting_since) * self.parameters.real_time_factor
+        return self._now_ns + min(round(since_s * 1e9), self._period_ns - 1)
 
     def _warn(self, text: str) -> None:
         self.get_logger().warning(f"command refused: {text}", throttle_duration_sec=2.0)
@@ -205,10 +214,8 @@ class SimRobotNode(ManagedNode[SimParameters]):
 
     def _step(self) -> None:
         """One control period of the world, then its observation."""
-        self._episode.advance(self._command)
-        if self._then:
-            self._command = self._then.pop(0)
         self._now_ns += self._period_ns
+        self._episode.advance(self._trajectory.at(self._now_ns))
         self._publish()
         if self._is_over() and not self.parameters.free_running:
             self._running = False
@@ -265,7 +272,7 @@ class SimRobotNode(ManagedNode[SimParameters]):
         """Put everything at its start; raises ConfigError if no start pose fits the task."""
         self._episode.reset(np.random.default_rng(seed))
         self._seed, self._has_episode = seed, True
-        self._command, self._then = np.array(self._robot.home), []
+        self._trajectory = Trajectory(np.array(self._robot.home))
         epoch_ns = EPOCH_S * 1_000_000_000
         if not self._running:
             self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
