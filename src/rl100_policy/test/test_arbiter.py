@@ -118,6 +118,12 @@ def chunk(period: int, *actions: tuple[float, float]) -> Chunk:
     )
 
 
+def lag(answer: Answer, cell: Cell) -> float:
+    """How much more than a period after its begin a command ends, but for its way, periods."""
+    late_s = (answer.way.end_ns - cell.now_ns) * 1e-9 - PERIOD_S - 0.002
+    return round(late_s / PERIOD_S, 6)
+
+
 def moved(answer: Answer, cell: Cell) -> float:
     """How far a command leads from where the controller is, rad."""
     assert isinstance(answer, Answer), answer
@@ -377,27 +383,27 @@ def test_in_lockstep_who_commands_goes_on_after_whatever_time():
 def test_the_arm_has_a_period_for_a_command_however_late_that_comes():
     """Regression: the age of a joint state did not count, and the arm was to make up for it."""
     cell = commanded_by(CommandSource.HOME)
-    assert cell.period().way.end_ns == cell.now_ns + PERIOD_NS
-    assert cell.period(age=0.5).way.end_ns == cell.now_ns + 1.5 * PERIOD_NS
-    assert cell.period().way.end_ns == cell.now_ns + 1.5 * PERIOD_NS, "those after it are as late"
+    assert lag(cell.period(), cell) == 0.0
+    assert lag(cell.period(age=0.5), cell) == 0.5
+    assert lag(cell.period(), cell) == 0.5, "those after it are as late"
 
 
 def test_what_is_waited_for_in_the_gate_adds_to_that():
     cell = commanded_by(CommandSource.POLICY)
     assert isinstance(cell.period(at_last=False, age=0.25), Wait)
-    assert cell.answer(0.25 * PERIOD_S, at_last=True).way.end_ns == cell.now_ns + 1.5 * PERIOD_NS
+    assert lag(cell.answer(0.25 * PERIOD_S, at_last=True), cell) == 0.5
 
 
 def test_the_age_by_another_clock_is_none():
     cell = commanded_by(CommandSource.HOME, joint_state_s=1e9)
-    assert cell.period(age=1e6).way.end_ns == cell.now_ns + PERIOD_NS
+    assert lag(cell.period(age=1e6), cell) == 0.0
 
 
 def test_in_lockstep_nothing_is_late():
     cell = commanded_by(CommandSource.POLICY, lockstep=True)
     assert isinstance(cell.period(age=0.5), Wait)
     cell.decide((0.1, 0.0), ahead=0)
-    assert cell.answer(later_s=0.3).way.end_ns == cell.now_ns + PERIOD_NS
+    assert cell.answer(later_s=0.3).way.end_ns == cell.now_ns + PERIOD_NS, "to the nanosecond"
     cell.take(CommandSource.HOME)
     for _ in range(60):
         cell.period(age=0.9)
@@ -414,6 +420,26 @@ def test_people_are_told_where_joint_states_are_always_old():
     for age in [0.9, 0.9, 0.9, 0.4] * 25:
         cell.period(age=age)
     assert not cell.arbiter.notices
+
+
+def test_a_period_that_is_over_is_not_answered_and_the_next_one_is_in_time():
+    """Regression: a gate that stood still for .9 s commanded the arm as late for ten seconds."""
+    cell = commanded_by(CommandSource.POLICY)
+    cell.period()
+    assert isinstance(cell.period(at_last=False), Wait)
+    assert isinstance(cell.answer(0.9, at_last=True), LeftAlone)
+    for _ in range(9):
+        cell.go_on()
+    cell.decide((0.1, 0.0))
+    assert lag(cell.period(), cell) == 0.0
+
+
+def test_an_arm_that_rests_forgets_how_late_it_was():
+    cell = commanded_by(CommandSource.TELEOP)
+    cell.period()
+    cell.period(age=1.9)
+    cell.steer(0.1)
+    assert lag(cell.period(), cell) == 0.0
 
 
 def test_an_arm_that_brakes_past_where_a_late_command_begins_is_not_told_to_turn_back():

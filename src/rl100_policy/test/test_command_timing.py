@@ -95,7 +95,7 @@ def test_commands_in_time_end_with_their_periods(hardest):
 
 
 def test_after_a_wait_commands_end_as_late_for_a_while_and_then_catch_up_slowly():
-    late, _ = played(steady(0.0, 0.05, *[0.0] * 60))
+    late, _ = played(steady(0.0, 0.05, *[0.0] * 60, speeds=0.01 * LIMITS))
     np.testing.assert_allclose(late[:51], [0.0, *[0.05] * 50], atol=1e-9)
     np.testing.assert_allclose(late[51:57], [0.04, 0.03, 0.02, 0.01, 0, 0], atol=1e-9)
 
@@ -156,10 +156,10 @@ def test_an_arm_whose_clock_is_faster_or_slower_is_followed():
 
 def test_after_a_jump_back_in_time_a_command_follows_nothing():
     timing, gate = CommandTiming(PERIOD_S, LIMITS, HARD), Gate(HARD)
-    assert timing.way(1, 50 * PERIOD_NS, gate.ask(np.zeros(2))).end_ns == 51 * PERIOD_NS
+    assert timing.way(1, 50 * PERIOD_NS, gate.ask(0.01 * LIMITS)).end_ns == 51 * PERIOD_NS
     timing.restart()
-    assert timing.way(2, 7 * PERIOD_NS, gate.ask(np.zeros(2))).end_ns == 8 * PERIOD_NS
-    assert timing.way(3, 15 * PERIOD_NS // 2, gate.ask(np.zeros(2))).end_ns == 9 * PERIOD_NS
+    assert timing.way(2, 7 * PERIOD_NS, gate.ask(0.01 * LIMITS)).end_ns == 8 * PERIOD_NS
+    assert timing.way(3, 15 * PERIOD_NS // 2, gate.ask(0.01 * LIMITS)).end_ns == 9 * PERIOD_NS
 
 
 def test_a_controller_that_is_not_there_yet_gets_time_for_the_way_to_the_next_command_too():

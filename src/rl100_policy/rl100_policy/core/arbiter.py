@@ -49,6 +49,8 @@ _SLOWEST, _SLOWEST_S = 2.0, 0.25
 """Control periods, and seconds at the least, between two observations of a slow camera."""
 _FOR_EVER = 10**6
 """Control periods in which every arm comes to rest."""
+_TO_CONTROLLER_S = 2e-3
+"""Making a command and its way to the controller take about this long."""
 _AGES, _OLD = 50, 0.5
 """Joint states that are older than so many control periods are told about, if all are."""
 _SILENCE = 10
@@ -483,10 +485,13 @@ class Arbiter:
             self._waited_ns = stamp
             return Wait(begins and not self.lockstep)
         self._waiting = None
-        delay_s = 0.0 if self.lockstep else waiting.age_s + now_s - waiting.arrived_s
-        given_ns = stamp + round(delay_s * 1e9)
-        if self._timing.is_too_late(waiting.number, given_ns):
-            return LeftAlone(f"a period was to be answered {delay_s:.3f} s after it began")
+        waited_s, given_ns = now_s - waiting.arrived_s, stamp
+        if not self.lockstep:
+            given_ns += round((waiting.age_s + waited_s + _TO_CONTROLLER_S) * 1e9)
+            is_over = waited_s > max(self.patience_s, self._period_ns * 1e-9)
+            if is_over or self._timing.is_too_late(waiting.number, given_ns):
+                late_s = waiting.age_s + waited_s
+                return LeftAlone(f"a period was to be answered {late_s:.3f} s after it began")
         self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):

@@ -15,6 +15,8 @@ Floats = NDArray[np.float64]
 
 _CATCHES_UP = 0.9
 """Shortest time between the ends of two commands, as a share of the control period."""
+_LEAST_TIME = 0.1
+"""A command ends at least so many control periods after it was given."""
 _SPARED = 0.05
 """Share of the acceleration limits that catching up may take."""
 _REMEMBERED = 50
@@ -74,7 +76,7 @@ class CommandTiming:
         self._path: Floats | None = None
         """That, and where the arm comes to rest after it, [1 + p, n], rad."""
         self._way: list[tuple[int, Floats]] = []
-        """Times [ns] and places up to that, as far as the controller was not there yet."""
+        """Times [ns] and places up to that, from the last one on where the controller has been."""
         self._lag_ns = 0
         """The last command ends so much later than the period with its number would."""
         self._delays_ns: deque[int] = deque(maxlen=_REMEMBERED)
@@ -93,7 +95,8 @@ class CommandTiming:
             told: What is commanded.
         """
         delay_ns = given_ns - number * self._period_ns
-        if self._goes_on(number, delay_ns, told):
+        self._forget_until(given_ns)
+        if self._goes_on(number, delay_ns, told) and not self._rests():
             least_ns = self._least_end_ns(number, given_ns, told)
             self._way += self._way_from_last(number - self._number)
             self._delays_ns.append(delay_ns)
@@ -101,18 +104,30 @@ class CommandTiming:
             self._lag_ns = min(self._lag_ns, max(*self._delays_ns, caught_up_ns))
             self._lag_ns = max(self._lag_ns, least_ns - (number + 1) * self._period_ns)
         else:
-            self._way.clear()
+            begin = told.joint_command - told.velocity * self._period_s
+            self._way = [(given_ns, begin)]
             self._lag_ns = delay_ns
             self._delays_ns.clear()
             self._delays_ns.append(delay_ns)
         self._number = number
         self._path = np.vstack([told.joint_command, told.stopping])
-        self._way = [each for each in self._way if each[0] > given_ns]
         end_ns = (number + 1) * self._period_ns + self._lag_ns
         ends_ns = [end_ns + after * self._period_ns for after in range(len(self._path))]
-        left_ns, left = [each for each, _ in self._way], [place for _, place in self._way]
+        left = [each for each in self._way if each[0] > given_ns]
         self._way.append((end_ns, told.joint_command))
-        return TimedWay((*left_ns, *ends_ns), np.vstack([*left, self._path]), len(left))
+        times_ns = (*(each for each, _ in left), *ends_ns)
+        return TimedWay(times_ns, np.vstack([*(each for _, each in left), self._path]), len(left))
+
+    def _forget_until(self, now_ns: int) -> None:
+        """Leave out of the way where the controller has been, but for the last place."""
+        been = sum(each <= now_ns for each, _ in self._way)
+        self._way = self._way[max(0, been - 1) :]
+
+    def _rests(self) -> bool:
+        """Whether the controller stands still, and was not told anything else."""
+        assert self._path is not None, "there is a last command"
+        ahead = np.vstack([*(place for _, place in self._way), self._path])
+        return float(np.abs(ahead - ahead[-1]).max()) <= _SAME
 
     def _least_end_ns(self, number: int, given_ns: int, told: GateResult) -> int:
         """Soonest end that makes no joint faster than it is commanded to be.
@@ -121,17 +136,18 @@ class CommandTiming:
         stops at once is where it begins, and one that hardly brakes nearly where it is to be.
         """
         assert self._path is not None, "there is a last command"
-        ways_ns = self._lag_ns + self._number * self._period_ns
-        late = (given_ns - ways_ns) / self._period_ns - 1.0  # periods after the last end
-        before = min(int(max(late, 0.0)), len(self._path) - 1)
-        after = min(before + 1, len(self._path) - 1)
+        last_end_ns = (self._number + 1) * self._period_ns + self._lag_ns
+        late = (given_ns - last_end_ns) / self._period_ns  # periods
         if late <= number - self._number - 1:
             return 0  # it is not yet where the command begins
+        before = min(int(late), len(self._path) - 1)
+        after = min(before + 1, len(self._path) - 1)
         here = self._path[before] + (late - before) * (self._path[after] - self._path[before])
         way = np.abs(told.joint_command - here)
         speed = self._speeds(told.velocity)
         needed_s = np.divide(way, speed, out=np.zeros_like(way), where=way > _SAME)
-        return given_ns + round(min(self._period_s, float(needed_s.max())) * 1e9)
+        share = float(np.clip(needed_s.max() / self._period_s, _LEAST_TIME, 1.0))
+        return given_ns + round(share * self._period_ns)
 
     def _way_from_last(self, periods: int) -> list[tuple[int, Floats]]:
         """Where the controller is along the way to rest, after one, two, ... of these periods."""

@@ -201,7 +201,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._counts = {"periods": 0, "clipped": 0, "held": 0, "malformed": 0}
         self._by_flag: Counter[str] = Counter()
         """Periods in which each limit bound, or each reason to hold was there."""
-        self._reason = ""
+        self._reason, self._lag_s = "", 0.0
         if self._arbiter.estop:
             self._reason = "the emergency stop was latched when this node ended: it still is"
             self.get_logger().warning(self._reason)
@@ -400,6 +400,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
             latency_s=time.perf_counter() - answer.arrived_s,
         )
         self._records.publish(record)
+        self._lag_s = (answer.way.end_ns - stamp) * 1e-9 - self._robot.control_period
         self._counts["periods"] += 1
         self._by_flag.update(flag.name or "" for flag in GateFlag if flag and flag & result.flags)
         self._counts["clipped"] += bool(result.flags & CLIPPED)
@@ -477,7 +478,9 @@ class CommandGateNode(ManagedNode[GateParameters]):
         if self._arbiter.estop:
             message = "the emergency stop is latched"
         values = {flag.name: self._by_flag[flag.name or ""] for flag in GateFlag if flag}
-        figures = {"last reason": self._reason, "refused": self._counts["malformed"], **values}
+        lag = f"{self._lag_s * 1e3:.0f}"
+        counts = {"refused": self._counts["malformed"], **values}
+        figures = {"last reason": self._reason, "lag of the newest command [ms]": lag, **counts}
         status = diagnostic_status(
             "rl100: command_gate: limits", self._robot.name, message,
             {str(key): value for key, value in figures.items()},

@@ -119,6 +119,8 @@ class SimRobotNode(ManagedNode[SimParameters]):
         self._has_episode, self._running = False, False
         self._published_ns, self._waiting_since = -1, 0.0
         self._trajectory, self._command_ns = Trajectory(np.array(self._robot.home)), -1
+        self._begun_ns = 0
+        """Commands about a time before are not followed."""
         self._wall = Clock(clock_type=ClockType.STEADY_TIME)
         self._clock_topic = self.create_publisher(ClockMessage, "/clock", 10)
         self._joints = self.create_publisher(JointState, "joint_states", SENSOR)
@@ -190,11 +192,18 @@ class SimRobotNode(ManagedNode[SimParameters]):
             if len(point.positions) != n_joints or not np.isfinite(point.positions).all():
                 self._warn(f"expected {n_joints} finite positions, got {list(point.positions)}")
                 return False
-        start_ns = messages.stamp_ns(message.header.stamp)
+        now_ns = self._present_ns()
+        start_ns = messages.stamp_ns(message.header.stamp) or now_ns
+        if start_ns < self._begun_ns:
+            self._warn(f"expected one of this episode, got one stamped {start_ns} ns")
+            return False
         times = [start_ns + messages.stamp_ns(each.time_from_start) for each in message.points]
         places = np.array([each.positions for each in message.points])
+        if times[-1] <= now_ns:  # where time is fast all are late, and are to move it all the same
+            later_ns = self._now_ns + self._period_ns - times[0]
+            times = [each + later_ns for each in times]
         try:
-            self._trajectory.replace(self._present_ns(), times, places)
+            self._trajectory.replace(now_ns, times, places)
         except ValueError as error:
             self._warn(f"expected {error}")
             return False
@@ -275,7 +284,7 @@ class SimRobotNode(ManagedNode[SimParameters]):
         self._trajectory = Trajectory(np.array(self._robot.home))
         epoch_ns = EPOCH_S * 1_000_000_000
         if not self._running:
-            self._now_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
+            self._now_ns = self._begun_ns = (self._now_ns // epoch_ns + 1) * epoch_ns
 
     def _on_run(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         if self.parameters.free_running:
