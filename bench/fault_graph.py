@@ -100,6 +100,8 @@ class Relay:
         qos = replace_depth(wire.qos, 50)
         node.create_subscription(wire.kind, _behind(wire.topic), self._on_message, qos, raw=True)
         self._random = random.Random(0)
+        self._sent: bytes | None = None
+        """The newest one that was sent on."""
         self.pass_on()
 
     def pass_on(self) -> None:
@@ -112,12 +114,11 @@ class Relay:
         self._how = lambda _: None
 
     def freeze(self) -> None:
-        """The last one again and again, at the rate of those that come."""
-        self._kept = None
+        """The last one that was sent again and again, at the rate of those that come."""
+        kept = self._sent
 
         def send_kept(data: bytes) -> None:
-            self._kept = self._kept or data
-            self._send(self._kept)
+            self._send(kept or data)
 
         self._how = send_kept
 
@@ -191,6 +192,7 @@ class Relay:
         self._how(data)
 
     def _send(self, data: bytes) -> None:
+        self._sent = data
         self._out.publish(data)
 
 
@@ -279,11 +281,22 @@ class Watcher(Node):
 
 
 def moves(places: list[tuple[float, int, Floats]]) -> list[tuple[float, float]]:
-    """Intervals between joint states in which the arm moved: begin and end, wall time [s]."""
-    found = []
+    """Intervals between joint states in which the arm moved: begin and end, wall time [s].
+
+    An arm that comes to rest between two of them has gone on at its pace until then: of the last
+    interval of a motion the share is told that is as long as its way is of the way before.
+    """
+    found: list[tuple[float, float]] = []
+    way = rested = 0.0
     for (begin, stamp, before), (end, later, after) in pairwise(places):
-        if later > stamp and np.abs(after - before).max() > MOVING * (later - stamp) * 1e-9:
+        if later <= stamp:
+            continue
+        last, way = way, float(np.abs(after - before).max())
+        if way > MOVING * (later - stamp) * 1e-9:
             found.append((begin, end))
+            rested = begin + (end - begin) * min(1.0, way / last if last else 1.0)
+        elif found:
+            found[-1] = (found[-1][0], min(found[-1][1], rested))
     return found
 
 
@@ -356,21 +369,24 @@ class FaultyGraph:
     def broken_limits(self) -> list[str]:
         """What of the commands since ``forget`` breaks a limit; commands of successive periods."""
         arm, told = self._arm, []
-        commands = self.watcher.seen.commands
-        velocity: Floats | None = None
-        for (_, stamp, before), (_, later, after) in pairwise(commands):
-            place = after[0]
+        for _, stamp, points in self.watcher.seen.commands:
             if not (
-                np.isfinite(after).all()
-                and (after >= arm.position_lower - 1e-9).all()
-                and (after <= arm.position_upper + 1e-9).all()
+                np.isfinite(points).all()
+                and (points >= arm.position_lower - 1e-9).all()
+                and (points <= arm.position_upper + 1e-9).all()
             ):
-                told.append(f"{later}: positions {after}")
+                told.append(f"{stamp}: positions {points}")
+        periods = [
+            (stamp_ns(each.header.stamp), np.array(each.joint_command))
+            for _, each in self.watcher.seen.periods
+        ]
+        velocity: Floats | None = None
+        for (stamp, before), (later, place) in pairwise(periods):
             apart = (later - stamp) * 1e-9
             if not 0.5 * PERIOD_S < apart < 1.5 * PERIOD_S:
                 velocity = None
                 continue
-            now = (place - before[0]) / PERIOD_S
+            now = (place - before) / PERIOD_S
             if (np.abs(now) > arm.velocity_limits + 1e-6).any():
                 told.append(f"{later}: velocities {now}")
             if velocity is not None:
