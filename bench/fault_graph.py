@@ -10,6 +10,7 @@ import random
 import tempfile
 import threading
 import time
+import traceback
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -209,8 +210,9 @@ class Watched:
 
     places: list[tuple[float, int, Floats]] = field(default_factory=list)
     """Wall time [s, monotonic], stamp [ns] and joint positions, [n], rad."""
-    commands: list[tuple[float, int, Floats]] = field(default_factory=list)
-    """The same of the gate's commands: all of their points, [p, n]."""
+    commands: list[tuple[int, Floats, Floats]] = field(default_factory=list)
+    """Stamp [ns] of the gate's commands, and all of their points: positions, [p, n], and times
+    after the stamp, [p], s."""
     periods: list[tuple[float, GateCommand]] = field(default_factory=list)
 
 
@@ -237,7 +239,10 @@ class Watcher(Node):
 
     def _spin(self, serve: Callable[[], None]) -> None:
         while not self._ends and rclpy.ok():
-            serve()
+            try:
+                serve()
+            except Exception:  # such as of a client that is destroyed meanwhile: relays go on
+                traceback.print_exc()
 
     def end(self) -> None:
         """End the thread and the node."""
@@ -252,8 +257,9 @@ class Watcher(Node):
         )
 
     def _on_command(self, message: JointTrajectory) -> None:
-        points = np.array([point.positions for point in message.points])
-        self.seen.commands.append((time.monotonic(), stamp_ns(message.header.stamp), points))
+        places = np.array([point.positions for point in message.points])
+        times_s = np.array([stamp_ns(point.time_from_start) for point in message.points]) * 1e-9
+        self.seen.commands.append((stamp_ns(message.header.stamp), places, times_s))
 
     def _on_period(self, message: GateCommand) -> None:
         self.seen.periods.append((time.monotonic(), message))
@@ -369,7 +375,7 @@ class FaultyGraph:
     def broken_limits(self) -> list[str]:
         """What of the commands since ``forget`` breaks a limit; commands of successive periods."""
         arm, told = self._arm, []
-        for _, stamp, points in self.watcher.seen.commands:
+        for stamp, points, _ in list(self.watcher.seen.commands):
             if not (
                 np.isfinite(points).all()
                 and (points >= arm.position_lower - 1e-9).all()
@@ -378,7 +384,7 @@ class FaultyGraph:
                 told.append(f"{stamp}: positions {points}")
         periods = [
             (stamp_ns(each.header.stamp), np.array(each.joint_command))
-            for _, each in self.watcher.seen.periods
+            for _, each in list(self.watcher.seen.periods)
         ]
         velocity: Floats | None = None
         for (stamp, before), (later, place) in pairwise(periods):
@@ -395,6 +401,16 @@ class FaultyGraph:
                     told.append(f"{later}: accelerations {change}")
             velocity = now
         return told
+
+    def lag(self) -> float:
+        """How much later than a period after its stamp the newest command ends [s]; 0: unknown."""
+        seen = self.watcher.seen
+        told = {stamp_ns(each.header.stamp): each.joint_command for _, each in list(seen.periods)}
+        for stamp, places, times_s in reversed(list(seen.commands)):
+            at = [] if stamp not in told else np.abs(places - told[stamp]).max(axis=1) < 1e-9
+            if np.any(at):
+                return float(times_s[np.argmax(at)]) - PERIOD_S
+        return 0.0
 
     def forget(self) -> None:
         """Watch from now on."""

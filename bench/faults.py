@@ -46,6 +46,8 @@ class Result:
     """From the fault until the arm last moved; infinite if it moves on."""
     back_s: list[float] = field(default_factory=list)
     """From the end of the fault until the policy moves the arm again."""
+    lag_s: list[float] = field(default_factory=list)
+    """How late commands were when the fault began: the arm is as much behind them."""
     held: int = 0
     """Trials in which a period was held."""
     problems: list[str] = field(default_factory=list)
@@ -57,6 +59,7 @@ def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
     faulty.drive()
     faulty.forget()
     time.sleep(random.uniform(2.0, 3.0) * PERIOD_S)
+    lag_s = faulty.lag()
     begun = time.monotonic()
     with fault.inject(faulty):
         time.sleep(_WINDOW_S)
@@ -68,16 +71,17 @@ def trial(faulty: FaultyGraph, fault: Fault, result: Result) -> None:
     rest = max(moving, default=begun) - begun
     goes_on = end - begun - rest < 2 * PERIOD_S
     result.rest_s.append(float("inf") if goes_on else round(max(0.0, rest), 4))
+    result.lag_s.append(round(lag_s, 4))
     result.held += any(each & HELD for each in flags)
-    if problem := other_than_expected(fault.expected, result.rest_s[-1]):
+    if problem := other_than_expected(fault.expected, result.rest_s[-1], lag_s):
         result.problems.append(problem)
     result.back_s.append(round(faulty.drive(), 4))
 
 
-def other_than_expected(expected: Expected, rest_s: float) -> str:
+def other_than_expected(expected: Expected, rest_s: float, lag_s: float) -> str:
     """What the arm did instead; empty if it did what it is to."""
-    if expected is Expected.HOLDS and rest_s > _BOUND_S + _SEEN_S:
-        return f"moved for {rest_s:.3f} s"
+    if expected is Expected.HOLDS and rest_s > _BOUND_S + _SEEN_S + lag_s:
+        return f"moved for {rest_s:.3f} s, {lag_s:.3f} s behind its commands"
     if expected is Expected.GOES_ON and np.isfinite(rest_s):
         return f"came to rest after {rest_s:.3f} s"
     return ""
@@ -99,7 +103,9 @@ def table(results: list[Result]) -> str:
             shown = f"some period held {each.held} times" if each.held else "no period held"
         elif len(stopped) < len(rest):
             shown = f"{len(stopped)} of {len(rest)} times: {shown}" if len(stopped) else "never"
-        wrong = sum(bool(other_than_expected(expected, value)) for value in rest)
+        lags = each.lag_s or [0.0] * len(rest)
+        told = zip(rest, lags, strict=True)
+        wrong = sum(bool(other_than_expected(expected, value, lag)) for value, lag in told)
         wrong += sum(told.startswith(_STUCK) for told in each.problems)
         did = f"{expected.value}{f' ({wrong} times not)' if wrong else ''}"
         returned = f"{np.median(back):.1f}, {back.max():.1f}" if len(back) else "never"

@@ -199,9 +199,8 @@ class SimRobotNode(ManagedNode[SimParameters]):
             return False
         times = [start_ns + messages.stamp_ns(each.time_from_start) for each in message.points]
         places = np.array([each.positions for each in message.points])
-        if times[-1] <= now_ns:  # where time is fast all are late, and are to move it all the same
-            later_ns = self._now_ns + self._period_ns - times[0]
-            times = [each + later_ns for each in times]
+        if times[-1] <= now_ns:  # as where time is fast: it is to get there all the same
+            times, places = [self._now_ns + self._period_ns], places[-1:]
         try:
             self._trajectory.replace(now_ns, times, places)
         except ValueError as error:
