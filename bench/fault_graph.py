@@ -241,7 +241,7 @@ class Watcher(Node):
         while not self._ends and rclpy.ok():
             try:
                 serve()
-            except Exception:  # such as of a client that is destroyed meanwhile: relays go on
+            except Exception:  # whatever it is: said; without relays every node would be deaf
                 traceback.print_exc()
 
     def end(self) -> None:

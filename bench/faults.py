@@ -103,9 +103,8 @@ def table(results: list[Result]) -> str:
             shown = f"some period held {each.held} times" if each.held else "no period held"
         elif len(stopped) < len(rest):
             shown = f"{len(stopped)} of {len(rest)} times: {shown}" if len(stopped) else "never"
-        lags = each.lag_s or [0.0] * len(rest)
-        told = zip(rest, lags, strict=True)
-        wrong = sum(bool(other_than_expected(expected, value, lag)) for value, lag in told)
+        measured = zip(rest, each.lag_s, strict=True)
+        wrong = sum(bool(other_than_expected(expected, value, lag)) for value, lag in measured)
         wrong += sum(told.startswith(_STUCK) for told in each.problems)
         did = f"{expected.value}{f' ({wrong} times not)' if wrong else ''}"
         returned = f"{np.median(back):.1f}, {back.max():.1f}" if len(back) else "never"

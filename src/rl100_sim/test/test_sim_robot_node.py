@@ -204,6 +204,18 @@ def test_the_points_of_a_command_are_followed_until_another_comes():
         assert turned[4] == pytest.approx(0.04, abs=4e-3)
 
 
+def test_a_command_that_is_over_is_gone_to_its_last_place_and_one_of_another_episode_is_not():
+    with waiting_robot(lockstep_timeout=0.3) as (person, spin_until, command):
+        call(spin_until, person.run, SetBool.Request(data=True))
+        command(-1, 0.05)
+        assert spin_until(lambda: len(person.joints) == 3, timeout_s=20.0)
+        command(0, 0.09, 0.02)
+        assert spin_until(lambda: len(person.joints) == 5, timeout_s=20.0)
+        turned = [each.position[0] - person.joints[0].position[0] for each in person.joints]
+        assert turned[:3] == pytest.approx([0.0] * 3, abs=4e-3)
+        assert max(turned) == pytest.approx(0.02, abs=4e-3)
+
+
 def test_resuming_waits_for_the_command_without_a_second_observation_of_the_same_time():
     with waiting_robot(lockstep_timeout=600.0) as (person, spin_until, command):
         for wanted in (True, False, True):

@@ -5,8 +5,9 @@ In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or
 ``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
 while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
 came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND); in real time ``policy/alive``
-Header (COMMAND), the stamp of the newest frame, with each and five times a control period while
-it is in command and can decide: not while that fails or takes much longer than usual;
+Header (COMMAND), the stamp of the newest frame that it would decide about, with each and five
+times a control period while it is in command and can decide: not while that fails or takes much
+longer than usual;
 ``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and
 at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services: ``policy/load`` LoadPolicy;
 ``policy/revert`` Trigger.
