@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """The engine of a policy that drives: what it gives is what the policy gives, in less time."""
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from rl100_policy.core import engine as engine_module
+from rl100_policy.core import traced
 from rl100_policy.core.engine import Engine
 from rl100_policy.core.errors import ObservationError
 from rl100_policy.core.observation import Frame, stack
@@ -29,8 +33,8 @@ KINDS = {
 }
 
 
-def made(kind="small") -> DiffusionPolicy:
-    torch.manual_seed(0)
+def made(kind="small", seed=0) -> DiffusionPolicy:
+    torch.manual_seed(seed)
     return DiffusionPolicy(KINDS[kind]).eval()
 
 
@@ -125,6 +129,13 @@ def test_a_frame_that_is_none_of_the_policys_is_refused_and_not_kept(wrong):
             engine.encode(wrong)
 
 
+@pytest.fixture
+def anew(monkeypatch):
+    """Nothing was traced before."""
+    monkeypatch.setattr(traced, "_graphs", {})
+
+
+@pytest.mark.usefixtures("anew")
 def test_what_cannot_be_traced_runs_as_it_is(monkeypatch):
     def refuse(*_, **__):
         raise RuntimeError("no tracer here\nand more")
@@ -140,14 +151,62 @@ def test_what_cannot_be_traced_runs_as_it_is(monkeypatch):
     torch.testing.assert_close(found.actions, expected.actions)
 
 
+@pytest.mark.usefixtures("anew")
 def test_a_graph_that_gives_something_else_is_not_used(monkeypatch):
-    freeze = torch.jit.freeze
-    monkeypatch.setattr(
-        torch.jit, "freeze", lambda graph: lambda *inputs: freeze(graph)(*inputs) + 1e-3
-    )
+    rightly = torch.jit.trace
+
+    def wrongly(*inputs, **options):
+        graph = rightly(*inputs, **options)
+        return lambda *inputs: graph(*inputs) + 1e-3
+
+    monkeypatch.setattr(torch.jit, "trace", wrongly)
     assert "its graph differs from it by 0.001" in Engine(made(), "one_step").plain
 
 
 def test_without_tracing_every_network_is_the_policys():
     engine = Engine(made(), "one_step", traced=False)
     assert engine.plain == "not asked for"
+
+
+@pytest.mark.usefixtures("anew")
+def test_versions_of_one_configuration_are_traced_once_and_decide_as_themselves(monkeypatch):
+    rightly, traces = torch.jit.trace, []
+
+    def counted(*inputs, **options):
+        traces.append(inputs)
+        return rightly(*inputs, **options)
+
+    monkeypatch.setattr(torch.jit, "trace", counted)
+    window = frames(made(), 2)
+    visual, proprio = (torch.from_numpy(each)[None] for each in stack(window))
+    policies = [made(seed=seed) for seed in range(3)]
+    engines = [Engine(policy, "one_step") for policy in policies]
+    assert len(traces) == 2  # encoder and student
+    assert not any(engine.plain for engine in engines)
+    of_all = []
+    for policy, engine in zip(policies, engines, strict=True):
+        expected = policy.decide(visual, proprio, sampler="one_step", noise_seed=7)
+        found = engine.decide(engine.condition(window), noise_seed=7, deterministic=True)
+        torch.testing.assert_close(found.actions, expected.actions)
+        of_all.append(found.actions)
+    assert not torch.allclose(of_all[0], of_all[1])
+    assert not torch.allclose(of_all[1], of_all[2])
+
+
+def test_nothing_of_a_version_stays_when_it_is_gone():
+    """A robot that learns changes its version all day."""
+
+    def tensors():
+        gc.collect()
+        return sum(issubclass(type(each), torch.Tensor) for each in gc.get_objects())
+
+    Engine(made(), "one_step")
+    before = tensors()
+    gone = []
+    for seed in range(5):
+        policy = made(seed=seed)
+        gone += [weakref.ref(each) for each in policy.parameters()]
+        Engine(policy, "one_step")
+    del policy
+    assert tensors() == before
+    assert not any(each() is not None for each in gone)

@@ -2,32 +2,26 @@
 """A policy made ready to drive: it decides about one window at a time, with little between layers.
 
 A frame is encoded once, when it comes, and what came of it is kept as long as a window may hold
-it: a decision waits for the newest frame's encoding alone. The networks are traced for the one
-shape they are given here, which leaves out what Python does between two layers; each layer
-computes what it computed before. What cannot be traced is run as it is.
+it: a decision waits for the newest frame's encoding alone. The networks are graphs for the one
+shape they are given here (:mod:`rl100_policy.core.traced`), which leaves out what Python does
+between two layers; each layer computes what it computed before. What cannot be traced is run as it
+is.
 """
 
 from __future__ import annotations
 
-import warnings
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from rl100_policy.core.observation import Frame
 from rl100_policy.core.policy import Decision, DiffusionPolicy, Networks, Sampler
+from rl100_policy.core.traced import Network, trace
 
 _KEPT = 64
 """Encoded frames: more than a window holds of a camera ten times as fast as the control rate."""
-_RUNS_BEFORE_FAST = 3
-"""A traced network looks at its first runs before it settles how to run."""
-_APART = 1e-5
-"""Largest difference between traced and plain networks, in units of their outputs."""
-
-Network = Callable[..., Any]
 
 
 class _FrameEncoder(nn.Module):
@@ -103,7 +97,8 @@ class Engine:
         if self.plain:
             return network
         try:
-            return _traced(network, *example)
+            kind = type(network), self._policy.config.model_dump_json()
+            return trace(network.eval(), *example, kind=kind)
         except (RuntimeError, ValueError, TypeError, NotImplementedError) as error:
             reason = str(error).strip().partition("\n")[0]
             self.plain = f"{type(network).__name__.strip('_')} cannot be traced: {reason}"
@@ -144,28 +139,3 @@ class Engine:
             deterministic=deterministic,
             networks=self._networks,
         )
-
-
-def _traced(network: nn.Module, *example: Tensor) -> Network:
-    """A network as a graph without its Python, for inputs shaped like these.
-
-    Raises:
-        ValueError: If the graph gives something else than the network.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of deprecation, and of shapes that become constants
-        script: Any = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch leaves it so
-            network.eval(), example, check_trace=False
-        )
-        graph: Any = torch.jit.freeze(script)
-    other = [each + 0.1 if each.is_floating_point() else each for each in example]
-    for _ in range(_RUNS_BEFORE_FAST):
-        pairs = zip(_tensors(graph(*other)), _tensors(network(*other)), strict=True)
-        apart = max(float((found - expected).abs().max()) for found, expected in pairs)
-        if not apart <= _APART:
-            raise ValueError(f"its graph differs from it by {apart:.2g}")
-    return graph  # type: ignore[no-any-return]
-
-
-def _tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return (result,) if isinstance(result, Tensor) else result

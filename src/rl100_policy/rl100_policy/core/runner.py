@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Self, cast
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from rl100_policy.core.config import RobotConfig, TaskConfig
@@ -17,12 +18,14 @@ from rl100_policy.core.engine import Engine
 from rl100_policy.core.errors import ObservationError, PolicyVersionError
 from rl100_policy.core.observation import Frame, Visual, stack
 from rl100_policy.core.policy import DiffusionPolicy, Sampler
+from rl100_policy.core.policy_config import ActionSize, ObservationSize
 from rl100_policy.core.policy_version import (
     check_fits,
     check_scale,
     check_sizes,
     load_version,
 )
+from rl100_policy.core.presets import preset
 
 _WARM_UP_DECISIONS = 5
 
@@ -63,6 +66,18 @@ def decision_seed(noise_seed: int, visual: Visual, proprio: NDArray[np.float32])
     for part in (np.int64(noise_seed), visual, proprio):
         digest.update(np.ascontiguousarray(part).tobytes())
     return int.from_bytes(digest.digest(), "little") >> 1
+
+
+def load_libraries() -> None:
+    """Let torch import what it imports when it builds and traces a first network.
+
+    These are some eight hundred modules, in more than a second, and objects that the garbage
+    collector goes through in a tenth of one. A process that drives an arm does it before.
+    """
+    size = preset("small", ObservationSize(), ActionSize())
+    with torch.device("meta"):
+        DiffusionPolicy(size)
+    Engine(DiffusionPolicy(size).eval(), "one_step")
 
 
 class PolicyRunner:
