@@ -84,8 +84,17 @@ class Bench(Node):
         self.call(LoadPolicy, "policy/load", path=str(path), sampler=sampler)
 
     def take_command(self) -> None:
-        """Put the policy in command."""
-        self.call(SetCommandSource, "gate/set_command_source", source=GateCommand.POLICY)
+        """Put the policy in command, as soon as it is ready; RuntimeError if it never is."""
+        end = time.monotonic() + _READY_S
+        while True:
+            try:
+                source = GateCommand.POLICY
+                self.call(SetCommandSource, "gate/set_command_source", source=source)
+                return
+            except RuntimeError:
+                if time.monotonic() > end:
+                    raise
+                self.watch(0.1)
 
     @contextmanager
     def recording(self, task: str) -> Iterator[None]:

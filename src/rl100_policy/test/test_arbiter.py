@@ -91,6 +91,8 @@ class Cell:
         return answer
 
     def take(self, source: CommandSource) -> None:
+        if source is CommandSource.POLICY:
+            self.see(self.now)
         self.arbiter.take(source, self.now_s)
 
     def steer(self, speed: float, stamp: int | None = None) -> None:
@@ -152,6 +154,28 @@ def swung(robot, periods: int = 6) -> Cell:
         answer = cell.period()
     assert moved(answer, cell) > 0.0
     return cell
+
+
+# Who is put in command
+
+
+def test_a_policy_is_put_in_command_while_it_gives_signs_of_life():
+    """Regression: right after a start it did not hear that it is, and lost it after a second."""
+    cell = standing()
+    with pytest.raises(ActionError, match="the policy is not ready"):
+        cell.arbiter.take(CommandSource.POLICY, cell.now_s)
+    assert cell.arbiter.source is CommandSource.HOLD
+    cell.see(cell.now)
+    cell.arbiter.take(CommandSource.POLICY, cell.now_s + 1.4)
+    assert cell.arbiter.source is CommandSource.POLICY
+    with pytest.raises(ActionError, match="no sign of life"):
+        cell.arbiter.take(CommandSource.POLICY, cell.now_s + 1.6)
+
+
+def test_in_lockstep_a_policy_is_waited_for():
+    cell = standing(lockstep=True)
+    cell.arbiter.take(CommandSource.POLICY, cell.now_s)
+    assert cell.arbiter.source is CommandSource.POLICY
 
 
 # Nobody in command

@@ -75,6 +75,7 @@ class Bench(Node):
         self.joints = self.create_publisher(JointState, "joint_states", SENSOR)
         self.twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self.chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
+        self.alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self.commands: list[JointTrajectory] = []
         self.records: list[GateCommand] = []
         self.status: list[GateStatus] = []
@@ -147,6 +148,7 @@ def _rig(*, lockstep: bool, rests: bool | None = None, **more):
                 return (
                     bench.joints.get_subscription_count()
                     and bench.chunks.get_subscription_count()
+                    and bench.alive.get_subscription_count()
                     and bench.count_publishers("gate/command")
                     and bench.source.service_is_ready()
                     and bool(bench.status)
@@ -175,7 +177,16 @@ def call(rig, client, request):
     return future.result()
 
 
+def live(rig, saw_step: float = 0) -> None:
+    """Be a policy that could be in command."""
+    bench, spin_until, gate = rig
+    bench.alive.publish(Header(stamp=time_message(at(saw_step))))
+    assert spin_until(lambda: time.perf_counter() - gate._arbiter._policy_heard_s < 0.05)
+
+
 def take_command(rig, source):
+    if source == GateCommand.POLICY and not rig[2]._arbiter.lockstep:
+        live(rig)
     assert call(rig, rig[0].source, SetCommandSource.Request(source=source)).success
 
 
@@ -955,30 +966,34 @@ def test_an_emergency_stop_before_the_gate_is_set_up_is_in_force_afterwards(how)
 
 @pytest.mark.parametrize("last", ["nothing", "a sign of life with nothing new"])
 def test_a_plan_is_followed_while_its_policy_lives_and_sees(lively, last):
-    bench, spin_until, gate = lively
-    alive = bench.create_publisher(Header, "policy/alive", COMMAND)
-    assert spin_until(lambda: alive.get_subscription_count() == 1)
+    bench, spin_until, _ = lively
     take_command(lively, GateCommand.POLICY)
     bench.chunk(1, np.full((8, 2), 0.1))
     bench.state(1)
     assert answers(lively, 1).executed[0] > 0.05
     spin_until(lambda: False, 0.2)
 
-    def live(saw_step: int) -> None:
-        alive.publish(Header(stamp=time_message(at(saw_step))))
-        assert spin_until(lambda: time.perf_counter() - gate._arbiter._policy_heard_s < 0.05)
-
-    live(2)
+    live(lively, 2)
     bench.state(2, np.array(bench.records[-1].joint_command))
     assert answers(lively, 2).executed[0] > 0.05
     spin_until(lambda: False, 0.2)
     why = "no sign of life"
     if last != "nothing":
-        live(2)
+        live(lively, 2)
         why = "has seen nothing new for"
     bench.state(3, np.array(bench.records[-1].joint_command))
     assert answers(lively, 3).flags & GateFlag.HELD_STALE
     assert spin_until(lambda: why in bench.status[-1].last_reason), bench.status[-1].last_reason
+
+
+def test_a_policy_that_gives_no_sign_of_life_is_not_put_in_command(real_time):
+    bench = real_time[0]
+    request = SetCommandSource.Request(source=GateCommand.POLICY)
+    answer = call(real_time, bench.source, request)
+    assert not answer.success
+    assert "the policy is not ready" in answer.message
+    live(real_time)
+    assert call(real_time, bench.source, request).success
 
 
 def test_after_a_pause_command_is_taken_where_the_arm_is_measured(real_time):

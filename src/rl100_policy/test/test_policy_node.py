@@ -42,7 +42,9 @@ PATHS = {
 }
 ROBOT, TASK = load_robot(PATHS["robot_config"]), load_task(PATHS["task_config"])
 PERIOD_NS = round(ROBOT.control_period * 1e9)
-TELEOP, POLICY = int(CommandSource.TELEOP), int(CommandSource.POLICY)
+HOLD, TELEOP, POLICY = (
+    int(each) for each in (CommandSource.HOLD, CommandSource.TELEOP, CommandSource.POLICY)
+)
 N_POINTS = TASK.observation.n_points
 
 
@@ -109,7 +111,7 @@ class Robot(Node):
 @pytest.fixture
 def rig(request, version):
     given = {"lockstep": True} | getattr(request, "param", {})
-    with isolated_ros(**PATHS, use_sim_time=True, policy=version, **given):
+    with isolated_ros(**PATHS, use_sim_time=True, **({"policy": version} | given)):
         robot = Robot()
         with spinning(PolicyNode(), robot) as spin_until:
             topics = (robot.clock, robot.clouds, robot.joints, robot.gate)
@@ -213,7 +215,40 @@ def test_in_real_time_it_tells_with_signs_of_life_what_it_has_seen(rig):
     robot.command(TELEOP)
     spin_until(lambda: False, 0.2)
     robot.alive.clear()
-    assert not spin_until(lambda: bool(robot.alive), 0.2)
+    spin_until(lambda: False, 1.2)
+    assert 2 <= len(robot.alive) <= 4, "twice a second: it could be in command"
+
+
+@CHUNKS_IN_REAL_TIME
+def test_a_policy_that_could_be_in_command_says_so(rig):
+    robot, spin_until = rig
+    drive(rig, 2)
+    assert not spin_until(lambda: bool(robot.alive), 0.7), "it hears no gate"
+    robot.command(HOLD)
+    assert spin_until(lambda: robot.alive == [2 * PERIOD_NS])
+    robot.clock.publish(Clock(clock=time_message(9 * PERIOD_NS)))
+    spin_until(lambda: False, 0.2)
+    robot.alive.clear()
+    robot.command(HOLD)
+    assert not spin_until(lambda: bool(robot.alive), 0.7), "what it sees is old"
+    drive(rig, 1, first=9)
+    robot.command(HOLD)
+    assert spin_until(lambda: bool(robot.alive))
+
+
+@pytest.mark.parametrize("rig", [{"lockstep": False, "policy": "''"}], indirect=True)
+def test_a_policy_without_a_version_does_not_say_that_it_could_be_in_command(rig, version):
+    robot, spin_until = rig
+    drive(rig, 2)
+    robot.command(HOLD)
+    assert not spin_until(lambda: bool(robot.alive), 0.7)
+    robot.command(POLICY)
+    assert not spin_until(lambda: bool(robot.alive), 0.3)
+    robot.command(HOLD)
+    loaded = robot.load.call_async(LoadPolicy.Request(path=str(version)))
+    assert spin_until(loaded.done)
+    robot.command(HOLD)
+    assert spin_until(lambda: bool(robot.alive))
 
 
 @CHUNKS_IN_REAL_TIME
@@ -291,7 +326,10 @@ def test_after_a_decision_that_failed_the_next_frame_is_decided_about(rig, monke
     drive(rig, 1)
     spin_until(lambda: False, 0.2)
     robot.alive.clear()
-    assert not spin_until(lambda: bool(robot.alive), 0.2)
+    assert not spin_until(lambda: bool(robot.alive), 0.7)
+    robot.command(HOLD)
+    assert spin_until(lambda: bool(robot.alive)), "it may be put in command again"
+    take_command(rig)
     monkeypatch.setattr(PolicyRunner, "decide", as_it_was)
     drive(rig, 1, first=2)
     assert spin_until(lambda: bool(robot.chunks) and bool(robot.alive))

@@ -36,6 +36,8 @@ _OLDEST, _OLDEST_S = 2.0, 0.05
 _LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
 """A policy that has decided nothing for so long, and so many periods, loses the command, and
 whoever has it where joint states are missing for longer."""
+_READY_S = 1.5
+"""A policy that has given no sign of life for longer cannot be put in command [s]."""
 _OTHER_CLOCK_S = 1.0
 """What is stamped farther from now than this has another clock [s]."""
 _SILENT, _SILENT_S = 0.75, 0.05
@@ -421,10 +423,18 @@ class Arbiter:
             now_s: Time by the clock of :meth:`begins_period` [s].
 
         Raises:
-            ActionError: If the emergency stop is latched, and it is any but nobody.
+            ActionError: If the emergency stop is latched, and it is any but nobody; or, in real
+                time, if it is a policy that gives no sign of life.
         """
         if self.estop and source is not CommandSource.HOLD:
             raise ActionError("the emergency stop is latched; call gate/release first")
+        unheard_s = now_s - self._policy_heard_s
+        if source is CommandSource.POLICY and unheard_s > _READY_S and not self.lockstep:
+            raise ActionError(
+                "the policy is not ready: it gives no sign of life. It does when it has loaded a "
+                "version, sees the present and hears this gate, up to some seconds after a start; "
+                "policy/status tells more"
+            )
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
         self.source, self._changed, self._wish = source, True, None

@@ -5,8 +5,9 @@ In: ``policy/cloud`` PointCloud2 or ``policy/image`` Image, as the task says, or
 ``joint_states`` JointState (SENSOR); ``gate/status`` GateStatus (LATCHED): the policy decides only
 while it is in command, or always in shadow mode; ``episode/state`` EpisodeState (LATCHED): what
 came of it. Out: ``policy/action_chunk`` ActionChunk (COMMAND); in real time ``policy/alive``
-Header (COMMAND), the stamp of the newest frame that it would decide about, with each and five
-times a control period while it is in command and can decide: not while that fails or takes much
+Header (COMMAND), the stamp of the newest frame that it would decide about, as long as it could
+decide, with each frame and five times a control period while it is in command, twice a second
+while it is not: not without a version, while it hears no gate, while decisions fail or take much
 longer than usual;
 ``policy/decision`` DecisionRecord (EVENT), ``policy/status`` PolicyStatus (LATCHED, on change and
 at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services: ``policy/load`` LoadPolicy;
@@ -31,6 +32,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -56,7 +58,7 @@ from rl100_policy.core.latency import Mark
 from rl100_policy.core.life_signs import LifeSigns
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.policy import Sampler
-from rl100_policy.core.runner import Decided, PolicyRunner
+from rl100_policy.core.runner import Decided, PolicyRunner, load_libraries
 from rl100_policy.core.sight import observation_size, sight_maker
 from rl100_policy.core.staging import Rehearsal, Wanted
 from rl100_policy.core.succession import SuccessionRules
@@ -81,6 +83,8 @@ _LOOK_S = 0.05
 _SWITCH_S = 0.5e-3
 """Longest that one thread keeps the interpreter while another waits: staging must not hold up a
 decision."""
+_GATE_S = 1.5
+"""A gate that has told nothing for longer is not heard; it does so twice a second."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -187,6 +191,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             tolerance_ns=0 if self.parameters.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
+        self._heard_gate_s = -np.inf
+        """When the gate told something, a monotonic clock [s]."""
         self._complete_ns = 0
         """Wall time at which the newest frame was complete."""
         rules = SuccessionRules(
@@ -289,20 +295,37 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             self._tell_alive()  # the gate may wait for it
 
     def _tell_alive(self) -> None:
-        """Give a sign of life, with the newest frame's stamp, as long as decisions can be made."""
-        if self.parameters.lockstep or not self._in_command:
+        """In command, give a sign of life, with the newest frame's stamp, if one is due."""
+        if not self._in_command or not self._could_decide:
             return
+        if (stamp := self._life_signs.due(time.monotonic())) is not None:
+            self._alive.publish(header(stamp, self._robot.base_frame))
+
+    def _tell_ready(self) -> None:
+        """Not in command, say that it could be: the gate gives it to no other."""
+        newest = self._window.newest_ns
+        hears = time.monotonic() - self._heard_gate_s < _GATE_S
+        if self._in_command or not hears or newest is None or not self._could_decide:
+            return
+        with suppress(ObservationError):
+            self._check_is_of_now(newest)
+            self._alive.publish(header(newest, self._robot.base_frame))
+
+    @property
+    def _could_decide(self) -> bool:
+        """In real time: whether it would, if the gate wanted that and something came."""
+        if self.parameters.lockstep or self._versions.runner is None:
+            return False
         now_s = time.monotonic()
         hangs = now_s - self._busy_s > self._reach_s + self._robot.control_period
-        if self._fails or hangs or not self._worker.is_alive():
-            return
-        if (stamp := self._life_signs.due(now_s)) is not None:
-            self._alive.publish(header(stamp, self._robot.base_frame))
+        return not self._fails and not hangs and self._worker.is_alive()
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
         begins = in_command and not self._in_command
         self._in_command, self._patience_s = in_command, message.patience_s
+        self._heard_gate_s = time.monotonic()
+        self._fails &= in_command  # it may try again when somebody wants it to
         self._longest_chunk_s = message.longest_chunk_s
         if begins:
             self._last_decision_ns = -1
@@ -596,6 +619,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         status.decision_readers = readers_of(self, self._records)
         status.detail = self._detail
         self._status.publish(status)
+        self._tell_ready()
 
     def _state(self) -> int:
         if self._faulted:
@@ -621,6 +645,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 def main(args: Sequence[str] | None = None) -> int:
     """Run the node."""
     sys.setswitchinterval(_SWITCH_S)
+    load_libraries()
     return run_node(PolicyNode, args)
 
 

@@ -32,6 +32,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -66,7 +67,7 @@ _ASK_AGAIN_S = 5.0
 _SAY_AFTER_S = 3.0
 """A wait that takes longer than this is said, and looked into [s]."""
 _PATIENCE_S = 20.0
-"""How long the operator tries to start a recording that is refused [s]."""
+"""How long the operator tries to begin what is refused [s]."""
 _REHEARSAL_TIMEOUT_S = 60.0
 """Longest wall time until the graph moves the arm for the first time [s]."""
 _REHEARSAL_PERIODS = 2
@@ -259,7 +260,8 @@ class ScriptedOperatorNode(Node):
     def _let_move(self) -> None:
         demonstrate = self._settings.mode == "demonstrate"
         source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
-        self._insist(self._set_source, SetCommandSource.Request(source=int(source)))
+        request = SetCommandSource.Request(source=int(source))
+        self._until_accepted(partial(self._insist, self._set_source, request))
         try:
             self._insist(self._run_sim, SetBool.Request(data=True))
         except OperatorError:
@@ -285,7 +287,7 @@ class ScriptedOperatorNode(Node):
             )
             start.tag_keys = ["mode", "seed", "sampler"]
             start.tag_values = [self._settings.mode, str(seed), self._settings.sampler]
-            self._start_recording(start)
+            self._until_accepted(partial(self._call, self._start_episode, start))
         try:
             self._let_move()
             self._wait_for_the_end(seed)
@@ -312,18 +314,19 @@ class ScriptedOperatorNode(Node):
             end.end_stamp = self._last.header.stamp
         self._call(self._stop_episode, end)
 
-    def _start_recording(self, request: StartEpisode.Request) -> None:
-        """Press start until the recorder accepts.
+    def _until_accepted(self, press: Callable[[], object]) -> None:
+        """Press again until it is accepted.
 
-        Right after the graph's start it may not have found every sensor yet.
+        Right after the graph's start the recorder may not have found every sensor yet, and the
+        policy not the gate.
         """
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:
-                self._call(self._start_episode, request)
+                press()
                 return
             except OperatorError as error:
-                if time.monotonic() > deadline:
+                if self._is_stopped or time.monotonic() > deadline:
                     raise
                 self.get_logger().info(f"trying again: {error}")
                 time.sleep(0.5)
