@@ -13,6 +13,7 @@ from typing import Any
 import rclpy
 import torch
 import yaml
+from rclpy.client import Client
 from rclpy.node import Node
 from std_srvs.srv import SetBool
 
@@ -64,6 +65,12 @@ class Bench(Node):
         Right after a graph's start an answer may be lost: what does no harm twice is asked again.
         """
         client = self.create_client(kind, name)
+        try:
+            return self._answer(client, kind, fields)
+        finally:
+            self.destroy_client(client)
+
+    def _answer(self, client: Client, kind: type, fields: dict[str, Any]) -> Any:
         end = time.monotonic() + _READY_S
         while not client.service_is_ready() and time.monotonic() < end:
             self._executor.spin_once(timeout_sec=0.05)
@@ -75,8 +82,8 @@ class Bench(Node):
             if time.monotonic() - asked > _ASK_AGAIN_S and kind not in _ONCE:
                 future, asked = client.call_async(request), time.monotonic()
         if not future.done() or not future.result().success:
-            raise RuntimeError(f"{name}: {future.result() if future.done() else 'no answer'}")
-        self.destroy_client(client)
+            told = future.result() if future.done() else "no answer"
+            raise RuntimeError(f"{client.srv_name}: {told}")
         return future.result()
 
     def load(self, path: Path, sampler: str = "one_step") -> None:

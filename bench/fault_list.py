@@ -17,8 +17,8 @@ from pathlib import Path
 from fault_graph import PERIOD_S, FaultyGraph, Relay, replace_depth
 from std_srvs.srv import Trigger
 
-from rl100_msgs.msg import ActionChunk, GateStatus, OperatorEvent
-from rl100_msgs.srv import LoadPolicy
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
+from rl100_msgs.srv import LoadPolicy, SetCommandSource
 from rl100_policy.ros.qos import COMMAND, EVENT
 
 
@@ -187,7 +187,10 @@ def _both_dead(faulty: FaultyGraph) -> Iterator[None]:
     while not faulty.watcher.status.header.stamp.sec and time.monotonic() < end:
         faulty.graph.mend()
         time.sleep(0.05)
-    if not faulty.watcher.status.estop or faulty.watcher.take_command():
+    person = faulty.watcher.call(
+        SetCommandSource, "gate/set_command_source", source=GateCommand.TELEOP
+    )
+    if not faulty.watcher.status.estop or person is None or person.success:
         raise RuntimeError(f"the emergency stop did not outlive the gate: {faulty.watcher.status}")
     faulty.watcher.call(Trigger, "gate/release")
 

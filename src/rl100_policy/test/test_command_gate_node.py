@@ -180,8 +180,9 @@ def call(rig, client, request):
 def live(rig, saw_step: float = 0) -> None:
     """Be a policy that could be in command."""
     bench, spin_until, gate = rig
+    begun = time.perf_counter()
     bench.alive.publish(Header(stamp=time_message(at(saw_step))))
-    assert spin_until(lambda: time.perf_counter() - gate._arbiter._policy_heard_s < 0.05)
+    assert spin_until(lambda: gate._arbiter._policy_heard_s > begun)
 
 
 def take_command(rig, source):

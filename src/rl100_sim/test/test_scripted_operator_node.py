@@ -13,6 +13,7 @@ from std_srvs.srv import SetBool
 
 from rl100_msgs.msg import GateStatus, HumanFeedback, SimGroundTruth
 from rl100_msgs.srv import LoadPolicy, ResetSim, SetCommandSource, StartEpisode, StopEpisode
+from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.ros.late_answers import create_late_service
 from rl100_policy.ros.qos import EVENT, LATCHED
 from rl100_policy.ros.testing import isolated_ros, spinning
@@ -174,6 +175,26 @@ def test_a_control_that_refuses_in_an_episode_leaves_none_that_is_recorded():
     with pytest.raises(OperatorError, match="sim/run refused"):
         let_work({}, world=refusing, record=True)
     assert worlds[0].asked["episode/stop"] == 1
+
+
+def test_a_policy_that_is_ready_only_while_the_world_goes_on_is_put_in_command():
+    """In real time it sees nothing before; the operator tries again, in a world that goes on."""
+    worlds = []
+
+    def refusing(**controls):
+        worlds.append(Controls(**controls))
+        carry_out = worlds[0]._carry_out
+
+        def refuse(name, request):
+            if name == "gate/set_command_source" and request.source == CommandSource.POLICY:
+                return worlds[0].asked["sim/run"] > 1 and carry_out(name, request)
+            return carry_out(name, request)
+
+        worlds[0]._carry_out = refuse
+        return worlds[0]
+
+    world = let_work({}, world=refusing, record=False, mode="supervise")
+    assert world.asked["gate/set_command_source"] > 4
 
 
 def test_an_episode_begins_with_the_scene():

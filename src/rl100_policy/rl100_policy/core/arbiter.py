@@ -364,7 +364,7 @@ class Arbiter:
         self._policy_heard_s = now_s
         if saw_ns > self._policy_saw_ns:
             since_s = now_s - self._policy_saw_s
-            in_command = self.source is CommandSource.POLICY
+            in_command = self.source is CommandSource.POLICY and not self.estop
             if in_command and since_s <= self._longest_sight_s:  # else it tells of some only
                 self._sights_s.append(since_s)
             self._policy_saw_ns, self._policy_saw_s = saw_ns, now_s

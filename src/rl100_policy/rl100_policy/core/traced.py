@@ -3,7 +3,7 @@
 
 A graph takes the weights as inputs, so that it is traced once and the next version brings its own.
 A graph for each version would stay in the process for good, with its weights: torch keeps what
-was traced from a module (torch 2.9: 4.5 MB a version of the small preset).
+was traced from a module (torch 2.13: 4.5 MB a version of the small preset).
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def _weights(network: nn.Module) -> dict[str, Tensor]:
 
 def _graph(network: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]) -> Any:
     """Trace a twin of the network whose weights are inputs after its own."""
-    twin = copy.deepcopy(network)
+    twin, own = copy.deepcopy(network), len(example)
     slots = []
     for name in names:
         place, _, leaf = name.rpartition(".")
@@ -79,14 +79,18 @@ def _graph(network: nn.Module, names: Sequence[str], example: tuple[Tensor, ...]
         slots.append((owner, leaf))
 
     def run(*inputs: Tensor) -> Any:
-        for (owner, leaf), value in zip(slots, inputs[len(example) :], strict=True):
+        for (owner, leaf), value in zip(slots, inputs[own:], strict=True):
             owner.__dict__[leaf] = value
-        return twin(*inputs[: len(example)])
+        return twin(*inputs[:own])
 
-    values = [value.detach().clone() for value in _weights(network).values()]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of deprecation, and of shapes that become constants
-        return torch.jit.trace(run, (*example, *values), check_trace=False)  # type: ignore[no-untyped-call]  # torch leaves it so
+        graph: Any = torch.jit.trace(  # type: ignore[no-untyped-call]  # torch leaves it so
+            run, (*example, *_weights(network).values()), check_trace=False
+        )
+    for owner, leaf in slots:  # the graph keeps what it was traced from
+        owner.__dict__.pop(leaf)
+    return graph
 
 
 def _tensors(result: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -32,7 +32,6 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -83,6 +82,10 @@ _LOOK_S = 0.05
 _SWITCH_S = 0.5e-3
 """Longest that one thread keeps the interpreter while another waits: staging must not hold up a
 decision."""
+_OLDEST = 2
+"""Control periods that a frame may be old."""
+_SLOWEST, _SLOWEST_S = 2.0, 0.25
+"""Control periods, and seconds at the least, between two frames of a slow camera."""
 _GATE_S = 1.5
 """A gate that has told nothing for longer is not heard; it does so twice a second."""
 _STATUS_WINDOW = 200
@@ -191,8 +194,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             tolerance_ns=0 if self.parameters.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
-        self._heard_gate_s = -np.inf
-        """When the gate told something, a monotonic clock [s]."""
+        self._heard_gate_s = self._saw_now_s = -np.inf
+        """When the gate told something, and when a frame came that was of now; a monotonic
+        clock [s]."""
         self._complete_ns = 0
         """Wall time at which the newest frame was complete."""
         rules = SuccessionRules(
@@ -238,14 +242,14 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self.create_timer(0.5, self._publish_status, clock=steady)
         if not self.parameters.lockstep:
             self.create_timer(self._life_signs.every_s, self._tell_alive, clock=steady)
-        if self.parameters.policy:
-            wanted = Wanted(self.parameters.policy, self.parameters.sampler)
-            self._take_change(self._versions.load(wanted))
         self._worker = threading.Thread(
             target=self._work, args=(ends,), name="inference", daemon=True
         )
         self._worker.start()
         self.at_end(partial(self._stop_worker, ends))
+        if self.parameters.policy:
+            wanted = Wanted(self.parameters.policy, self.parameters.sampler)
+            self._take_change(self._versions.load(wanted))
         self._publish_status()
 
     # Observations
@@ -281,7 +285,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         for frame in frames:
             try:
                 self._window.push(frame)
-                if self._decides:
+                if self._is_of_now(frame.stamp_ns):
+                    self._saw_now_s = time.monotonic()
+                elif self._decides:
                     self._check_is_of_now(frame.stamp_ns)
             except ObservationError as error:
                 self._refuse(error)
@@ -296,36 +302,56 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _tell_alive(self) -> None:
         """In command, give a sign of life, with the newest frame's stamp, if one is due."""
-        if not self._in_command or not self._could_decide:
+        if self.parameters.lockstep or not self._in_command or self._why_not_ready():
             return
         if (stamp := self._life_signs.due(time.monotonic())) is not None:
             self._alive.publish(header(stamp, self._robot.base_frame))
 
-    def _tell_ready(self) -> None:
-        """Not in command, say that it could be: the gate gives it to no other."""
-        newest = self._window.newest_ns
-        hears = time.monotonic() - self._heard_gate_s < _GATE_S
-        if self._in_command or not hears or newest is None or not self._could_decide:
-            return
-        with suppress(ObservationError):
-            self._check_is_of_now(newest)
-            self._alive.publish(header(newest, self._robot.base_frame))
+    def _tell_ready(self) -> str:
+        """In real time, not in command, say that it could be: the gate gives it to no other.
 
-    @property
-    def _could_decide(self) -> bool:
-        """In real time: whether it would, if the gate wanted that and something came."""
-        if self.parameters.lockstep or self._versions.runner is None:
-            return False
-        now_s = time.monotonic()
-        hangs = now_s - self._busy_s > self._reach_s + self._robot.control_period
-        return not self._fails and not hangs and self._worker.is_alive()
+        Returns:
+            What it lacks, for people; empty if nothing.
+        """
+        if self.parameters.lockstep or self._in_command or not self.is_active:
+            return ""
+        lacks, newest = self._why_not_ready() or self._why_blind(), self._window.newest_ns
+        if not lacks and newest is not None:
+            self._alive.publish(header(newest, self._robot.base_frame))
+        return lacks
+
+    def _why_not_ready(self) -> str:
+        """What keeps it from deciding, for people; empty if nothing does."""
+        runner, now_s = self._versions.runner, time.monotonic()
+        if runner is None:
+            return "no version is loaded"
+        if too_long := self._too_long(runner):
+            return too_long
+        if self._fails:
+            return "its last decision failed"
+        if now_s - self._busy_s > self._reach_s + self._robot.control_period:
+            return "a decision hangs"
+        return "" if self._worker.is_alive() else "its inference thread has ended"
+
+    def _why_blind(self) -> str:
+        """What it misses, not in command, of what it would decide about; or empty."""
+        now_s, newest = time.monotonic(), self._window.newest_ns
+        if now_s - self._heard_gate_s > _GATE_S:
+            return "it hears no command gate (gate/status)"
+        if newest is None:
+            return "it has seen nothing yet"
+        since_s = max(_SLOWEST * self._robot.control_period, _SLOWEST_S)
+        if not self._is_of_now(newest) and now_s - self._saw_now_s > since_s:
+            return "what it sees is not of now; is the camera slow, or its clock another one?"
+        return ""
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
         begins = in_command and not self._in_command
         self._in_command, self._patience_s = in_command, message.patience_s
         self._heard_gate_s = time.monotonic()
-        self._fails &= in_command  # it may try again when somebody wants it to
+        if not in_command and not self.parameters.shadow:
+            self._fails = False  # it may try again when somebody wants it to
         self._longest_chunk_s = message.longest_chunk_s
         if begins:
             self._last_decision_ns = -1
@@ -333,14 +359,21 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     # Decisions
 
+    def _age_ns(self, stamp_ns: int) -> int:
+        return int(self.get_clock().now().nanoseconds) - stamp_ns
+
+    def _is_of_now(self, stamp_ns: int) -> bool:
+        """Whether a frame is one that it would decide about."""
+        return abs(self._age_ns(stamp_ns)) <= _OLDEST * self._period_ns
+
     def _check_is_of_now(self, stamp_ns: int) -> int:
         """Refuse a frame that no decision is made about; else its age [ns].
 
         Raises:
             ObservationError: Says how old it is.
         """
-        age_ns = int(self.get_clock().now().nanoseconds) - stamp_ns
-        if abs(age_ns) > 2 * self._period_ns:
+        age_ns = self._age_ns(stamp_ns)
+        if abs(age_ns) > _OLDEST * self._period_ns:
             raise ObservationError(
                 f"frame is {age_ns * 1e-9:.3f} s old, at most two control periods are "
                 "usable; is the camera slow, or its clock another one?"
@@ -617,9 +650,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         usual = float(np.percentile(self._reaches_s or [0.0], 100 * _USUAL))
         self._reach_s = usual + _TO_GATE_S
         status.decision_readers = readers_of(self, self._records)
-        status.detail = self._detail
+        lacks = self._tell_ready()
+        status.detail = "; ".join(filter(None, (self._detail, lacks and f"not ready: {lacks}")))
         self._status.publish(status)
-        self._tell_ready()
 
     def _state(self) -> int:
         if self._faulted:

@@ -162,7 +162,6 @@ class ScriptedOperatorNode(Node):
             if truth.step == after:
                 self._ask_for_command(CommandSource.TELEOP)
             elif pusher is not None and truth.step >= self._took_over_at + length:
-                self._pusher = None
                 self._ask_for_command(CommandSource.POLICY)
 
     def _push(self, truth: SimGroundTruth, pusher: ScriptedPusher) -> None:
@@ -177,6 +176,14 @@ class ScriptedOperatorNode(Node):
         asked = self._set_source.call_async(SetCommandSource.Request(source=int(source)))
         if source is CommandSource.TELEOP:
             asked.add_done_callback(lambda _: self._steer_from_now_on())
+        else:
+            asked.add_done_callback(self._stop_steering)
+
+    def _stop_steering(self, asked: Future) -> None:
+        """Where a policy is in command; one that is not ready is asked again next period."""
+        answer = asked.result()
+        if answer is not None and answer.success:
+            self._pusher = None
 
     def _steer_from_now_on(self) -> None:
         """In command: the newest observation still waits for an answer, perhaps."""
@@ -260,14 +267,25 @@ class ScriptedOperatorNode(Node):
     def _let_move(self) -> None:
         demonstrate = self._settings.mode == "demonstrate"
         source = CommandSource.TELEOP if demonstrate else CommandSource.POLICY
-        request = SetCommandSource.Request(source=int(source))
-        self._until_accepted(partial(self._insist, self._set_source, request))
+        self._until_accepted(partial(self._take_command, source))
         try:
             self._insist(self._run_sim, SetBool.Request(data=True))
         except OperatorError:
             # When the answer to the first request is lost, the second may come after the end.
             if not self._ended.is_set():
                 raise
+
+    def _take_command(self, source: CommandSource) -> None:
+        """Give it to whom the episode is for, before the world goes on, if that can be.
+
+        In real time a policy is refused that sees nothing, which is so until the world goes on.
+        """
+        try:
+            self._insist(self._set_source, SetCommandSource.Request(source=int(source)))
+        except OperatorError:
+            if not self._is_stopped:
+                self._insist(self._run_sim, SetBool.Request(data=True))
+            raise
 
     def _halt(self) -> None:
         self._insist(self._run_sim, SetBool.Request(data=False))
