@@ -241,7 +241,7 @@ def test_a_policy_that_could_be_in_command_says_so(rig):
 @CHUNKS_IN_REAL_TIME
 def test_a_policy_is_ready_whose_frames_are_of_now_when_they_come(rig):
     """Regression: with a camera near the limit it was judged in between, and seldom ready."""
-    robot, spin_until = rig
+    robot = rig[0]
     robot.command(HOLD)
     for step in range(1, 40):
         drive(rig, 1, first=step, late=2)
