@@ -19,7 +19,7 @@ from std_srvs.srv import SetBool
 
 from rl100_bringup.graph import GraphArguments, config_path, describe
 from rl100_bringup.processes import RunningGraph
-from rl100_msgs.msg import GateCommand, StageTimes
+from rl100_msgs.msg import EpisodeState, GateCommand, StageTimes
 from rl100_msgs.srv import LoadPolicy, SetCommandSource, StartEpisode, StopEpisode
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.latency import Journey, Mark
@@ -31,7 +31,7 @@ from rl100_policy.core.presets import preset
 from rl100_policy.core.sight import observation_size
 from rl100_policy.ros.domain import free_domain
 from rl100_policy.ros.process import executor_of
-from rl100_policy.ros.qos import EVENT
+from rl100_policy.ros.qos import EVENT, LATCHED
 
 _READY_S, _ANSWER_S, _ASK_AGAIN_S = 60.0, 60.0, 5.0
 _ONCE = (StartEpisode, StopEpisode)
@@ -46,8 +46,11 @@ class Bench(Node):
         self._since_ns = 0
         self.journeys: list[Journey] = []
         self.periods: list[GateCommand] = []
+        self.lost = 0
+        """Messages that are known to be missing in the bag."""
         self.create_subscription(StageTimes, "latency/journeys", self._on_journey, EVENT)
         self.create_subscription(GateCommand, "gate/command", self._on_period, EVENT)
+        self.create_subscription(EpisodeState, "episode/state", self._on_episode, LATCHED)
         self._executor, _ = executor_of()
         self._executor.add_node(self)
 
@@ -55,6 +58,9 @@ class Bench(Node):
         journey = read_journey(message)
         if journey.marks[Mark.POLICY_IN] >= self._since_ns:
             self.journeys.append(journey)
+
+    def _on_episode(self, message: EpisodeState) -> None:
+        self.lost = max(self.lost, message.lost)
 
     def _on_period(self, message: GateCommand) -> None:
         self.periods.append(message)
@@ -162,7 +168,13 @@ def untrained(
 
 @contextmanager
 def running(
-    points: int, rate: float, *, record: bool = False, patience: float = 0.5, **of_policy: object
+    points: int,
+    rate: float,
+    *,
+    record: bool = False,
+    patience: float = 0.5,
+    camera_rate: float = 0.0,
+    **of_policy: object,
 ) -> Iterator[tuple[Bench, Path, RobotConfig, TaskConfig]]:
     """A graph around an arm that never stops, in a ROS domain of its own.
 
@@ -171,6 +183,7 @@ def running(
         rate: Control rate [Hz].
         record: Start the recorder.
         patience: Of the command gate [control periods].
+        camera_rate: Of the simulated camera [Hz]; 0: the control rate.
         of_policy: Parameters of the policy node.
 
     Yields:
@@ -181,7 +194,7 @@ def running(
         robot, task = descriptions(folder, points, rate)
         params = folder / "params.yaml"
         of_nodes: dict[str, dict[str, object]] = {
-            "sim_robot": {"free_running": True},
+            "sim_robot": {"free_running": True, "camera_rate": camera_rate},
             "command_gate": {"patience": patience},
             "policy": dict(of_policy),
         }

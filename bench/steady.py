@@ -28,16 +28,13 @@ def main(
     points: Annotated[int, typer.Option(help="of a cloud; 0: proprioception alone")] = 0,
     size: Annotated[str, typer.Option(help="preset of the networks")] = "small",
     patience: Annotated[float, typer.Option(help="of the gate [control periods]")] = 0.5,
+    camera_rate: Annotated[float, typer.Option(help="of images [Hz]; 0: control rate")] = 30.0,
     sampler: Annotated[str, typer.Option(help="one_step or ddim")] = "one_step",
 ) -> None:
     """Measure and print."""
     keep_on_this_machine()
-    with running(points, rate, record=True, patience=patience, trips=0) as (
-        bench,
-        folder,
-        robot,
-        task,
-    ):
+    graph = running(points, rate, record=True, patience=patience, camera_rate=camera_rate, trips=0)
+    with graph as (bench, folder, robot, task):
         bench.load(untrained(folder / "single", robot, task, size, 1), sampler)
         bench.take_command()
         bench.watch(3.0)
@@ -46,6 +43,8 @@ def main(
             bench.forget()
             bench.watch(60.0 * minutes)
             journeys, periods = list(bench.journeys), list(bench.periods)
+        bench.watch(2.0)
+        lost = bench.lost
     period_ms = 1e3 / rate
     table = Table("hop", "p50 [ms]", "p99 [ms]", "max [ms]", "jitter [ms]")
     for hop in hop_results(journeys):
@@ -65,7 +64,7 @@ def main(
         f"of their own decision; {int(held.sum())} held, at most {int(runs.max())} in a row; "
         f"{int(gaps.clip(0).sum())} without a joint state that was answered; from joint state to "
         f"command p50 {np.median(late_ms):.2f}, p99 {np.percentile(late_ms, 99):.2f}, "
-        f"max {late_ms.max():.2f} ms"
+        f"max {late_ms.max():.2f} ms; {lost} messages missing in the bag"
     )
 
 

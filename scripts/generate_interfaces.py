@@ -69,6 +69,9 @@ Every node but `scripted_operator` also has the ROS 2 life cycle (`ros2 lifecycl
 `get_state`, ...) and is in `/diagnostics` once a second as `rl100: <node>: node`: its state,
 callbacks that raised, publishers and subscriptions whose QoS does not match, and deadlines it
 missed. With the parameter `autostart`, true unless given, it configures and activates itself.
+`priority` is its real-time priority, where the system allows one and not in lockstep: 42 of
+`sim_robot`, 41 of `keyboard` and `joystick`, 40 of `command_gate`, 38 of `policy` and `cloud`,
+none of the others unless given.
 """
 Ends = dict[tuple[str, str], tuple[list[str], list[str]]]
 """By name and type: who offers and who uses."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from rich.markup import escape
 from rich.table import Table
 
+from rl100_policy.ros.scheduling import GATE, why_not
 from rl100_policy.ros.transport import RECEIVE_BUFFER, RECEIVE_LIMIT_FILE, receive_limit
 
 # Fast DDS uses ports 7400 + 250 * domain + ...; above 101 they reach the ephemeral range.
@@ -179,6 +180,15 @@ def socket_buffers(machine: Machine) -> Finding:
     return Finding(name, Status.OK, found)
 
 
+def priority(_: Machine) -> Finding:
+    """Whether what moves the arm may run before everything else."""
+    name = "real-time priority"
+    if problem := why_not(GATE):
+        what, _, advice = problem.partition(": ")
+        return Finding(name, Status.WARN, f"{what}; the arm may wait for other work", advice)
+    return Finding(name, Status.OK, "allowed to the nodes between sensors and arm")
+
+
 def offscreen_gl(machine: Machine) -> Finding:
     """Whether the simulator can draw without a screen: it draws, in a process of its own."""
     name = "offscreen OpenGL"
@@ -302,6 +312,7 @@ CHECKS: tuple[Check, ...] = (
     dds_profile,
     shared_memory,
     socket_buffers,
+    priority,
     offscreen_gl,
     disk,
     versions,

@@ -135,6 +135,18 @@ def test_images_should_fit_into_socket_buffers(machine, limit, status):
     assert (status is Status.OK) == ("sysctl" not in found.advice)
 
 
+@pytest.mark.parametrize(
+    ("problem", "status"), [("", Status.OK), ("no priority (not allowed): ask", Status.WARN)]
+)
+def test_a_system_that_gives_no_priority_is_told_with_what_to_do(
+    machine, monkeypatch, problem, status
+):
+    monkeypatch.setattr(doctor, "why_not", lambda _: problem)
+    found = doctor.priority(machine)
+    assert found.status is status
+    assert found.advice == ("ask" if problem else "")
+
+
 @pytest.mark.parametrize(("free", "status"), [(4.9e9, Status.WARN), (5e9, Status.OK)])
 def test_disk_limit(machine, monkeypatch, free, status):
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

@@ -283,6 +283,26 @@ def test_real_time_goes_on_by_itself_and_a_reset_moves_the_clock_forward():
         assert person.images[0].encoding == "16UC1"
 
 
+@pytest.mark.parametrize("lockstep", [False, True], ids=["real time", "lockstep"])
+def test_a_camera_may_be_slower_than_the_arm_in_real_time(lockstep):
+    slow = {"real_time_factor": 5.0, "camera_rate": 3.0, "lockstep_timeout": 0.1}
+    with isolated_ros(**PATHS, lockstep=lockstep, **slow):
+        person = Person(limit=0)
+        with spinning(SimRobotNode(), person) as spin_until:
+            call(spin_until, person.reset, ResetSim.Request(seed=1))
+            call(spin_until, person.run, SetBool.Request(data=True))
+            assert spin_until(lambda: len(person.joints) >= 21)
+    of_joints, of_images = (
+        [messages.stamp_ns(each.header.stamp) for each in kept[:n]]
+        for kept, n in ((person.joints, 21), (person.images, 7))
+    )
+    if lockstep:
+        assert of_images == of_joints[:7]
+    else:
+        periods = [round((stamp - of_joints[0]) / 1e8) for stamp in of_images]
+        assert periods == [0, 4, 7, 10, 14, 17, 20]
+
+
 def test_every_camera_of_the_description_is_published_with_the_stamp_of_the_joint_state():
     paths = {**PATHS, "robot_config": CONFIG / "robots" / "panda_rgb.yaml"}
     colour = load_robot(paths["robot_config"]).camera("color")

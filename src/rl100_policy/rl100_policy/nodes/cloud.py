@@ -44,6 +44,7 @@ from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import LATCHED, SENSOR, sensor_input
+from rl100_policy.ros.scheduling import POLICY
 from rl100_policy.ros.sights import SIGHT_TOPICS
 from rl100_policy.ros.stages import StageTeller
 
@@ -66,6 +67,8 @@ class CloudParameters:
 
 class CloudNode(ManagedNode[CloudParameters]):
     """Crops and samples next to the camera: publishes kilobytes instead of megabytes."""
+
+    usual_priority = POLICY
 
     def __init__(self) -> None:
         """Read the parameters."""

@@ -76,6 +76,7 @@ from rl100_policy.ros.planning_scene import subscribe_planning_scene
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, EVERY_EVENT, LATCHED, due_every, sensor_input
 from rl100_policy.ros.readers import readers_of
+from rl100_policy.ros.scheduling import GATE
 from rl100_policy.ros.stages import StageTeller
 from rl100_policy.ros.teleop import GRIPPER_TOPIC
 
@@ -154,6 +155,8 @@ class GateParameters:
 
 class CommandGateNode(ManagedNode[GateParameters]):
     """Shell around an :class:`~rl100_policy.core.arbiter.Arbiter` and its gate."""
+
+    usual_priority = GATE
 
     def __init__(self) -> None:
         """Read the parameters; from now on the emergency stop is listened to."""

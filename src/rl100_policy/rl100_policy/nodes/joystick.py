@@ -34,6 +34,7 @@ from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED
+from rl100_policy.ros.scheduling import PERSON
 from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
 
 
@@ -71,6 +72,8 @@ class JoystickParameters:
 
 class JoystickNode(ManagedNode[JoystickParameters]):
     """Shell around :class:`rl100_policy.core.joystick.JoystickMap`."""
+
+    usual_priority = PERSON
 
     def __init__(self) -> None:
         """Read the parameters."""

@@ -56,6 +56,7 @@ from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR_LATEST
+from rl100_policy.ros.scheduling import PERSON
 from rl100_policy.ros.teleop import GRIPPER_TOPIC, SETTLE_S, fastest_twist
 
 Points = NDArray[np.floating]
@@ -95,6 +96,8 @@ class KeyboardParameters:
 
 class KeyboardNode(ManagedNode[KeyboardParameters]):
     """Keys to messages, messages to the screen."""
+
+    usual_priority = PERSON
 
     def __init__(self) -> None:
         """Read the parameters."""

@@ -69,6 +69,7 @@ from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
+from rl100_policy.ros.scheduling import POLICY
 from rl100_policy.ros.sights import SIGHT_TOPICS
 from rl100_policy.ros.stages import StageTeller
 
@@ -164,6 +165,8 @@ class _Due:
 
 class PolicyNode(ManagedNode[PolicyParameters]):
     """Shell around :class:`rl100_policy.core.runner.PolicyRunner`."""
+
+    usual_priority = POLICY
 
     def __init__(self) -> None:
         """Read the parameters."""

@@ -8,7 +8,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from functools import partial, wraps
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy._rclpy_pybind11 import RCLError
@@ -44,6 +44,12 @@ _AUTOSTART = parameter(
 )
 
 
+_PRIORITY = (
+    "real-time priority (SCHED_FIFO) of the process, where the system allows it and not in "
+    "lockstep; 0: an ordinary one"
+)
+
+
 class ManagedNode(LifecycleNode, Generic[_Parameters]):
     """A node with the ROS 2 life cycle.
 
@@ -61,6 +67,9 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
     What raises in a transition is logged, with where if it is not an ``Rl100Error``, and leaves
     the node unconfigured (``configure``) or as it was (``activate``, ``deactivate``).
     """
+
+    usual_priority: ClassVar[int] = 0
+    """Of the parameter ``priority``: see :mod:`rl100_policy.ros.scheduling`."""
 
     def __init__(self, name: str, parameters: type[_Parameters]) -> None:
         """Read the parameters.
@@ -80,6 +89,8 @@ class ManagedNode(LifecycleNode, Generic[_Parameters]):
         super().__init__(name)
         self.parameters: _Parameters = read_parameters(self, parameters)
         self.autostart = bool(declare(self, "autostart", _AUTOSTART))
+        priority = parameter(self.usual_priority, _PRIORITY, low=0, high=99)
+        self.priority = int(declare(self, "priority", priority))
         if unknown := unknown_parameters(self):
             self._trouble["parameters"] = unknown
             self.get_logger().warning(unknown)

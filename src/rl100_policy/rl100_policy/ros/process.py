@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import rclpy
 from rclpy.executors import (
@@ -22,6 +23,7 @@ from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
 from rl100_policy.ros.managed import ManagedNode
+from rl100_policy.ros.scheduling import go_first
 from rl100_policy.ros.transport import keep_on_this_machine
 
 _SHUTDOWN_LIMIT_S = 15
@@ -58,8 +60,10 @@ def run_node(
     node = None
     try:
         node = create()
-        if isinstance(node, ManagedNode) and node.autostart:
-            node.start()
+        if isinstance(node, ManagedNode):
+            _go_first(node)
+            if node.autostart:
+                node.start()
     except Rl100Error as error:
         sys.stderr.write(f"cannot start: {error}\n")
         if node is not None:
@@ -101,6 +105,14 @@ def executor_of(threads: int = 1, *, events: bool = True) -> tuple[Executor, Cal
         return single, single.spin
     of_events = EventsExecutor()
     return of_events, partial(of_events.spin_once, timeout_sec=_WAIT_S)
+
+
+def _go_first(node: ManagedNode[Any]) -> None:
+    """Take the priority that its parameters say; in lockstep time waits for everybody."""
+    if not node.priority or getattr(node.parameters, "lockstep", False):
+        return
+    if problem := go_first(node.priority):
+        node.get_logger().info(problem)
 
 
 def _interrupt_once() -> None:

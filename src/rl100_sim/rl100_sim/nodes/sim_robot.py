@@ -65,6 +65,7 @@ from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.scheduling import DRIVER
 from rl100_policy.ros.stages import StageTeller
 from rl100_sim.episode import SimulatedEpisode
 from rl100_sim.trajectory import Trajectory
@@ -91,10 +92,19 @@ class SimParameters:
     real_time_factor: float = parameter(
         1.0, "simulated seconds per wall second in real time", low=0.01, high=100.0
     )
+    camera_rate: float = parameter(
+        0.0,
+        "images of each camera in a simulated second at most, in real time; 0: one a control "
+        "period, as in lockstep, where decisions wait for them",
+        low=0.0,
+        high=1000.0,
+    )
 
 
 class SimRobotNode(ManagedNode[SimParameters]):
     """Shell around :class:`rl100_sim.episode.SimulatedEpisode`."""
+
+    usual_priority = DRIVER
 
     def __init__(self) -> None:
         """Read the parameters."""
@@ -118,6 +128,8 @@ class SimRobotNode(ManagedNode[SimParameters]):
         self._now_ns, self._seed, self._missed = 0, 0, 0
         self._has_episode, self._running = False, False
         self._published_ns, self._waiting_since = -1, 0.0
+        self._image_ns = -1
+        """Time of the newest images."""
         self._trajectory, self._command_ns = Trajectory(np.array(self._robot.home)), -1
         self._begun_ns = 0
         """Commands about a time before are not followed."""
@@ -310,7 +322,10 @@ class SimRobotNode(ManagedNode[SimParameters]):
         stamp, episode = self._now_ns, self._episode
         self._clock_topic.publish(ClockMessage(clock=time_message(stamp)))
         self._published_ns, self._waiting_since = stamp, self._wall_s()
-        for camera, info, image in self._cameras:
+        takes_images = self._takes_images(stamp)
+        if takes_images:
+            self._image_ns = stamp
+        for camera, info, image in self._cameras if takes_images else ():
             made = self._image(camera, stamp)
             if camera == self._seen_with:
                 self._stages.tell(stamp, {Mark.SENSOR: time.time_ns()})
@@ -325,6 +340,13 @@ class SimRobotNode(ManagedNode[SimParameters]):
             )
         )
         self._truth.publish(self._ground_truth(stamp))
+
+    def _takes_images(self, stamp: int) -> bool:
+        """Whether images are due: the first in each of the intervals between them."""
+        rate = self.parameters.camera_rate
+        if self.parameters.lockstep or not rate:
+            return True
+        return stamp * rate // 1e9 > self._image_ns * rate // 1e9
 
     def _image(self, camera: CameraConfig, stamp: int) -> Image:
         if camera.kind == "color":
