@@ -184,8 +184,8 @@ def priority(_: Machine) -> Finding:
     """Whether what moves the arm may run before everything else."""
     name = "real-time priority"
     if problem := why_not(GATE):
-        what, _, advice = problem.partition(": ")
-        return Finding(name, Status.WARN, f"{what}; the arm may wait for other work", advice)
+        found, advice = problem.split(": ", maxsplit=1)
+        return Finding(name, Status.WARN, f"{found}; the arm may wait for other work", advice)
     return Finding(name, Status.OK, "allowed to the nodes between sensors and arm")
 
 
