@@ -42,11 +42,12 @@ sys.exit(run_node(Urgent, sys.argv[1:]))
 """
 
 
-def told_by_a_node(*arguments: str) -> str:
+def told_by_a_node(*arguments: str, **variables: str) -> str:
+    kept = {name: value for name, value in os.environ.items() if name != scheduling.ORDINARY}
     with free_domain() as domain:
         process = subprocess.Popen(
             [sys.executable, "-c", NODE, "--ros-args", *arguments],
-            env=os.environ | {"ROS_DOMAIN_ID": str(domain)},
+            env=kept | variables | {"ROS_DOMAIN_ID": str(domain)},
             stdout=subprocess.PIPE,
             text=True,
         )
@@ -71,6 +72,11 @@ def told_by_a_node(*arguments: str) -> str:
 )
 def test_every_thread_of_a_node_has_its_priority(arguments, found):
     assert told_by_a_node(*arguments) == f"True [{found}]"
+
+
+@pytest.mark.ros
+def test_none_has_one_where_the_environment_says_so():
+    assert told_by_a_node(RL100_ORDINARY="1") == f"True [{(os.SCHED_OTHER, 0)}]"
 
 
 def test_a_system_that_does_not_allow_it_is_told_and_the_node_goes_on(monkeypatch):

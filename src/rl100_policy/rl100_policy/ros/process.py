@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import traceback
@@ -23,7 +24,7 @@ from rclpy.node import Node
 
 from rl100_policy.core.errors import Rl100Error
 from rl100_policy.ros.managed import ManagedNode
-from rl100_policy.ros.scheduling import go_first
+from rl100_policy.ros.scheduling import ORDINARY, go_first
 from rl100_policy.ros.transport import keep_on_this_machine
 
 _SHUTDOWN_LIMIT_S = 15
@@ -109,7 +110,8 @@ def executor_of(threads: int = 1, *, events: bool = True) -> tuple[Executor, Cal
 
 def _go_first(node: ManagedNode[Any]) -> None:
     """Take the priority that its parameters say; in lockstep time waits for everybody."""
-    if not node.priority or getattr(node.parameters, "lockstep", False):
+    ordinary = os.environ.get(ORDINARY) or getattr(node.parameters, "lockstep", False)
+    if ordinary or not node.priority:
         return
     if problem := go_first(node.priority):
         node.get_logger().info(problem)

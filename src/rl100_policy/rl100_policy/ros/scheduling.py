@@ -14,6 +14,9 @@ from pathlib import Path
 DRIVER, PERSON, GATE, POLICY = 42, 41, 40, 38
 """Of a simulated arm; of what a person stops it with; of the gate; of what sees and decides."""
 
+ORDINARY = "RL100_ORDINARY"
+"""With this environment variable no node asks for one, as in tests: several graphs share a
+machine there, and whoever watches them must not wait."""
 _ADVICE = (
     "let the user have it: 'rtprio 98' in /etc/security/limits.d, or --cap-add SYS_NICE of a "
     "container"
