@@ -8,6 +8,7 @@ import pytest
 from geometry_msgs.msg import TransformStamped, TwistStamped
 from rclpy.node import Node
 from sensor_msgs.msg import CameraInfo, Image, JointState
+from std_msgs.msg import Header
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
@@ -33,6 +34,7 @@ from rl100_policy.ros.conversions import (
     extrinsics_message,
     header,
     joint_state_message,
+    time_message,
     twist_message,
 )
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
@@ -63,6 +65,7 @@ class Robot(Node):
         self.extrinsics.publish(extrinsics_message(CAMERA, ROBOT.base_frame, 0))
         self.twists = self.create_publisher(TwistStamped, "teleop/delta_twist_cmds", COMMAND)
         self.chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
+        self.alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self.status = self.create_publisher(PolicyStatus, "policy/status", LATCHED)
         self.events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self.states: list[OperatorState] = []
@@ -84,6 +87,7 @@ class Robot(Node):
 
     def tick(self) -> None:
         now = self.get_clock().now().nanoseconds
+        self.alive.publish(Header(stamp=time_message(now)))
         if self.policy_acts:
             actions = np.tile([0.0, 0.1], (3, 1))
             space, names = TASK.action.space, TASK.action.names
