@@ -17,6 +17,7 @@ DRIVER, PERSON, GATE, POLICY = 42, 41, 40, 38
 ORDINARY = "RL100_ORDINARY"
 """With this environment variable no node asks for one, as in tests: several graphs share a
 machine there, and whoever watches them must not wait."""
+
 _ADVICE = (
     "let the user have it: 'rtprio 98' in /etc/security/limits.d, or --cap-add SYS_NICE of a "
     "container"
@@ -37,7 +38,7 @@ def go_first(priority: int) -> str:
             with suppress(ProcessLookupError):  # it has ended meanwhile
                 os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(priority))
     except OSError as error:
-        return f"no real-time priority {priority} ({error.strerror}): {_ADVICE}"
+        return _refusal(priority, error)
     return ""
 
 
@@ -47,6 +48,10 @@ def why_not(priority: int) -> str:
     try:
         os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(priority))
     except OSError as error:
-        return f"no real-time priority {priority} ({error.strerror}): {_ADVICE}"
+        return _refusal(priority, error)
     os.sched_setscheduler(0, *before)
     return ""
+
+
+def _refusal(priority: int, error: OSError) -> str:
+    return f"no real-time priority {priority} ({error.strerror}): {_ADVICE}"
