@@ -659,6 +659,42 @@ def test_what_was_decided_before_the_policy_took_command_is_refused():
     cell.decide((0.1, 0.0), (0.1, 0.0), (0.1, 0.0), ahead=-1)  # what it saw just then
 
 
+def test_in_lockstep_a_policy_that_is_behind_when_it_takes_command_is_followed():
+    """What it decided covers the period that waits; refused, it would decide after that."""
+    cell = commanded_by(CommandSource.TELEOP, lockstep=True)
+    cell.steer(0.1)
+    cell.period()
+    cell.take(CommandSource.POLICY)
+    assert isinstance(cell.period(), Wait)
+    cell.decide(*[(0.1, 0.0)] * 8, ahead=-4)
+    assert moved(cell.answer(), cell) > 0.0
+
+
+@pytest.mark.parametrize("lockstep", [False, True])
+def test_who_is_in_command_and_is_put_there_again_goes_on(lockstep):
+    """Regression: its plan was forgotten, and it did not know that it had to decide anew."""
+    cell = commanded_by(CommandSource.POLICY, lockstep=lockstep)
+    cell.decide(*[(0.1, 0.0)] * 8, ahead=0)
+    for _ in range(4):
+        cell.see(cell.now + 1, later_s=0.9 * PERIOD_S)
+        cell.arbiter.take(CommandSource.POLICY, cell.now_s)
+        assert moved(cell.period(), cell) > 0.0
+
+
+def test_who_is_in_command_of_a_pushed_arm_may_take_it_anew_where_it_rests():
+    cell = commanded_by(CommandSource.TELEOP)
+    cell.period()
+    for pushed in (0.2, 0.4, 0.6, 0.6, 0.6, 0.6):
+        cell.off[0] = pushed
+        cell.steer(0.1)
+        held = cell.period().result.flags & GateFlag.HELD_STATE
+    assert held
+    cell.take(CommandSource.TELEOP)
+    cell.steer(0.1)
+    command = cell.period().result.joint_command
+    assert 0.0 < np.abs(command - cell.places[-1] - cell.off).max() < 0.1
+
+
 def test_a_policy_that_decides_nothing_for_a_second_loses_the_command_and_people_are_told():
     cell = commanded_by(CommandSource.POLICY)
     for _ in range(round(1.0 / PERIOD_S)):

@@ -4,6 +4,7 @@
 It refuses what is malformed, and swaps versions.
 """
 
+import re
 import threading
 from dataclasses import replace
 from itertools import groupby
@@ -632,7 +633,7 @@ def test_a_version_that_cannot_decide_gives_way_to_the_one_before(rig, second, m
         drive(rig, 1, first=end)
         end += 1
         back = [each.detail for each in robot.status if "back to random_1@" in each.detail]
-    assert "3 decisions in a row failed" in back[0]
+    assert re.search("[34] decisions in a row failed", back[0]), "one may be under way"
     robot.chunks.clear()
     answered(rig, 2, first=end)
     assert {chunk.policy_version.partition("@")[0] for chunk in robot.chunks} == {"random_1"}

@@ -197,6 +197,40 @@ def test_a_policy_that_is_ready_only_while_the_world_goes_on_is_put_in_command()
     assert world.asked["gate/set_command_source"] > 4
 
 
+def test_the_command_is_handed_back_once_however_long_the_gate_takes_to_answer():
+    """Regression: asked in every period meanwhile, the gate forgot what the policy had decided."""
+    asked = []
+
+    class Slow(Controls):
+        def _carry_out(self, name: str, request) -> bool:
+            if name == "gate/set_command_source":
+                asked.append(CommandSource(request.source))
+            elif name == "sim/run" and request.data:
+                self._passes = self.create_timer(0.05, self._pass)
+                self._step = 0
+                return True
+            elif name == "sim/run":
+                self._passes.cancel()
+            return super()._carry_out(name, request)
+
+        def _pass(self) -> None:
+            self._step += 1
+            is_over = self._step == 60
+            self._truth.publish(SimGroundTruth(step=self._step, success=True, terminated=is_over))
+
+    let_work(
+        {"delay_s": 0.2},
+        world=Slow,
+        record=False,
+        mode="supervise",
+        takeover_after=10,
+        takeover_length=10,
+    )
+    taken = [place for place, each in enumerate(asked) if each is CommandSource.TELEOP]
+    for place in taken[-2:]:  # without the rehearsal
+        assert asked[place + 1 : place + 3] == [CommandSource.POLICY, CommandSource.HOLD], asked
+
+
 def test_an_episode_begins_with_the_scene():
     """The recorder's own clock may not have heard of the reset yet."""
     assert let_work({}, record=True).started_at == [200, 300]

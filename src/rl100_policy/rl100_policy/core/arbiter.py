@@ -44,7 +44,8 @@ _SILENT, _SILENT_S = 0.75, 0.05
 """Control periods, and seconds at the least, without a sign of life of a policy after which what
 it planned is not followed."""
 _OLD_DECISION = 2
-"""Control periods before it took command that what a policy decides about may be of."""
+"""Control periods before it took command that what a policy decides about may be of, real time
+only: in lockstep others that command may be far ahead of it."""
 _SIGHTS = 9
 """Observations that tell how often some come; until half of them have, once a control period."""
 _SLOWEST, _SLOWEST_S = 2.0, 0.25
@@ -406,7 +407,8 @@ class Arbiter:
         chunk.check(self._action, self._period_ns, self._longest_chunk_ns)
         self._check_is_not_ahead("chunk", chunk.stamp_ns, now_ns)
         seen_before_ns = self._taken_ns - chunk.stamp_ns
-        if self._taken_ns >= 0 and seen_before_ns > _OLD_DECISION * self._period_ns:
+        is_old = self._taken_ns >= 0 and seen_before_ns > _OLD_DECISION * self._period_ns
+        if is_old and not self.lockstep:
             raise ActionError("chunk decided before the policy took command; it is not executed")
         if chunk.shadow and self.source is CommandSource.POLICY:
             return  # decided before it had heard that it is in command
@@ -417,6 +419,9 @@ class Arbiter:
 
     def take(self, source: CommandSource, now_s: float) -> None:
         """Put a source in command.
+
+        One that is there already goes on with what it asked for, from where the arm is measured
+        if that is not where it was told to be.
 
         Args:
             source: Which.
@@ -437,8 +442,11 @@ class Arbiter:
             )
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
-        self.source, self._changed, self._wish = source, True, None
+        is_new, self.source, self._changed = source is not self.source, source, True
         self._heard_s = now_s
+        if not is_new:
+            return
+        self._wish = None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion
             self._taken_ns = self._joints.newest_ns

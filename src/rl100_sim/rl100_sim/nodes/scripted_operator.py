@@ -129,6 +129,8 @@ class ScriptedOperatorNode(Node):
         self._pusher: ScriptedPusher | None = None
         """Steers; None while the policy does."""
         self._seed = self._took_over_at = 0
+        self._hands_back: Future | None = None
+        """Newest answer of the gate to handing back."""
         self._ended = threading.Event()
         self._is_stopped = False
         """The emergency stop is latched."""
@@ -160,9 +162,11 @@ class ScriptedOperatorNode(Node):
         after, length = self._settings.takeover_after, self._settings.takeover_length
         if self._settings.mode == "supervise" and after:
             if truth.step == after:
-                self._ask_for_command(CommandSource.TELEOP)
+                self._ask_for_command(CommandSource.TELEOP).add_done_callback(
+                    lambda _: self._steer_from_now_on()
+                )
             elif pusher is not None and truth.step >= self._took_over_at + length:
-                self._ask_for_command(CommandSource.POLICY)
+                self._hand_back()
 
     def _push(self, truth: SimGroundTruth, pusher: ScriptedPusher) -> None:
         velocity = pusher.act(
@@ -171,16 +175,18 @@ class ScriptedOperatorNode(Node):
         stamp, frame = messages.stamp_ns(truth.header.stamp), self._robot.base_frame
         self._twists.publish(twist_message(planar_twist(velocity), stamp, frame))
 
-    def _ask_for_command(self, source: CommandSource) -> None:
-        """Take over, or hand back, while the episode goes on; what follows is the answer's."""
-        asked = self._set_source.call_async(SetCommandSource.Request(source=int(source)))
-        if source is CommandSource.TELEOP:
-            asked.add_done_callback(lambda _: self._steer_from_now_on())
-        else:
-            asked.add_done_callback(self._stop_steering)
+    def _ask_for_command(self, source: CommandSource) -> Future:
+        """Ask the gate while the episode goes on; what follows is the answer's."""
+        return self._set_source.call_async(SetCommandSource.Request(source=int(source)))
+
+    def _hand_back(self) -> None:
+        """To the policy; one that was not ready is asked for again next period."""
+        if self._hands_back is None or self._hands_back.done():
+            self._hands_back = self._ask_for_command(CommandSource.POLICY)
+            self._hands_back.add_done_callback(self._stop_steering)
 
     def _stop_steering(self, asked: Future) -> None:
-        """Where a policy is in command; one that is not ready is asked again next period."""
+        """Where a policy is in command."""
         answer = asked.result()
         if answer is not None and answer.success:
             self._pusher = None
