@@ -35,7 +35,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from rl100_bringup.graph import GraphArguments, NodeDescription, describe
 from rl100_bringup.processes import NodeProcess, RunningGraph
-from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent
+from rl100_msgs.msg import ActionChunk, GateCommand, GateStatus, OperatorEvent, PolicyStatus
 from rl100_msgs.srv import LoadPolicy, SetCommandSource
 from rl100_policy.core.config import RobotConfig, TaskConfig, load_robot, load_task
 from rl100_policy.core.kinematics import ArmKinematics
@@ -223,13 +223,14 @@ class Watcher(Node):
         """Subscribe."""
         super().__init__("watcher")
         self.relays = {wire.topic: Relay(self, wire) for wire in WIRES}
-        self.seen, self.status = Watched(), GateStatus()
+        self.seen, self.status, self.policy = Watched(), GateStatus(), PolicyStatus()
         self.create_subscription(JointState, _behind("joint_states"), self._on_joints, SENSOR)
         self.create_subscription(
             JointTrajectory, _behind("arm_controller/joint_trajectory"), self._on_command, COMMAND
         )
         self.create_subscription(GateCommand, "gate/command", self._on_period, EVENT)
         self.create_subscription(GateStatus, _behind("gate/status"), self._on_status, LATCHED)
+        self.create_subscription(PolicyStatus, "policy/status", self._on_policy, LATCHED)
         self.events = self.create_publisher(OperatorEvent, "operator/event", EVENT)
         self._executor, serve = executor_of()
         self._executor.add_node(self)
@@ -266,6 +267,9 @@ class Watcher(Node):
 
     def _on_status(self, status: GateStatus) -> None:
         self.status = status
+
+    def _on_policy(self, status: PolicyStatus) -> None:
+        self.policy = status
 
     def call(self, kind: Any, name: str, **fields: Any) -> Any:
         """Call a service; its answer, or None if nobody answers in time."""
@@ -368,9 +372,18 @@ class FaultyGraph:
                 time.sleep(0.02)
             if time.monotonic() > end:
                 raise RuntimeError(
-                    f"the arm does not move again: {self.watcher.status}; logs in {self.folder}"
+                    f"the arm does not move again: {self.watcher.status}; {self.watcher.policy}; "
+                    f"{self._ends_of_logs()}"
                 )
         return time.monotonic() - begun
+
+    def _ends_of_logs(self, lines: int = 8) -> str:
+        """What every node told last; the files are gone with the graph."""
+        logs = {
+            path.name: path.read_text(errors="replace").splitlines()[-lines:]
+            for path in sorted((self.folder / "log").glob("*.log"))
+        }
+        return "\n".join(f"{name}: {line}" for name, told in logs.items() for line in told)
 
     def broken_limits(self) -> list[str]:
         """What of the commands since ``forget`` breaks a limit; commands of successive periods."""
