@@ -44,9 +44,12 @@ def hold(terminal: PseudoTerminal, key: bytes, times: int) -> None:
 def start_episode(terminal: PseudoTerminal) -> None:
     """The scene lays itself out; the person only starts."""
     assert terminal.wait_for(b"ARMED", 60.0), terminal.shown[-3000:].decode(errors="replace")
-    terminal.pause(0.8)  # sooner it is taken for the repeat of a held key
-    terminal.type(SPACE)
-    assert terminal.wait_for(b"RECORDING", 20.0)
+    for _ in range(3):  # a policy may not be ready yet, and the screen says so
+        terminal.pause(0.8)  # sooner it is taken for the repeat of a held key
+        terminal.type(SPACE)
+        if terminal.wait_for(b"RECORDING", 20.0):
+            return
+    raise AssertionError(terminal.shown[-3000:].decode(errors="replace"))
 
 
 @pytest.fixture

@@ -256,7 +256,8 @@ def test_a_chunk_from_before_the_policy_took_command_is_not_executed(real_time):
     take_command(real_time, GateCommand.POLICY)
     bench.chunk(1, np.full((8, 2), 0.1))
     spin_until(lambda: False, 0.2)
-    take_command(real_time, GateCommand.POLICY)
+    for source in (GateCommand.TELEOP, GateCommand.POLICY):
+        take_command(real_time, source)
     bench.state(2)
     record = answers(real_time, 1)
     assert record.flags & GateCommand.HELD_STALE

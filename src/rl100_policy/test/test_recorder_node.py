@@ -101,8 +101,9 @@ class Session:
 
 
 @pytest.fixture
-def session(tmp_path: Path) -> Iterator[Session]:
-    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False):
+def session(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Session]:
+    more = getattr(request, "param", {})
+    with isolated_ros(bags=tmp_path, topics=TOPICS, require_data=False, sync=False, **more):
         robot = Robot()
         with spinning(RecorderNode(), robot, events=False) as spin_until:
             yield Session(robot, spin_until).ready()
@@ -210,6 +211,7 @@ def test_a_lost_frame_makes_the_episode_degraded_and_is_counted(session):
     assert "joint_states" in stopped.message
 
 
+@pytest.mark.parametrize("session", [{"stop_timeout": 20.0}], indirect=True)
 def test_a_pause_of_the_recorder_loses_no_joint_state(session):
     """Regression: of 500 Hz only the last 0.4 s were held, and half a second did occur."""
     session.begin()
