@@ -22,6 +22,7 @@ from rl100_policy.core.config import ActionConfig
 from rl100_policy.core.errors import ActionError
 from rl100_policy.core.gate_result import CommandSource, GateFlag, GateResult
 from rl100_policy.core.joint_stream import Arrival, JointStream
+from rl100_policy.core.life_signs import longest_sight_s
 
 Floats = NDArray[np.float64]
 
@@ -48,8 +49,6 @@ _OLD_DECISION = 2
 only: in lockstep others that command may be far ahead of it."""
 _SIGHTS = 9
 """Observations that tell how often some come; until half of them have, once a control period."""
-_SLOWEST, _SLOWEST_S = 2.0, 0.25
-"""Control periods, and seconds at the least, between two observations of a slow camera."""
 _FOR_EVER = 10**6
 """Control periods in which every arm comes to rest."""
 _TO_CONTROLLER_S = 2e-3
@@ -366,14 +365,11 @@ class Arbiter:
         if saw_ns > self._policy_saw_ns:
             since_s = now_s - self._policy_saw_s
             in_command = self.source is CommandSource.POLICY and not self.estop
-            if in_command and since_s <= self._longest_sight_s:  # else it tells of some only
+            if in_command and since_s <= longest_sight_s(
+                self._period_ns * 1e-9
+            ):  # else it tells of some only
                 self._sights_s.append(since_s)
             self._policy_saw_ns, self._policy_saw_s = saw_ns, now_s
-
-    @property
-    def _longest_sight_s(self) -> float:
-        """Time between two observations up to which a camera is slow, not lost [s]."""
-        return max(_SLOWEST * self._period_ns * 1e-9, _SLOWEST_S)
 
     @property
     def _usual_sight_s(self) -> float:

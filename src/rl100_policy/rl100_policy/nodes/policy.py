@@ -54,7 +54,7 @@ from rl100_policy.core.errors import ConfigError, ObservationError, PolicyVersio
 from rl100_policy.core.gate_result import CommandSource
 from rl100_policy.core.kinematics import ArmKinematics
 from rl100_policy.core.latency import Mark
-from rl100_policy.core.life_signs import LifeSigns
+from rl100_policy.core.life_signs import LifeSigns, Readiness
 from rl100_policy.core.observation import Frame, FrameAssembler, ObservationWindow
 from rl100_policy.core.policy import Sampler
 from rl100_policy.core.runner import Decided, PolicyRunner, load_libraries
@@ -85,10 +85,6 @@ _SWITCH_S = 0.5e-3
 decision."""
 _OLDEST = 2
 """Control periods that a frame may be old."""
-_SLOWEST, _SLOWEST_S = 2.0, 0.25
-"""Control periods, and seconds at the least, between two frames of a slow camera."""
-_GATE_S = 1.5
-"""A gate that has told nothing for longer is not heard; it does so twice a second."""
 _STATUS_WINDOW = 200
 """Decisions over which latency percentiles are reported."""
 
@@ -197,9 +193,6 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             tolerance_ns=0 if self.parameters.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
-        self._heard_gate_s = self._saw_now_s = -np.inf
-        """When the gate told something, and when a frame came that was of now; a monotonic
-        clock [s]."""
         self._complete_ns = 0
         """Wall time at which the newest frame was complete."""
         rules = SuccessionRules(
@@ -224,9 +217,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._decisions = self._misses = self._refused = 0
         self._detail, self._faulted = "", False
         self._life_signs = LifeSigns(self._robot.control_period)
-        self._busy_s, self._fails = np.inf, False
-        """Since when the worker has been at work, and whether it failed; a monotonic
-        clock [s]."""
+        self._readiness = Readiness(self._robot.control_period)
         self._alive = self.create_publisher(Header, "policy/alive", COMMAND)
         self._chunks = self.create_publisher(ActionChunk, "policy/action_chunk", COMMAND)
         self._records = self.create_publisher(DecisionRecord, "policy/decision", EVENT)
@@ -289,7 +280,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             try:
                 self._window.push(frame)
                 if self._is_of_now(frame.stamp_ns):
-                    self._saw_now_s = time.monotonic()
+                    self._readiness.see(time.monotonic())
                 elif self._decides:
                     self._check_is_of_now(frame.stamp_ns)
             except ObservationError as error:
@@ -318,43 +309,31 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         """
         if self.parameters.lockstep or self._in_command or not self.is_active:
             return ""
-        lacks, newest = self._why_not_ready() or self._why_blind(), self._window.newest_ns
+        newest, now_s = self._window.newest_ns, time.monotonic()
+        is_of_now = newest is not None and self._is_of_now(newest)
+        lacks = self._why_not_ready() or self._readiness.why_blind(
+            now_s, has_seen=newest is not None, is_of_now=is_of_now
+        )
         if not lacks and newest is not None:
             self._alive.publish(header(newest, self._robot.base_frame))
         return lacks
 
     def _why_not_ready(self) -> str:
         """What keeps it from deciding, for people; empty if nothing does."""
-        runner, now_s = self._versions.runner, time.monotonic()
+        runner = self._versions.runner
         if runner is None:
             return "no version is loaded"
-        if too_long := self._too_long(runner):
-            return too_long
-        if self._fails:
-            return "its last decision failed"
-        if now_s - self._busy_s > self._reach_s + self._robot.control_period:
-            return "a decision hangs"
-        return "" if self._worker.is_alive() else "its inference thread has ended"
-
-    def _why_blind(self) -> str:
-        """What it misses, not in command, of what it would decide about; or empty."""
-        now_s, newest = time.monotonic(), self._window.newest_ns
-        if now_s - self._heard_gate_s > _GATE_S:
-            return "it hears no command gate (gate/status)"
-        if newest is None:
-            return "it has seen nothing yet"
-        since_s = max(_SLOWEST * self._robot.control_period, _SLOWEST_S)
-        if not self._is_of_now(newest) and now_s - self._saw_now_s > since_s:
-            return "what it sees is not of now; is the camera slow, or its clock another one?"
-        return ""
+        lacks = self._too_long(runner)
+        lacks = lacks or self._readiness.why_undecided(time.monotonic(), self._reach_s)
+        return lacks or ("" if self._worker.is_alive() else "its inference thread has ended")
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
         begins = in_command and not self._in_command
         self._in_command, self._patience_s = in_command, message.patience_s
-        self._heard_gate_s = time.monotonic()
+        self._readiness.hear_gate(time.monotonic())
         if not in_command and not self.parameters.shadow:
-            self._fails = False  # it may try again when somebody wants it to
+            self._readiness.decide(failed=False)  # it may try again when somebody wants it to
         self._longest_chunk_s = message.longest_chunk_s
         if begins:
             self._last_decision_ns = -1
@@ -448,7 +427,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             begun_ns, runner = time.time_ns(), self._versions.runner
             if runner is None:
                 continue
-            self._busy_s = time.monotonic()
+            self._readiness.begin(time.monotonic())
             try:
                 if slot is None:
                     runner.prepare(cast(Frame, ahead))
@@ -464,11 +443,12 @@ class PolicyNode(ManagedNode[PolicyParameters]):
                 self.note_failure()
                 self._fail(runner)
             finally:
-                self._busy_s = np.inf
+                self._readiness.end()
 
     def _fail(self, runner: PolicyRunner) -> None:
         """Give no sign of life until something was decided, which the next frame is for."""
-        self._fails, self._last_decision_ns = True, -1
+        self._readiness.decide(failed=True)
+        self._last_decision_ns = -1
         self._versions.failed(runner)
 
     def _publish(self, due: _Due, begun_ns: int, decided: Decided, who: PolicyRunner) -> None:
@@ -517,7 +497,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         self._inference_s.append(decided.inference_s)
         self._reaches_s.append(due.age_s + time.time_ns() * 1e-9 - due.complete_ns * 1e-9)
         self._decisions += 1
-        self._faulted = self._fails = False
+        self._faulted = False
+        self._readiness.decide(failed=False)
         self._misses += missed
         useful_ns = max(1, due.fresh) * self._period_ns
         self._versions.decided(who, in_time=decided.inference_s * 1e9 <= useful_ns)
