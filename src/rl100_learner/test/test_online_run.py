@@ -38,9 +38,21 @@ SETTINGS = OnlineSettings(
         replay=ReplayConfig(states=0),
     ),
     distillation=DistillationConfig(
-        steps=200, windows=32, ema=0.95, optimizer=OptimizerConfig(warmup_steps=5)
+        steps=60, windows=32, ema=0.95, optimizer=OptimizerConfig(warmup_steps=5)
     ),
 )
+BRIEF = SETTINGS.model_copy(
+    update={
+        "online": replace(
+            SETTINGS.online,
+            iterations=4,
+            episodes=12,
+            proximal=replace(SETTINGS.online.proximal, epochs=2, minibatch=12),
+        ),
+        "distillation": replace(SETTINGS.distillation, steps=40),
+    }
+)
+"""Where it does not matter how much is learned."""
 
 
 @pytest.fixture
@@ -150,11 +162,11 @@ def test_iterations_grow_by_one_factor_and_no_start_is_played_twice(version, tmp
 
 
 def test_a_killed_run_goes_on_to_the_same_bits(version, tmp_path):
-    whole = improve_version(version, tmp_path / "a" / "run", SETTINGS, PUSHER, silent)
+    whole = improve_version(version, tmp_path / "a" / "run", BRIEF, PUSHER, silent)
     with pytest.raises(KilledError):
-        improve_version(version, tmp_path / "b" / "run", SETTINGS, PUSHER, killer(3))
+        improve_version(version, tmp_path / "b" / "run", BRIEF, PUSHER, killer(3))
     assert (tmp_path / "b" / "run" / CHECKPOINT).exists()
-    resumed = improve_version(version, tmp_path / "b" / "run", SETTINGS, PUSHER, silent)
+    resumed = improve_version(version, tmp_path / "b" / "run", BRIEF, PUSHER, silent)
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     assert not (tmp_path / "b" / "run" / CHECKPOINT).exists()
 
@@ -165,6 +177,15 @@ REPLAYING = SETTINGS.model_copy(
             SETTINGS.online,
             episodes=24,
             replay=ReplayConfig(states=64, first_steps=200, steps=100, width=32, buffers=3),
+        )
+    }
+)
+
+BRIEFLY_REPLAYING = BRIEF.model_copy(
+    update={
+        "online": replace(
+            BRIEF.online,
+            replay=ReplayConfig(states=32, first_steps=40, steps=20, width=16, buffers=3),
         )
     }
 )
@@ -185,16 +206,16 @@ def test_with_q_and_earlier_episodes_a_killed_run_goes_on_to_the_same_bits(versi
 
     def run(folder, on_progress):
         return improve_version(
-            version, folder / "run", REPLAYING, PUSHER, on_progress, data=known, own=known
+            version, folder / "run", BRIEFLY_REPLAYING, PUSHER, on_progress, data=known, own=known
         )
 
     whole = run(tmp_path / "a", silent)
     with pytest.raises(KilledError):
-        run(tmp_path / "b", killer(5))
+        run(tmp_path / "b", killer(3))
     resumed = run(tmp_path / "b", silent)
     assert (resumed / WEIGHTS).read_bytes() == (whole / WEIGHTS).read_bytes()
     with pytest.raises(ConfigError, match="another run"):
-        improve_version(version, tmp_path / "a" / "run", REPLAYING, PUSHER, silent)
+        improve_version(version, tmp_path / "a" / "run", BRIEFLY_REPLAYING, PUSHER, silent)
 
 
 def test_a_policy_that_collapses_is_given_up_for_the_best_one(version, tmp_path):
