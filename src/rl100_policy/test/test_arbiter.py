@@ -671,14 +671,18 @@ def test_in_lockstep_a_policy_that_is_behind_when_it_takes_command_is_followed()
 
 
 @pytest.mark.parametrize("lockstep", [False, True])
-def test_who_is_in_command_and_is_put_there_again_goes_on(lockstep):
-    """Regression: its plan was forgotten, and it did not know that it had to decide anew."""
+def test_a_policy_that_is_put_in_command_again_begins_anew(lockstep):
+    """Regression: what it had decided before a silence or a push was executed after it."""
     cell = commanded_by(CommandSource.POLICY, lockstep=lockstep)
     cell.decide(*[(0.1, 0.0)] * 8, ahead=0)
-    for _ in range(4):
-        cell.see(cell.now + 1, later_s=0.9 * PERIOD_S)
-        cell.arbiter.take(CommandSource.POLICY, cell.now_s)
-        assert moved(cell.period(), cell) > 0.0
+    cell.see(cell.now + 1, later_s=0.9 * PERIOD_S)
+    assert moved(cell.period(), cell) > 0.0
+    before = cell.arbiter.taken
+    cell.take(CommandSource.POLICY)
+    assert cell.arbiter.taken == before + 1, "which tells it to decide anew"
+    assert isinstance(cell.period(at_last=False), Wait)
+    cell.decide(*[(0.1, 0.0)] * 8, ahead=0)
+    assert moved(cell.answer(), cell) > 0.0
 
 
 def test_who_is_in_command_of_a_pushed_arm_may_take_it_anew_where_it_rests():
@@ -702,7 +706,38 @@ def test_a_policy_that_decides_nothing_for_a_second_loses_the_command_and_people
         cell.period()
     assert cell.arbiter.source is CommandSource.HOLD
     (notice,) = cell.arbiter.notices
-    assert "held for a second; the policy has decided nothing" in notice
+    assert "not followed for a second; the policy has decided nothing" in notice
+
+
+@pytest.mark.parametrize("source", [CommandSource.POLICY, CommandSource.HOME])
+def test_who_acts_alone_and_cannot_begin_for_a_second_loses_the_command(source):
+    """Regression: a hand that held the arm for a minute let go, and the arm moved."""
+    cell = commanded_by(source)
+    for period in range(round(1.0 / PERIOD_S)):
+        assert cell.arbiter.source is source
+        cell.off[0] = 0.02 * (period + 1)  # moved by hand
+        assert isinstance(cell.period(), LeftAlone)
+    (notice,) = cell.arbiter.notices
+    assert "not followed for a second; who is in command begins when" in notice
+    assert cell.arbiter.source is CommandSource.HOLD
+    for _ in range(4):
+        assert isinstance(cell.period(), LeftAlone)
+
+
+@pytest.mark.parametrize("source", [CommandSource.POLICY, CommandSource.HOME])
+def test_who_acts_alone_on_an_arm_that_is_held_elsewhere_for_a_second_loses_the_command(source):
+    cell = commanded_by(source)
+    cell.decide(*[(0.0, 0.0)] * 30, ahead=0)
+    for period in range(20):
+        cell.off[0] = min(0.2 * period, 0.6)
+        cell.see(cell.now + 1, later_s=0.9 * PERIOD_S)
+        cell.period()
+    assert cell.arbiter.source is CommandSource.HOLD
+    assert "not where it was told to be" in cell.arbiter.notices[-1]
+    for back in (0.4, 0.2, 0.0, 0.0, 0.0):
+        cell.off[0] = back
+        answer = cell.period()
+        assert not isinstance(answer, Answer) or moved(answer, cell) < 1e-6
 
 
 def test_a_decision_of_the_future_is_refused():
@@ -731,9 +766,21 @@ def test_of_requests_out_of_order_the_newest_counts():
     assert moved(cell.period(), cell) > 0.0
 
 
+def test_a_request_of_the_future_is_refused_and_not_kept_for_later():
+    """Regression: of a device whose clock is ahead the arm moved after the person had let go."""
+    cell = commanded_by(CommandSource.TELEOP)
+    for _ in range(8):
+        with pytest.raises(ActionError, match="ahead of this node's clock"):
+            cell.steer(0.2, stamp=cell.now + 9)
+        assert moved(cell.period(), cell) < 1e-9
+    for _ in range(12):
+        assert moved(cell.period(), cell) < 1e-9
+
+
 def test_a_request_of_the_future_locks_out_none_of_now():
     cell = commanded_by(CommandSource.TELEOP)
-    cell.steer(0.0, cell.now + 8)
+    with pytest.raises(ActionError, match="ahead of this node's clock"):
+        cell.steer(0.0, cell.now + 8)
     cell.steer(0.2)
     assert moved(cell.period(), cell) > 0.0
 

@@ -55,6 +55,8 @@ _TO_CONTROLLER_S = 2e-3
 """Making a command and its way to the controller take about this long."""
 _AGES, _OLD = 50, 0.5
 """Joint states that are older than so many control periods are told about, if all are."""
+_NOT_FOLLOWED = GateFlag.HELD_STALE | GateFlag.HELD_STATE
+"""Why an arm holds whoever is in command: nothing of now is asked, or it is elsewhere."""
 _SILENCE = 10
 """Control periods without a possible joint state after which the arm may be anywhere."""
 
@@ -207,6 +209,8 @@ class Arbiter:
         """How long a period waits for the policy's action at most [s]."""
         self.source = CommandSource.HOLD
         """Who is in command."""
+        self.taken = 0
+        """How often somebody was put there; a policy is to decide anew each time."""
         self.estop = estop
         """Whether the emergency stop is latched."""
         self.at_home = False
@@ -345,7 +349,12 @@ class Arbiter:
                     f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
                     "device the same one (use_sim_time), or no stamp"
                 )
-            if self._wish is not None and stamp_ns < self._wish[0] <= latest_ns + self._teleop_ns:
+            if stamp_ns > latest_ns + self._teleop_ns:
+                raise ActionError(
+                    f"teleop command stamped {apart_s:.2f} s ahead of this node's clock, where "
+                    f"{self._timeouts.teleop_s:g} s are usable (teleop_timeout); it is ignored"
+                )
+            if self._wish is not None and stamp_ns < self._wish[0]:
                 raise ActionError("teleop command older than the one before; it is ignored")
         self._wish = (stamp_ns, asked, how)
 
@@ -414,10 +423,7 @@ class Arbiter:
     # Who is in command
 
     def take(self, source: CommandSource, now_s: float) -> None:
-        """Put a source in command.
-
-        One that is there already goes on with what it asked for, from where the arm is measured
-        if that is not where it was told to be.
+        """Put a source in command; it begins anew, also one that is there already.
 
         Args:
             source: Which.
@@ -438,13 +444,11 @@ class Arbiter:
             )
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
-        is_new, self.source, self._changed = source is not self.source, source, True
-        self._heard_s = now_s
-        if not is_new:
-            return
-        self._wish = None
+        self.source, self._changed, self._wish = source, True, None
+        self.taken += 1
+        self._heard_s, self._absent = now_s, 0
         if source is CommandSource.POLICY:
-            self._schedule.clear()  # nothing that it decided for another's motion
+            self._schedule.clear()  # nothing that it decided for another's motion, or place
             self._taken_ns = self._joints.newest_ns
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf  # of some it has told, at most
 
@@ -505,17 +509,24 @@ class Arbiter:
             is_over = waited_s > max(self.patience_s, self._period_ns * 1e-9)
             if is_over or self._timing.is_too_late(waiting.number, given_ns):
                 late_s = waiting.age_s + waited_s
-                return LeftAlone(f"a period was to be answered {late_s:.3f} s after it began")
+                return self._left_alone(
+                    f"a period was to be answered {late_s:.3f} s after it began"
+                )
         self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):
-            return LeftAlone(why_not)
+            return self._left_alone(why_not)
         result = self._result(q, wish, followed)
         way = self._timing.way(waiting.number, given_ns, result)
         answer = Answer(stamp, waiting.arrived_s, way, self.source, proposal, result, why_held)
         self._answered_ns, self._planned = stamp, waiting.number
-        self._notice_absence(answer)
+        why_not = why_held or "the arm is not where it was told to be"
+        self._notice_absence(why_not if result.flags & _NOT_FOLLOWED else "")
         return answer
+
+    def _left_alone(self, reason: str) -> LeftAlone:
+        self._notice_absence(reason)
+        return LeftAlone(reason)
 
     def _due_wish(self, stamp_ns: int) -> Wish:
         """What the person asks for in a period; None if nothing, or too long ago."""
@@ -606,13 +617,17 @@ class Arbiter:
             case CommandSource.TELEOP:
                 return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
-    def _notice_absence(self, answer: Answer) -> None:
-        """A policy that was not followed for a while loses the command.
+    def _notice_absence(self, why_not: str) -> None:
+        """Let who acts without a person lose the command that was not followed for a while.
 
-        Otherwise one that was killed and started anew would move the arm by itself.
+        Otherwise the arm would begin to move by itself when what kept it is over: a policy that
+        was killed and started anew, a hand that held it.
+
+        Args:
+            why_not: Why it was not followed in this period, for people; empty if it was.
         """
-        absent = self.source is CommandSource.POLICY and answer.result.flags & GateFlag.HELD_STALE
-        self._absent = self._absent + 1 if absent else 0
+        acts_alone = self.source in (CommandSource.POLICY, CommandSource.HOME)
+        self._absent = self._absent + 1 if acts_alone and why_not and not self.estop else 0
         if self._absent >= self._longest_absence and not self.lockstep:
             self._absent = 0
-            self.give_up(f"held for a second; {answer.why_held}")
+            self.give_up(f"not followed for a second; {why_not}")

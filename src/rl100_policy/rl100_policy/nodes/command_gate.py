@@ -522,6 +522,7 @@ class CommandGateNode(ManagedNode[GateParameters]):
         self._told = self._state
         status = GateStatus(
             source=int(self._arbiter.source),
+            taken=self._arbiter.taken,
             estop=self._arbiter.estop,
             at_home=self._arbiter.at_home,
             patience_s=self._arbiter.patience_s,

@@ -193,6 +193,8 @@ class PolicyNode(ManagedNode[PolicyParameters]):
             tolerance_ns=0 if self.parameters.lockstep else self._period_ns // 2,
         )
         self._in_command, self._last_decision_ns = False, -1
+        self._taken = 0
+        """How often somebody was put in command, as the gate counts."""
         self._complete_ns = 0
         """Wall time at which the newest frame was complete."""
         rules = SuccessionRules(
@@ -329,8 +331,9 @@ class PolicyNode(ManagedNode[PolicyParameters]):
 
     def _on_gate_status(self, message: GateStatus) -> None:
         in_command = message.source == int(CommandSource.POLICY) and not message.estop
-        begins = in_command and not self._in_command
-        self._in_command, self._patience_s = in_command, message.patience_s
+        begins = in_command and (not self._in_command or message.taken != self._taken)
+        self._in_command, self._taken = in_command, message.taken
+        self._patience_s = message.patience_s
         self._readiness.hear_gate(time.monotonic())
         if not in_command and not self.parameters.shadow:
             self._readiness.decide(failed=False)  # it may try again when somebody wants it to
