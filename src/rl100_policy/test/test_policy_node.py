@@ -294,6 +294,20 @@ def test_it_has_not_seen_what_it_does_not_decide_about(rig):
     assert spin_until(lambda: robot.alive[-1] == 20 * PERIOD_NS)
 
 
+def test_a_policy_that_is_put_in_command_again_decides_anew(rig):
+    """Regression: the gate had forgotten its plan, and in lockstep time stood still."""
+    robot, spin_until = rig
+    robot.command(POLICY, taken=1)
+    spin_until(lambda: False, 0.2)
+    drive(rig, 1)
+    assert spin_until(lambda: len(robot.chunks) == 1)
+    robot.command(POLICY, taken=1)
+    assert not spin_until(lambda: len(robot.chunks) > 1, 0.3)
+    robot.command(POLICY, taken=2)
+    assert spin_until(lambda: len(robot.chunks) == 2)
+    assert robot.chunks[0].header.stamp == robot.chunks[1].header.stamp
+
+
 def test_in_lockstep_there_are_no_signs_of_life(rig):
     robot, spin_until = rig
     take_command(rig)
