@@ -374,9 +374,8 @@ class Arbiter:
         if saw_ns > self._policy_saw_ns:
             since_s = now_s - self._policy_saw_s
             in_command = self.source is CommandSource.POLICY and not self.estop
-            if in_command and since_s <= longest_sight_s(
-                self._period_ns * 1e-9
-            ):  # else it tells of some only
+            is_sight = since_s <= longest_sight_s(self._period_ns * 1e-9)
+            if in_command and is_sight:  # else it tells of some only
                 self._sights_s.append(since_s)
             self._policy_saw_ns, self._policy_saw_s = saw_ns, now_s
 
