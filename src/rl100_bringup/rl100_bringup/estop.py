@@ -42,7 +42,8 @@ def ask_gate(service: str) -> str:
         if not client.wait_for_service(_PATIENCE_S):
             raise GateUnheardError(
                 f"nobody answers {service} in ROS domain {context.get_domain_id()}: no graph runs "
-                f"there. {_ELSE}"
+                "there. One of its own, as of demo, eval, improve and train, says at its start in "
+                f"which it runs: ROS_DOMAIN_ID=NUMBER ./rl100 estop. {_ELSE}"
             )
         asked = client.call_async(Trigger.Request())
         executor.spin_until_future_complete(asked, _PATIENCE_S)

@@ -247,6 +247,8 @@ def _draw_goal(axes: Axes, task: TaskConfig) -> None:
         radius = task.sim.get("position_tolerance", 0.02)
         axes.add_patch(Circle((y, x), radius, fill=False, color="k", lw=1.2))
         told = f"success: the block's centre ends within {100 * radius:.0f} cm"
+        if turn := task.sim.get("yaw_tolerance"):
+            told += f",\nturned by less than {np.degrees(turn):.0f} degrees"
         axes.plot([], [], "o", mfc="none", mec="k", ms=12, label=told)
         axes.plot(y, x, "k+", ms=12, label="goal of the block's centre")
 

@@ -34,8 +34,9 @@ def own_graph(
         RunningGraph(describe(arguments), log_folder, domain=domain) as graph,
     ):
         console.print(
-            f"graph started in ROS domain {domain} (ROS_DOMAIN_ID={domain} for whoever watches); "
-            "its nodes find each other within some seconds"
+            f"graph started in ROS domain {domain}; from another terminal "
+            f"ROS_DOMAIN_ID={domain} ./rl100 estop stops its arm, and "
+            f"ROS_DOMAIN_ID={domain} ./rl100 shell is for whoever watches"
         )
         yield graph
 
