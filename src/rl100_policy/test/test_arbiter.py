@@ -724,6 +724,24 @@ def test_who_acts_alone_and_cannot_begin_for_a_second_loses_the_command(source):
         assert isinstance(cell.period(), LeftAlone)
 
 
+def test_that_second_passes_also_where_joint_states_are_rare():
+    cell = commanded_by(CommandSource.HOME)
+    cell.period()
+    for _ in range(6):
+        cell.off[0] = 0.3
+        cell.go_on()
+        cell.go_on()
+        cell.period()
+    assert cell.arbiter.source is CommandSource.HOLD
+
+
+def test_in_lockstep_who_is_put_in_command_again_has_asked_already():
+    cell = commanded_by(CommandSource.TELEOP, lockstep=True)
+    cell.steer(0.1)
+    cell.take(CommandSource.TELEOP)
+    assert moved(cell.period(at_last=False), cell) > 0.0
+
+
 @pytest.mark.parametrize("source", [CommandSource.POLICY, CommandSource.HOME])
 def test_who_acts_alone_on_an_arm_that_is_held_elsewhere_for_a_second_loses_the_command(source):
     cell = commanded_by(source)

@@ -224,8 +224,8 @@ class Arbiter:
         self._answered_ns = -1
         self._planned: int | None = None
         """Number of the last period whose motion the gate has taken into account."""
-        self._absent = 0
-        """Periods in a row that a policy in command has decided nothing for."""
+        self._absent_ns: int | None = None
+        """Begin of the first of the periods in a row that who acts alone was not followed in."""
         self._waited_ns = -1
         """Begin of the period that waits or was the last to wait."""
         self._wish: tuple[int, Floats, Steering] | None = None
@@ -275,6 +275,7 @@ class Arbiter:
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._timing.restart()
             self._fresh, self._planned, self._taken_ns = True, None, -1
+            self._absent_ns = None
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
         begins = self._joints.begins_period(stamp_ns, q)
         if not self.lockstep:
@@ -443,9 +444,11 @@ class Arbiter:
             )
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
-        self.source, self._changed, self._wish = source, True, None
+        if not (self.lockstep and source is self.source):
+            self._wish = None  # in lockstep time waits for what is asked, and it is asked once
+        self.source, self._changed = source, True
         self.taken += 1
-        self._heard_s, self._absent = now_s, 0
+        self._heard_s, self._absent_ns = now_s, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion, or place
             self._taken_ns = self._joints.newest_ns
@@ -508,23 +511,22 @@ class Arbiter:
             is_over = waited_s > max(self.patience_s, self._period_ns * 1e-9)
             if is_over or self._timing.is_too_late(waiting.number, given_ns):
                 late_s = waiting.age_s + waited_s
-                return self._left_alone(
-                    f"a period was to be answered {late_s:.3f} s after it began"
-                )
+                why_not = f"a period was to be answered {late_s:.3f} s after it began"
+                return self._left_alone(stamp, why_not)
         self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
         if why_not := self._begin_where_it_should(q, in_command=in_command):
-            return self._left_alone(why_not)
+            return self._left_alone(stamp, why_not)
         result = self._result(q, wish, followed)
         way = self._timing.way(waiting.number, given_ns, result)
         answer = Answer(stamp, waiting.arrived_s, way, self.source, proposal, result, why_held)
         self._answered_ns, self._planned = stamp, waiting.number
         why_not = why_held or "the arm is not where it was told to be"
-        self._notice_absence(why_not if result.flags & _NOT_FOLLOWED else "")
+        self._notice_absence(stamp, why_not if result.flags & _NOT_FOLLOWED else "")
         return answer
 
-    def _left_alone(self, reason: str) -> LeftAlone:
-        self._notice_absence(reason)
+    def _left_alone(self, stamp_ns: int, reason: str) -> LeftAlone:
+        self._notice_absence(stamp_ns, reason)
         return LeftAlone(reason)
 
     def _due_wish(self, stamp_ns: int) -> Wish:
@@ -616,17 +618,23 @@ class Arbiter:
             case CommandSource.TELEOP:
                 return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
-    def _notice_absence(self, why_not: str) -> None:
+    def _notice_absence(self, stamp_ns: int, why_not: str) -> None:
         """Let who acts without a person lose the command that was not followed for a while.
 
         Otherwise the arm would begin to move by itself when what kept it is over: a policy that
         was killed and started anew, a hand that held it.
 
         Args:
+            stamp_ns: Begin of the period.
             why_not: Why it was not followed in this period, for people; empty if it was.
         """
         acts_alone = self.source in (CommandSource.POLICY, CommandSource.HOME)
-        self._absent = self._absent + 1 if acts_alone and why_not and not self.estop else 0
-        if self._absent >= self._longest_absence and not self.lockstep:
-            self._absent = 0
+        if not (acts_alone and why_not) or self.estop or self.lockstep:
+            self._absent_ns = None
+            return
+        if self._absent_ns is None:
+            self._absent_ns = stamp_ns
+        absent = round((stamp_ns - self._absent_ns) / self._period_ns) + 1
+        if absent >= self._longest_absence:
+            self._absent_ns = None
             self.give_up(f"not followed for a second; {why_not}")
