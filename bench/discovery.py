@@ -32,7 +32,7 @@ from rl100_policy.ros.domain import free_domain
 _PROFILE = Path(__file__).parents[1] / "dds" / "fastdds_loopback_udp.xml"
 _PERIOD = re.compile(r"<sec>\d+</sec>\s*<nanosec>\d+</nanosec>")
 _TOPICS = 12
-"""From each node to each other, of which the first is listened to."""
+"""From each node to each other, of which the first is published."""
 _WATCH_S, _EVERY_S = 14.0, 0.02
 app = typer.Typer(add_completion=False)
 
@@ -54,8 +54,9 @@ def node(me: int, count: int) -> None:
             this.create_subscription(
                 Header, f"from_{other}_to_{me}_{number}", partial(hear, other), qos
             )
-            made_one = this.create_publisher(Header, f"from_{me}_to_{other}_{number}", qos)
-            publishers += [] if number else [made_one]
+            publisher = this.create_publisher(Header, f"from_{me}_to_{other}_{number}", qos)
+            if number == 0:
+                publishers.append(publisher)
     made = time.time()
     this.create_timer(_EVERY_S, lambda: [each.publish(Header()) for each in publishers])
     while time.time() < made + _WATCH_S:

@@ -6,6 +6,7 @@ import subprocess
 import pytest
 
 from environment import REPOSITORY
+from rl100_policy.ros.scheduling import ORDINARY, PERSON
 
 
 def listed(where: str) -> set[str]:
@@ -20,10 +21,10 @@ def run(tmp_path):
     for tool in ("bash", "readlink"):
         (tmp_path / tool).symlink_to(shutil.which(tool))
 
-    def start(*arguments: str) -> subprocess.CompletedProcess:
+    def start(*arguments: str, **variables: str) -> subprocess.CompletedProcess:
         return subprocess.run(
             [REPOSITORY / "rl100", *arguments],
-            env={"PATH": str(tmp_path)},
+            env={"PATH": str(tmp_path), **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -70,3 +71,24 @@ def test_cli_verbs_are_the_commands_of_the_cli():
     typer_main = pytest.importorskip("typer.main")
     # doctor is both: ./rl100 tells what the environment lacks, then lets the cli tell the rest
     assert set(typer_main.get_command(cli.app).commands) == listed("cli") | {"doctor"}
+
+
+@pytest.mark.parametrize(
+    ("verb", "variables", "asks"),
+    [
+        ("estop", {}, True),
+        ("release", {}, True),
+        ("estop", {ORDINARY: "1"}, False),
+        ("doctor", {}, False),
+    ],
+)
+def test_a_persons_stop_asks_for_the_priority_of_a_keyboard(run, tmp_path, verb, variables, asks):
+    """Regression: beside two nodes that kept every core the stop took half a minute."""
+    asked = tmp_path / "asked"
+    chrt = tmp_path / "chrt"
+    chrt.write_text(f'#!{shutil.which("bash")}\necho "$@" > {asked}\nexit 1\n')
+    chrt.chmod(0o755)
+    run(verb, "--help", **variables)
+    assert asked.exists() == asks
+    if asks:
+        assert re.fullmatch(rf"--fifo --pid {PERSON} \d+\n", asked.read_text())

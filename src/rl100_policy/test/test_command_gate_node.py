@@ -227,6 +227,14 @@ def test_its_status_says_what_it_waits_for_and_how_long_a_chunk_it_executes(rig)
     assert bench.status[-1].longest_chunk_s == gate.parameters.longest_chunk == 4.0
 
 
+def test_its_status_counts_who_is_put_in_command_also_who_was_there(rig):
+    """By it a policy knows that it has to decide anew."""
+    bench, spin_until, _ = rig
+    for count in (1, 2):
+        take_command(rig, GateCommand.POLICY)
+        assert spin_until(lambda count=count: bench.status[-1].taken == count)
+
+
 def test_teleop_moves_the_arm_by_its_twist_and_the_command_carries_the_stamp(rig):
     take_command(rig, GateCommand.TELEOP)
     rig[0].twists.publish(twist_message(along_x(0.1), at(1), ROBOT.base_frame))

@@ -425,6 +425,8 @@ class Arbiter:
     def take(self, source: CommandSource, now_s: float) -> None:
         """Put a source in command; it begins anew, also one that is there already.
 
+        Only a person who is there already, in lockstep, has asked for what time waits for.
+
         Args:
             source: Which.
             now_s: Time by the clock of :meth:`begins_period` [s].
@@ -445,7 +447,7 @@ class Arbiter:
         # Only who was in command a moment ago has a command to go on from.
         self._fresh |= self._joints.newest_ns - self._answered_ns > 2 * self._period_ns
         if not (self.lockstep and source is self.source):
-            self._wish = None  # in lockstep time waits for what is asked, and it is asked once
+            self._wish = None
         self.source, self._changed = source, True
         self.taken += 1
         self._heard_s, self._absent_ns = now_s, None
