@@ -138,11 +138,12 @@ def test_training_leaves_a_report_in_its_folder(finished, tmp_path, monkeypatch)
 
 def test_a_run_is_shown_from_its_folder(finished, tmp_path):
     output, _, report = finished
-    told = ["report", str(output / "train"), "--pictures", str(tmp_path)]
-    done = CliRunner().invoke(app, told)
-    assert done.exit_code == 0, done.output
-    names = {path.name for path in tmp_path.iterdir()}
-    assert {"loss.png", "curve.png"} <= names
+    for folder in (output / "train", output):  # what a demo learned lies within its folder
+        told = ["report", str(folder), "--pictures", str(tmp_path / folder.name)]
+        done = CliRunner().invoke(app, told)
+        assert done.exit_code == 0, done.output
+        names = {path.name for path in (tmp_path / folder.name).iterdir()}
+        assert {"loss.png", "curve.png"} <= names
     found = read_run(output / "train")
     assert found.policy_version == report["policy_version"]
     assert found.model_dump(mode="json")["run"] == report["run"]

@@ -30,7 +30,7 @@ from rl100_bringup.report import (
     tables,
     this_machine,
 )
-from rl100_bringup.run_folder import run_results
+from rl100_bringup.run_folder import LEARNING, run_results
 from rl100_bringup.session import Trials, own_graph, run_operator
 from rl100_bringup.training import TrainRequest, train_from_bags
 from rl100_learner.objectives.evaluation import clearly_worse
@@ -124,7 +124,7 @@ class DemoSettings:
         """What is learned, and from which bags; ``more`` are changes that a person's go before."""
         usual, changes = GraphArguments(), (*more, *self.learning)
         return TrainRequest(
-            self.output / "bags", self.output / "train", usual.robot, usual.task, changes
+            self.output / "bags", self.output / LEARNING, usual.robot, usual.task, changes
         )
 
 
@@ -224,7 +224,7 @@ def _draw(
     robot = load_robot(config_path("robots", arguments.robot))
     task = load_task(config_path("tasks", arguments.task))
     drawn, problems = pictures.draw_all(
-        output / "pictures", output / TRIALS, episodes, output / "train", report, robot, task
+        output / "pictures", output / TRIALS, episodes, output / LEARNING, report, robot, task
     )
     tell_pictures(console, drawn, problems)
 

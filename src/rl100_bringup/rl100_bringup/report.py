@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from rl100_bringup.session import Trials
 from rl100_learner.files import replacing
 from rl100_learner.training import identity
-from rl100_learner.training.stages import StageRecord
+from rl100_learner.training.stages import CURRENT, StageRecord
 from rl100_policy.bags.index import IndexEntry
 from rl100_policy.bags.judgement import Outcome
 from rl100_policy.core.config import FrozenModel, validation_problems
@@ -299,7 +299,7 @@ def _commit() -> str:
 
 def tables(report: Report) -> list[Table]:
     """The report for a terminal."""
-    out = [_success_table(report.stages)] if report.stages else []
+    out = [_success_table(report.stages, report.run)] if report.stages else []
     if report.bags:
         bags = Table(
             "bags", "recorded", "size", "success share", "degraded", title="Recorded episodes"
@@ -362,10 +362,17 @@ def _hop_table(report: Report) -> Table:
     return table
 
 
-def _success_table(stages: Sequence[StageResult]) -> Table:
+def _success_table(stages: Sequence[StageResult], run: Sequence[StageRecord]) -> Table:
     table = Table("stage", "policy", "success", "95 % interval", "length", "time", title="Success")
+    told = []
     if degraded := sum(stage.degraded for stage in stages):
-        table.caption = f"{degraded} episodes are degraded: messages of them are missing"
+        told.append(f"{degraded} episodes are degraded: messages of them are missing")
+    told += [
+        f"{record.name}: nothing it learned did better in trials; the policy before it went on"
+        for record in run
+        if record.chosen == CURRENT
+    ]
+    table.caption = "\n".join(told) or None
     for stage in stages:
         percent = 100 * stage.successes / max(1, stage.trials)
         share = f"{stage.successes}/{stage.trials} = {percent:.0f} %"

@@ -13,6 +13,14 @@ from rl100_learner.training.stages import ALL_STAGES, STAGES, StageRecord, read_
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy_version import read_manifest
 
+LEARNING = "train"
+"""Folder within that of a demo in which it learns."""
+
+
+def learning_folder(run: Path) -> Path:
+    """Where the stages of a run are: its folder, or that within the folder of a demo."""
+    return run / LEARNING if (run / LEARNING / STAGES).is_file() else run
+
 
 def read_run(run: Path) -> Report:
     """The finished stages of a run as a report; its trials, if it had any, are in it too.

@@ -19,6 +19,7 @@ from rl100_bringup.report import (
     tables,
     wilson,
 )
+from rl100_learner.training.stages import CURRENT, StageRecord
 from rl100_policy.core.latency import Journey, Mark
 
 
@@ -89,6 +90,19 @@ def test_the_tables_show_every_figure():
     for figure in ("3/4 = 75 %", "30 - 95 %", "2 MB", "50 %", "1.50 ms", "deadline misses: 0"):
         assert figure in shown
     assert "time-outs: 5" in shown
+
+
+def test_a_round_that_changed_nothing_is_told_beside_its_success():
+    kept, better = (
+        StageRecord(
+            name=f"round {number}", version="", episodes=0, periods=0, seconds=0.0, chosen=chosen
+        )
+        for number, chosen in enumerate([CURRENT, "iterate 2"], start=1)
+    )
+    success, *_ = tables(example().model_copy(update={"run": [kept, better]}))
+    assert "round 1: nothing it learned did better" in str(success.caption)
+    assert "round 2" not in str(success.caption)
+    assert "2 episodes are degraded" in str(success.caption)
 
 
 def test_a_bar_that_begins_again_counts_its_own_time():

@@ -268,13 +268,14 @@ def report(
     """
     from rl100_bringup.learning_pictures import learning_figures, save_figures, tell_pictures
     from rl100_bringup.report import tables
-    from rl100_bringup.run_folder import read_run
+    from rl100_bringup.run_folder import learning_folder, read_run
 
     found = read_run(run)
     for table in tables(found):
         console.print(table)
-    figures = learning_figures(run, found)
-    if not (run / "imitation").is_dir():
+    learning = learning_folder(run)
+    figures = learning_figures(learning, found)
+    if not (learning / "imitation").is_dir():
         figures.pop("loss.png")
     tell_pictures(console, *save_figures(pictures or run / "pictures", figures))
 

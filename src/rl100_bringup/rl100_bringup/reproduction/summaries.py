@@ -17,6 +17,7 @@ from scipy import stats
 from rl100_bringup.report import Iterate, Report, StageResult, wilson
 from rl100_bringup.reproduction.claims import CONTROL, GRAPH
 from rl100_learner.algorithms.offline import Gate, GateConfig
+from rl100_learner.training.stages import CURRENT
 
 
 @dataclass
@@ -223,7 +224,7 @@ def candidates_table(names: Iterable[str], reports: Iterable[Report]) -> Table |
         for record in report.run:
             iterates = [each for each in record.trials if each.startswith("iterate ")]
             as_it_was, before, last, again = _CANDIDATES
-            called = {"current": as_it_was, "imitation": again}
+            called = {CURRENT: as_it_was, "imitation": again}
             called |= dict.fromkeys(iterates, before) | dict.fromkeys(iterates[-1:], last)
             for each, (won, of) in record.trials.items():
                 row = tried.setdefault((name, record.name, called.get(each, each)), [])

@@ -39,7 +39,14 @@ from rl100_learner.training.offline_run import improve_offline
 from rl100_learner.training.online_run import improve_version
 from rl100_learner.training.progress import Progress
 from rl100_learner.training.seeds import Purpose, episode_seeds
-from rl100_learner.training.stages import ALL_STAGES, STAGES, Stage, StageRecord, read_stages
+from rl100_learner.training.stages import (
+    ALL_STAGES,
+    CURRENT,
+    STAGES,
+    Stage,
+    StageRecord,
+    read_stages,
+)
 from rl100_policy.core.config import AnyTask, RobotConfig
 from rl100_policy.core.errors import ConfigError
 from rl100_policy.core.policy import DiffusionPolicy
@@ -255,13 +262,13 @@ class _AlgorithmRun:
                 known, self.task, self.robot, folder / "imitation", again, tell,
                 self._name(f"round_{index}_imitation"),
             )  # fmt: skip
-        trials = self._trials(folder / "trials", first, {"current": current} | candidates)
-        record = self._chosen(name, {"current": current} | candidates, trials, rollouts)
+        trials = self._trials(folder / "trials", first, {CURRENT: current} | candidates)
+        record = self._chosen(name, {CURRENT: current} | candidates, trials, rollouts)
         record = record.model_copy(update={"rollouts": (successes(rollouts), len(rollouts))})
         tried = [episode for episodes in trials.values() for episode in episodes]
         self.played += tried
         mine = _alone(trials[record.chosen])
-        self.own = [*self.own, *mine] if record.chosen == "current" else mine
+        self.own = [*self.own, *mine] if record.chosen == CURRENT else mine
         return record
 
     def _chosen(
@@ -303,7 +310,7 @@ class _AlgorithmRun:
             [*self.demonstrations, *self.played], self.own,
         )  # fmt: skip
         metrics = read_manifest(learned).metrics
-        versions = {"current": current, "online": learned}
+        versions = {CURRENT: current, "online": learned}
         first = self.settings.rounds * ROUND_EPISODES
         record = self._chosen(
             "online", versions, self._trials(folder / "trials", first, versions), ()

@@ -15,6 +15,8 @@ from rl100_policy.core.errors import ConfigError
 STAGES = "stages.json"
 Stage = Literal["imitation", "offline", "online"]
 ALL_STAGES: tuple[Stage, ...] = ("imitation", "offline", "online")
+CURRENT = "current"
+"""Among those that are tried after a stage: the version from before it."""
 
 
 class StageRecord(FrozenModel):
@@ -31,7 +33,7 @@ class StageRecord(FrozenModel):
     seconds: float
     """Wall clock, without what was there already when the run was resumed [s]."""
     trials: dict[str, tuple[int, int]] = Field(default_factory=dict)
-    """Successes and trials of the current version (``current``) and of the candidates."""
+    """Successes and trials of the version from before (``CURRENT``) and of the candidates."""
     chosen: str = ""
     """Which of them goes on."""
     rollouts: tuple[int, int] | None = None
