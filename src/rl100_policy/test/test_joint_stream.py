@@ -111,4 +111,40 @@ def test_an_arm_that_moves_slowly_does_not_rest_however_short_the_period(period_
         stamp = round((1.0 + step * period_s) * 1e9)
         joints.arrives(stamp, 0)
         joints.begins_period(stamp, HOME + speed * step * period_s)
-    assert joints.rests == rests
+    assert (joints.resting_place() is not None) == rests
+
+
+def shown(joints, *, rate_hz, off):
+    """Joint states of an arm at home, each off by a value of ``off``; where it is said to rest."""
+    places = []
+    for step, wrong in enumerate(off):
+        stamp = round((1.0 + step / rate_hz) * 1e9)
+        joints.arrives(stamp, 0)
+        joints.begins_period(stamp, HOME + wrong)
+        places.append(joints.resting_place())
+    return places
+
+
+@pytest.mark.parametrize(("rate_hz", "noise"), [(10, 0.002), (100, 0.005), (1000, 0.005)])
+def test_an_arm_rests_however_noisy_its_encoders_and_fast_their_driver(rate_hz, noise):
+    """Regression: 2 mrad at 100 Hz, 1.5 mrad at 500 Hz, and nobody could take command."""
+    rng = np.random.default_rng(0)
+    off = rng.normal(0.0, noise, (round(3 * rate_hz), len(HOME)))
+    found = [each for each in shown(stream(), rate_hz=rate_hz, off=off) if each is not None]
+    assert len(found) > 0.2 * len(off)
+    assert np.abs(np.array(found) - HOME).max() < 2.5 * noise, "a mean of several"
+
+
+def test_a_moment_in_which_an_arm_is_elsewhere_is_no_rest_there():
+    places = shown(stream(), rate_hz=100, off=[0.0] * 30 + [0.03] + [0.0] * 30)
+    assert places[29] is not None
+    assert places[30] is None
+    np.testing.assert_allclose(places[-1], HOME)
+
+
+def test_after_a_silence_an_arm_rests_where_newer_joint_states_say_so():
+    joints = stream()
+    for at in [*range(5), *range(20, 25)]:
+        joints.arrives(BEGIN + at * T, 0)
+        joints.begins_period(BEGIN + at * T, HOME)
+        assert (joints.resting_place() is None) == (at in {0, 1, 20, 21})

@@ -4,6 +4,7 @@
 It refuses what is malformed, and swaps versions.
 """
 
+import os
 import re
 import threading
 from dataclasses import replace
@@ -276,6 +277,17 @@ def test_a_policy_without_a_version_does_not_say_that_it_could_be_in_command(rig
     assert spin_until(loaded.done)
     robot.command(HOLD)
     assert spin_until(lambda: bool(robot.alive))
+
+
+def test_a_version_is_made_ready_without_the_priority_of_the_node(rig, version, monkeypatch):
+    robot, spin_until = rig
+    asked, ask = [], os.sched_getscheduler
+    monkeypatch.setattr(
+        os, "sched_getscheduler", lambda who: asked.append(threading.current_thread()) or ask(who)
+    )
+    loaded = robot.load.call_async(LoadPolicy.Request(path=str(version)))
+    assert spin_until(loaded.done)
+    assert [each.name for each in asked] == ["staging"]
 
 
 @CHUNKS_IN_REAL_TIME

@@ -14,8 +14,8 @@ from rl100_policy.ros.domain import free_domain
 
 ALLOWED = not scheduling.why_not(1)
 
+IMPORTS = "import os, queue, sys, threading"
 NODE = """
-import os, sys, threading
 from dataclasses import dataclass
 from rl100_policy.ros.managed import ManagedNode
 from rl100_policy.ros.parameters import parameter
@@ -32,21 +32,41 @@ class Urgent(ManagedNode[Parameters]):
         super().__init__("urgent", Parameters)
 
     def set_up(self):
-        threading.Thread(target=threading.Event().wait, daemon=True).start()
-        threads = [int(each) for each in os.listdir("/proc/self/task")]
+        threads = begun()
         found = {(os.sched_getscheduler(each), os.sched_getparam(each).sched_priority)
                  for each in threads}
-        print(len(threads) > 3, sorted(found), flush=True)
+        print(sorted(found), flush=True)
 
 sys.exit(run_node(Urgent, sys.argv[1:]))
 """
+EVERY_THREAD = """
+def begun():
+    threading.Thread(target=threading.Event().wait, daemon=True).start()
+    threads = [int(each) for each in os.listdir("/proc/self/task")]
+    assert len(threads) > 3
+    return threads
+"""
+STAGING = """
+from rl100_policy.core.staging import Stager, Wanted
+from rl100_policy.ros.scheduling import go_as_usual
+
+def begun():
+    found, ends = queue.SimpleQueue(), threading.Event()
+
+    def make(wanted):
+        found.put(threading.get_native_id())
+        ends.wait()
+
+    Stager(make, go_as_usual).begin(Wanted("a", "one_step"), None)
+    return [found.get()]
+"""
 
 
-def told_by_a_node(*arguments: str, **variables: str) -> str:
+def told_by_a_node(*arguments: str, begun: str = EVERY_THREAD, **variables: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name != scheduling.ORDINARY}
     with free_domain() as domain:
         process = subprocess.Popen(
-            [sys.executable, "-c", NODE, "--ros-args", *arguments],
+            [sys.executable, "-c", IMPORTS + begun + NODE, "--ros-args", *arguments],
             env=kept | variables | {"ROS_DOMAIN_ID": str(domain)},
             stdout=subprocess.PIPE,
             text=True,
@@ -71,12 +91,19 @@ def told_by_a_node(*arguments: str, **variables: str) -> str:
     ids=["its usual", "another", "none", "lockstep"],
 )
 def test_every_thread_of_a_node_has_its_priority(arguments, found):
-    assert told_by_a_node(*arguments) == f"True [{found}]"
+    assert told_by_a_node(*arguments) == f"[{found}]"
 
 
 @pytest.mark.ros
 def test_none_has_one_where_the_environment_says_so():
-    assert told_by_a_node(RL100_ORDINARY="1") == f"True [{(os.SCHED_OTHER, 0)}]"
+    assert told_by_a_node(RL100_ORDINARY="1") == f"[{(os.SCHED_OTHER, 0)}]"
+
+
+@pytest.mark.ros
+@pytest.mark.skipif(not ALLOWED, reason="the system gives this user no real-time priority")
+def test_what_makes_a_version_ready_has_none_of_it():
+    """Regression: it kept the interpreter, and a core, from the thread that decides."""
+    assert told_by_a_node(begun=STAGING) == f"[{(os.SCHED_OTHER, 0)}]"
 
 
 def test_a_system_that_does_not_allow_it_is_told_and_the_node_goes_on(monkeypatch):

@@ -28,7 +28,7 @@ def collected(stager: Stager):
 def test_what_nobody_thought_of_is_a_refusal_that_tells_where_it_happened():
     versions = Versions()
     versions.goes_on.set()
-    stager = Stager(versions.make)
+    stager = Stager(versions.make, lambda: None)
     stager.begin(Wanted("a", "one_step"), None)
     done = collected(stager)
     assert done.runner is None
@@ -40,7 +40,7 @@ def test_what_nobody_thought_of_is_a_refusal_that_tells_where_it_happened():
 def test_what_is_abandoned_is_refused_at_once_and_another_one_may_begin():
     """Regression: it was told to have failed, and drove a second later."""
     versions = Versions()
-    stager = Stager(versions.make)
+    stager = Stager(versions.make, lambda: None)
     stager.abandon("there is nothing yet")
     assert stager.collect() is None
     stager.begin(Wanted("a", "one_step"), None)

@@ -19,8 +19,8 @@ from rl100_policy.core.chunking import Chunk, ChunkSchedule, Due
 from rl100_policy.core.command import CommandGate
 from rl100_policy.core.command_timing import CommandTiming, TimedWay
 from rl100_policy.core.config import ActionConfig
-from rl100_policy.core.errors import ActionError
-from rl100_policy.core.gate_result import CommandSource, GateFlag, GateResult
+from rl100_policy.core.errors import ActionError, ObservationError
+from rl100_policy.core.gate_result import HELD, CommandSource, GateFlag, GateResult
 from rl100_policy.core.joint_stream import Arrival, JointStream
 from rl100_policy.core.life_signs import longest_sight_s
 
@@ -30,8 +30,9 @@ Steering = Callable[[Floats | None, Floats], GateResult]
 """How the gate follows a person: request and measured joints to the answer."""
 Wish = tuple[Floats, Steering] | None
 
-_LATE = 1.2
-"""Control periods that a person's request may be old."""
+_LATE, _LATE_S = 1.2, 0.05
+"""Control periods that a person's request may be old, and seconds at the least: devices have rates
+and clocks of their own."""
 _OLDEST, _OLDEST_S = 2.0, 0.05
 """Control periods that a joint state may be old, and seconds at the least."""
 _LONGEST_ABSENCE_S, _LEAST_ABSENCE = 1.0, 5
@@ -55,8 +56,8 @@ _TO_CONTROLLER_S = 2e-3
 """Making a command and its way to the controller take about this long."""
 _AGES, _OLD = 50, 0.5
 """Joint states that are older than so many control periods are told about, if all are."""
-_NOT_FOLLOWED = GateFlag.HELD_STALE | GateFlag.HELD_STATE
-"""Why an arm holds whoever is in command: nothing of now is asked, or it is elsewhere."""
+_AT_REST = 1e-6
+"""Slower than this is no motion [rad/s, m/s]."""
 _SILENCE = 10
 """Control periods without a possible joint state after which the arm may be anywhere."""
 
@@ -69,7 +70,8 @@ class Timeouts:
     """A period is answered by the request that carries its stamp, however long that takes;
     nothing below counts but ``longest_chunk_s`` and ``blend``."""
     teleop_s: float = 0.0
-    """Age at which a person's request is not used any more [s]; 0: 1.2 control periods."""
+    """Age at which a person's request is not used any more [s]; 0: 1.2 control periods, .05 s at
+    the least."""
     joint_state_s: float = 0.0
     """Age, or time ahead, at which a joint state is not answered [s]; 0: two control periods,
     .05 s at the least."""
@@ -89,7 +91,7 @@ class Timeouts:
         """With what its zeros stand for at a control period [s]."""
         return replace(
             self,
-            teleop_s=self.teleop_s or _LATE * period_s,
+            teleop_s=self.teleop_s or max(_LATE * period_s, _LATE_S),
             joint_state_s=self.joint_state_s or max(_OLDEST * period_s, _OLDEST_S),
             policy_s=self.policy_s or max(_SILENT * period_s, _SILENT_S),
         )
@@ -224,8 +226,9 @@ class Arbiter:
         self._answered_ns = -1
         self._planned: int | None = None
         """Number of the last period whose motion the gate has taken into account."""
-        self._absent_ns: int | None = None
-        """Begin of the first of the periods in a row that who acts alone was not followed in."""
+        self._followed_ns: int | None = None
+        """Begin of the last period in which who acts alone was followed, or of the one before it
+        was not for the first time; None: not known yet."""
         self._waited_ns = -1
         """Begin of the period that waits or was the last to wait."""
         self._wish: tuple[int, Floats, Steering] | None = None
@@ -275,7 +278,7 @@ class Arbiter:
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._timing.restart()
             self._fresh, self._planned, self._taken_ns = True, None, -1
-            self._absent_ns = None
+            self._followed_ns = None
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
         begins = self._joints.begins_period(stamp_ns, q)
         if not self.lockstep:
@@ -339,7 +342,8 @@ class Arbiter:
             now_ns: Time by the clock of the stamps.
 
         Raises:
-            ActionError: If it is of another clock, or, in real time, older than one before.
+            ActionError: In real time, if it is of another clock, too old, too far ahead, or older
+                than one before.
         """
         if not self.lockstep:
             latest_ns = max(now_ns, self._joints.newest_ns)
@@ -350,9 +354,10 @@ class Arbiter:
                     f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
                     "device the same one (use_sim_time), or no stamp"
                 )
-            if stamp_ns > latest_ns + self._teleop_ns:
+            if abs(stamp_ns - latest_ns) > self._teleop_ns:
+                where = "ahead of" if apart_s > 0.0 else "behind"
                 raise ActionError(
-                    f"teleop command stamped {apart_s:.2f} s ahead of this node's clock, where "
+                    f"teleop command stamped {abs(apart_s):.3f} s {where} this node's clock, "
                     f"{self._timeouts.teleop_s:g} s are usable (teleop_timeout); it is ignored"
                 )
             if self._wish is not None and stamp_ns < self._wish[0]:
@@ -450,7 +455,7 @@ class Arbiter:
             self._wish = None
         self.source, self._changed = source, True
         self.taken += 1
-        self._heard_s, self._absent_ns = now_s, None
+        self._heard_s, self._followed_ns = now_s, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion, or place
             self._taken_ns = self._joints.newest_ns
@@ -517,14 +522,18 @@ class Arbiter:
                 return self._left_alone(stamp, why_not)
         self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
-        if why_not := self._begin_where_it_should(q, in_command=in_command):
+        try:
+            why_not = self._begin_where_it_should(q, in_command=in_command)
+        except ObservationError as error:
+            self._notice_absence(stamp, str(error))
+            raise
+        if why_not:
             return self._left_alone(stamp, why_not)
         result = self._result(q, wish, followed)
         way = self._timing.way(waiting.number, given_ns, result)
         answer = Answer(stamp, waiting.arrived_s, way, self.source, proposal, result, why_held)
         self._answered_ns, self._planned = stamp, waiting.number
-        why_not = why_held or "the arm is not where it was told to be"
-        self._notice_absence(stamp, why_not if result.flags & _NOT_FOLLOWED else "")
+        self._notice_absence(stamp, _why_not_moved(result, why_held))
         return answer
 
     def _left_alone(self, stamp_ns: int, reason: str) -> LeftAlone:
@@ -593,8 +602,10 @@ class Arbiter:
         begins = self._changed or self._fresh
         if begins and (not self._fresh or self._gate.is_moving) and self._gate.tracks(q):
             self._gate.hand_over()
-        elif begins and (self.lockstep or (in_command and self._joints.rests)):
+        elif begins and self.lockstep:
             self._gate.reset(q)
+        elif begins and in_command and (place := self._joints.resting_place()) is not None:
+            self._gate.reset(place)
         elif begins and in_command:
             return "who is in command begins when the joint states agree that the arm rests"
         elif begins:
@@ -631,12 +642,35 @@ class Arbiter:
             why_not: Why it was not followed in this period, for people; empty if it was.
         """
         acts_alone = self.source in (CommandSource.POLICY, CommandSource.HOME)
-        if not (acts_alone and why_not) or self.estop or self.lockstep:
-            self._absent_ns = None
+        if not acts_alone or self.estop or self.lockstep:
+            self._followed_ns = None
             return
-        if self._absent_ns is None:
-            self._absent_ns = stamp_ns
-        absent = round((stamp_ns - self._absent_ns) / self._period_ns) + 1
+        if not why_not:
+            self._followed_ns = stamp_ns
+            return
+        if self._followed_ns is None:
+            self._followed_ns = stamp_ns - self._period_ns
+        absent = round((stamp_ns - self._followed_ns) / self._period_ns)
         if absent >= self._longest_absence:
-            self._absent_ns = None
+            self._followed_ns = None
             self.give_up(f"not followed for a second; {why_not}")
+
+
+def _why_not_moved(result: GateResult, why_held: str) -> str:
+    """Why what somebody wants moves the arm not at all, for people; empty if it does, or may.
+
+    The bounds of a task and of the joints stay where they are: who pushes against them goes on by
+    will. What the arm must not touch may go away.
+
+    Args:
+        result: What the arm is told.
+        why_held: Why a policy is not followed, for people; empty if it is.
+    """
+    flags = result.flags
+    if flags & HELD:
+        if GateFlag.HELD_STATE in flags:
+            return "the arm is not where it was told to be"
+        return why_held or f"the arm holds: {(flags & HELD).name}"
+    if GateFlag.CLIPPED_COLLISION in flags and not (np.abs(result.velocity) > _AT_REST).any():
+        return "the arm would touch something (CLIPPED_COLLISION)"
+    return ""

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from enum import Enum, auto
 
 import numpy as np
@@ -18,10 +19,14 @@ Floats = NDArray[np.float64]
 _NOT_AHEAD = 0.8
 """Control periods by which a joint state may be less ahead than old: only the clock's tick, which
 may come after it, makes one of the future."""
-_STILL = 0.005
-"""A joint that has moved by less rests [rad, m]."""
-_STILL_STATES, _STILL_PERIODS, _STILL_S = 3, 2, 0.1
-"""An arm rests if so many joint states, over so many control periods and seconds, say so."""
+_STILL, _BESIDE = 0.005, 0.015
+"""An arm rests where no joint has moved by more [rad, m], from the mean of one half of what is
+looked at to that of the other; and where none is farther beside the latter now."""
+_STILL_STATES, _STILL_PERIODS, _STILL_S = 3, 2, 0.2
+"""What is looked at: so many joint states, over so many control periods and seconds."""
+_APART = 3.5
+"""Control periods, and what is looked at at the least, after which one says nothing of those
+before."""
 
 
 _FOR_EVER_NS = 10**18
@@ -59,10 +64,10 @@ class JointStream:
         """Time between the newest one and the one before."""
         self._believed_ns = -1
         """Stamp of the newest one that is possible; -1 before there is one."""
-        self._still: tuple[int, Floats] | None = None
-        """Time and place since which no joint has moved."""
-        self._still_states = 0
+        self._newest: deque[tuple[int, Floats]] = deque()
+        """Time and place of those that are looked at for rest."""
         self._still_ns = max(_STILL_PERIODS * self._period_ns, round(_STILL_S * 1e9))
+        self._apart_ns = max(round(_APART * self._period_ns), self._still_ns)
 
     def arrives(self, stamp_ns: int, now_ns: int) -> Arrival:
         """Take note of a joint state; call once for each.
@@ -104,34 +109,36 @@ class JointStream:
         Raises:
             ObservationError: If no arm can have got there.
         """
-        self._look_for_rest(stamp_ns, q)
+        self._remember(stamp_ns, q)
         self._possible.check(stamp_ns, q)
         self.silent_ns = stamp_ns - self._believed_ns if self._believed_ns >= 0 else _FOR_EVER_NS
         self._believed_ns = stamp_ns
         return self._cadence.begins(stamp_ns)
 
-    @property
-    def rests(self) -> bool:
-        """Whether the newest joint states agree that the arm rests where they say.
+    def resting_place(self) -> Floats | None:
+        """Where the newest joint states agree that the arm rests, [n], rad; None if they do not.
 
-        A single wrong one, such as the first of a driver that begins, is no such place.
+        A single wrong one, such as the first of a driver that begins, is no such place. It is a
+        mean: the noise of a joint state is none of the arm's.
         """
-        if self._still is None or self._still_states < _STILL_STATES:
-            return False
-        return self.newest_ns - self._still[0] >= self._still_ns
+        stamps = np.array([stamp for stamp, _ in self._newest])
+        if len(stamps) < _STILL_STATES or stamps[-1] - stamps[0] < self._still_ns:
+            return None
+        places = np.array([place for _, place in self._newest])
+        late = stamps >= (stamps[0] + stamps[-1]) // 2
+        before, place = places[~late].mean(axis=0), places[late].mean(axis=0)
+        moved, beside = np.abs(place - before), np.abs(places[-1] - place)
+        return place if (moved <= _STILL).all() and (beside <= _BESIDE).all() else None
 
     @property
     def number(self) -> int:
         """Of the newest control period: as of :attr:`Cadence.number`."""
         return self._cadence.number
 
-    def _look_for_rest(self, stamp_ns: int, q: Floats) -> None:
-        begins = (
-            self._still is None
-            or self._unseen_ns > (_STILL_PERIODS + 0.5) * self._period_ns
-            or stamp_ns < self._still[0]
-            or not (np.abs(q - self._still[1]) <= _STILL).all()
-        )
-        if begins:
-            self._still, self._still_states = (stamp_ns, q), 0
-        self._still_states += 1
+    def _remember(self, stamp_ns: int, q: Floats) -> None:
+        newest = self._newest
+        if newest and (self._unseen_ns > self._apart_ns or stamp_ns < newest[-1][0]):
+            newest.clear()
+        newest.append((stamp_ns, q))
+        while len(newest) > _STILL_STATES and stamp_ns - newest[1][0] >= self._still_ns:
+            newest.popleft()

@@ -102,9 +102,16 @@ def _rehearse(runner: PolicyRunner, rehearsal: Rehearsal) -> str:
 class Stager:
     """Stages one version at a time on a thread of its own."""
 
-    def __init__(self, make: Callable[[Wanted], PolicyRunner]) -> None:
-        """``make`` as of :func:`stage`; called on the other thread."""
-        self._make = make
+    def __init__(
+        self, make: Callable[[Wanted], PolicyRunner], step_aside: Callable[[], None]
+    ) -> None:
+        """Begin with nothing to stage.
+
+        Args:
+            make: As of :func:`stage`; called on the other thread.
+            step_aside: The first that is called there: it is to keep nobody from deciding.
+        """
+        self._make, self._step_aside = make, step_aside
         self._thread: threading.Thread | None = None
         self._wanted: Wanted | None = None
         self._done: Staged | None = None
@@ -124,6 +131,7 @@ class Stager:
         turn = self._turn
 
         def work() -> None:
+            self._step_aside()
             done = stage(wanted, self._make, rehearsal)
             with self._handing_over:
                 if turn == self._turn:

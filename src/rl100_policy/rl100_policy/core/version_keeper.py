@@ -37,15 +37,21 @@ class Change:
 class VersionKeeper:
     """Stages versions, swaps them in, and brings the one before back."""
 
-    def __init__(self, make: Callable[[Wanted], PolicyRunner], rules: SuccessionRules) -> None:
+    def __init__(
+        self,
+        make: Callable[[Wanted], PolicyRunner],
+        rules: SuccessionRules,
+        step_aside: Callable[[], None] = lambda: None,
+    ) -> None:
         """Begin without a version.
 
         Args:
             make: As of :func:`rl100_policy.core.staging.stage`.
             rules: When the version before comes back.
+            step_aside: As of :class:`rl100_policy.core.staging.Stager`.
         """
         self._make = make
-        self._stager = Stager(make)
+        self._stager = Stager(make, step_aside)
         self._succession = Succession(rules)
         self._ready: dict[str, PolicyRunner] = {}
         self._outcomes: deque[tuple[str, bool | None]] = deque(maxlen=_OUTCOMES)

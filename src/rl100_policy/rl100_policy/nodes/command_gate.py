@@ -97,8 +97,8 @@ class GateParameters:
     teleop_timeout: float = parameter(
         0.0,
         "a teleop command older than this, or this far in the future, is not used [s], real time "
-        "only; 0: 1.2 control periods, so that a device as slow as the arm may be a little late, "
-        "and one that falls silent stops it in about two",
+        "only; 0: 1.2 control periods, .05 s at the least, so that a device as slow as the arm "
+        "may be a little late, and one that falls silent stops it in about two",
         low=0.0,
         high=2.0,
     )

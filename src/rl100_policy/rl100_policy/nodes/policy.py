@@ -15,13 +15,14 @@ at 2 Hz), ``latency/stages`` StageTimes (EVENT). Services: ``policy/load`` LoadP
 
 Threads: the executor converts messages; one worker thread owns the network and takes the newest
 window from a slot of one, and in between encodes the frames that the next one will hold. A third
-one stages what ``policy/load`` asks for beside the version in use: it reads and checks every byte,
-warms the networks up and lets them decide about the last observation; the worker takes the new
-version before its next decision. A version that is refused leaves the one in use. The version
-before comes back on ``policy/revert`` and, in real time, after several decisions in a row that
-failed or were late and, if asked for, when success drops (:mod:`rl100_policy.core.succession`). An
-observation that is malformed, not finite, out of order or more than two control periods old is
-refused and counted; without a decision the gate holds the arm.
+one, without the node's priority, stages what ``policy/load`` asks for beside the version in use:
+it reads and checks every byte, warms the networks up and lets them decide about the last
+observation; the worker takes the new version before its next decision. A version that is refused
+leaves the one in use. The version before comes back on ``policy/revert`` and, in real time, after
+several decisions in a row that failed or were late and, if asked for, when success drops
+(:mod:`rl100_policy.core.succession`). An observation that is malformed, not finite, out of order
+or more than two control periods old is refused and counted; without a decision the gate holds the
+arm.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ from rl100_policy.ros.parameters import parameter
 from rl100_policy.ros.process import run_node
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, sensor_input
 from rl100_policy.ros.readers import readers_of
-from rl100_policy.ros.scheduling import POLICY
+from rl100_policy.ros.scheduling import POLICY, go_as_usual
 from rl100_policy.ros.sights import SIGHT_TOPICS
 from rl100_policy.ros.stages import StageTeller
 
@@ -202,7 +203,7 @@ class PolicyNode(ManagedNode[PolicyParameters]):
         )
         if self.parameters.lockstep:  # versions are measured there, and time waits for them
             rules = SuccessionRules(trips=0, episodes=0, drop=0.0)
-        self._versions = VersionKeeper(self._made, rules)
+        self._versions = VersionKeeper(self._made, rules, go_as_usual)
         self._asked: list[Future] = []
         """Answers to those who asked for what is being made ready."""
         self._low, self._high = np.array(self._task.action.low), np.array(self._task.action.high)

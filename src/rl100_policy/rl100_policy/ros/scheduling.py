@@ -42,6 +42,12 @@ def go_first(priority: int) -> str:
     return ""
 
 
+def go_as_usual() -> None:
+    """Give the calling thread no priority over others; what it begins has none either."""
+    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
 def why_not(priority: int) -> str:
     """What :func:`go_first` would return; nothing is changed."""
     before = os.sched_getscheduler(0), os.sched_getparam(0)
