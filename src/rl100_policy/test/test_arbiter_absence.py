@@ -206,3 +206,13 @@ def test_silences_and_hands_that_hold_the_arm_add_up():
         cell.off[0] = 0.6
         cell.period()
     assert cell.arbiter.source is CommandSource.HOLD
+
+
+def test_a_latched_stop_takes_the_command_from_nobody_and_says_nothing_of_absence():
+    cell = commanded_by(CommandSource.HOME)
+    cell.period()
+    cell.arbiter.stop()
+    for _ in range(30):
+        cell.period()
+    assert cell.arbiter.source is CommandSource.HOME
+    assert not cell.arbiter.notices
