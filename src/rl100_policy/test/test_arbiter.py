@@ -19,6 +19,7 @@ from arm_cell import (
     moved,
     standing,
     swung,
+    twist,
 )
 
 from rl100_policy.core.arbiter import Answer, Arbiter, LeftAlone, Timeouts, Wait
@@ -564,6 +565,23 @@ def test_a_device_may_be_slow_and_its_clock_apart_where_periods_are_short():
     """Regression: at 100 Hz one that is 12 ms behind did nothing, and nobody was told."""
     assert Timeouts().resolved(0.01).teleop_s == 0.05
     assert Timeouts().resolved(PERIOD_S).teleop_s == pytest.approx(1.2 * PERIOD_S)
+
+
+def test_a_device_that_is_ahead_moves_the_arm_no_longer_when_it_dies():
+    cell = commanded_by(CommandSource.TELEOP)
+    cell.steer(0.2, stamp=cell.now + 1)
+    assert moved(cell.period(), cell) > 0.0
+    assert cell.period().result.flags & GateFlag.HELD_STALE
+
+
+def test_requests_that_share_the_clock_of_the_joint_states_are_followed():
+    """Regression: both were 150 ms behind the gate's clock, and every request was refused."""
+    cell = commanded_by(CommandSource.TELEOP)
+    for _ in range(5):
+        stamp = (cell.now + 1) * PERIOD_NS
+        cell.arbiter.ask(stamp, twist(0.2), cell.gate.steer, stamp + 3 * PERIOD_NS // 2)
+        answer = cell.period(age=1.5)
+    assert moved(answer, cell) > 0.0
 
 
 def test_a_request_of_the_future_locks_out_none_of_now():

@@ -216,3 +216,48 @@ def test_a_latched_stop_takes_the_command_from_nobody_and_says_nothing_of_absenc
         cell.period()
     assert cell.arbiter.source is CommandSource.HOME
     assert not cell.arbiter.notices
+
+
+def test_a_hand_and_then_a_silence_add_up_too():
+    """Regression: 1.9 s after it was last followed the way home went on by itself."""
+    cell = commanded_by(CommandSource.HOME)
+    cell.period()
+    cell.off[0] = 0.3
+    for _ in range(9):
+        cell.period()
+    assert cell.arbiter.source is CommandSource.HOME
+    cell.off[0] = 0.0
+    cell.now += 8
+    answer = cell.period()
+    assert cell.arbiter.source is CommandSource.HOLD
+    assert not isinstance(answer, Answer) or moved(answer, cell) < 1e-9
+
+
+def test_time_that_jumps_ahead_is_no_absence():
+    cell = commanded_by(CommandSource.HOME)
+    cell.period()
+    jump_ns = 5_000_000_000
+    for _ in range(3):
+        cell.go_on()
+        stamp_ns = cell.now_ns + jump_ns
+        assert cell.arbiter.begins_period(stamp_ns, cell.measured, stamp_ns, cell.now_s)
+        cell.arbiter.await_answer(stamp_ns, cell.measured, cell.now_s)
+        cell.answer(at_last=True)
+    assert cell.arbiter.source is CommandSource.HOME
+
+
+def test_time_that_jumps_back_begins_no_new_second():
+    cell = commanded_by(CommandSource.HOME)
+    cell.period()
+    cell.off[0] = 0.3
+    for _ in range(6):
+        cell.period()
+    for _ in range(5):
+        assert cell.arbiter.source is CommandSource.HOME
+        cell.go_on()
+        cell.off[0] += 0.05  # it does not come to rest
+        stamp_ns = cell.now_ns - 500 * PERIOD_NS
+        assert cell.arbiter.begins_period(stamp_ns, cell.measured, stamp_ns, cell.now_s)
+        cell.arbiter.await_answer(stamp_ns, cell.measured, cell.now_s)
+        assert isinstance(cell.answer(at_last=True), LeftAlone)
+    assert cell.arbiter.source is CommandSource.HOLD

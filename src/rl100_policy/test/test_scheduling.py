@@ -106,6 +106,22 @@ def test_what_makes_a_version_ready_has_none_of_it():
     assert told_by_a_node(begun=STAGING) == f"[{(os.SCHED_OTHER, 0)}]"
 
 
+@pytest.mark.skipif(not ALLOWED, reason="the system gives this user no real-time priority")
+@pytest.mark.parametrize("flag", [0, os.SCHED_RESET_ON_FORK], ids=["", "reset on fork"])
+def test_a_thread_that_goes_as_usual_has_no_priority(flag):
+    found = []
+
+    def go():
+        os.sched_setscheduler(0, os.SCHED_FIFO | flag, os.sched_param(1))
+        scheduling.go_as_usual()
+        found.append(os.sched_getscheduler(0))
+
+    thread = threading.Thread(target=go)
+    thread.start()
+    thread.join(10.0)
+    assert found == [os.SCHED_OTHER | flag]
+
+
 def test_a_system_that_does_not_allow_it_is_told_and_the_node_goes_on(monkeypatch):
     def refuse(*_):
         raise PermissionError(1, "Operation not permitted")

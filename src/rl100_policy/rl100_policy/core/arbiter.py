@@ -123,6 +123,28 @@ class _Waiting:
 
 
 @dataclass(frozen=True)
+class _Asked:
+    """A person's request."""
+
+    stamp_ns: int
+    """By whoever asks."""
+    latest_ns: int
+    """When it came, by the clock of the stamps."""
+    what: Floats
+    how: Steering
+    """How the gate follows it."""
+
+    def is_of(self, stamp_ns: int, now_ns: int, usable_ns: int) -> bool:
+        """Whether it is for a control period that began at a stamp, and came not long ago.
+
+        Whoever asks may share the clock of the joint states, or that of the gate. One that is
+        ahead is of when it came, and moves the arm no longer for that.
+        """
+        asked_ns = min(self.stamp_ns, self.latest_ns)
+        return abs(stamp_ns - asked_ns) <= usable_ns and now_ns - self.latest_ns <= usable_ns
+
+
+@dataclass(frozen=True)
 class Wait:
     """A control period that is not answered yet."""
 
@@ -226,13 +248,13 @@ class Arbiter:
         self._answered_ns = -1
         self._planned: int | None = None
         """Number of the last period whose motion the gate has taken into account."""
-        self._followed_ns: int | None = None
+        self._followed: tuple[int, float] | None = None
         """Begin of the last period in which who acts alone was followed, or of the one before it
-        was not for the first time; None: not known yet."""
+        was not for the first time, and that by the clock of the caller [s]; None: not known."""
         self._waited_ns = -1
         """Begin of the period that waits or was the last to wait."""
-        self._wish: tuple[int, Floats, Steering] | None = None
-        """Newest request of a person: its stamp, what is asked, and how it is followed."""
+        self._wish: _Asked | None = None
+        """Newest request of a person."""
         self._waiting: _Waiting | None = None
         self._age_s, self._are_old = 0.0, False
         """How old the newest joint state was when it came, and whether all are old."""
@@ -267,6 +289,7 @@ class Arbiter:
         Raises:
             ObservationError: If it is not of now, or no arm can have got there.
         """
+        before_ns = self._joints.newest_ns
         arrival = self._joints.arrives(stamp_ns, now_ns)
         if arrival is Arrival.OLD:
             return False
@@ -278,7 +301,8 @@ class Arbiter:
             self._gate.coast(_FOR_EVER)  # how long it was is not known: it has come to rest
             self._timing.restart()
             self._fresh, self._planned, self._taken_ns = True, None, -1
-            self._followed_ns = None
+            if self._followed is not None:
+                self._followed = stamp_ns - (before_ns - self._followed[0]), self._followed[1]
             self._policy_saw_ns, self._policy_saw_s = -1, -np.inf
         begins = self._joints.begins_period(stamp_ns, q)
         if not self.lockstep:
@@ -345,24 +369,26 @@ class Arbiter:
             ActionError: In real time, if it is of another clock, too old, too far ahead, or older
                 than one before.
         """
+        newest_ns = self._joints.newest_ns
+        latest_ns = max(now_ns, newest_ns)
         if not self.lockstep:
-            latest_ns = max(now_ns, self._joints.newest_ns)
             stamp_ns = stamp_ns or latest_ns
             apart_s = (stamp_ns - latest_ns) / 1e9
-            if self._joints.newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
+            if newest_ns >= 0 and abs(apart_s) > _OTHER_CLOCK_S:
                 raise ActionError(
                     f"teleop command stamped {apart_s:+.1f} s from this node's clock; give the "
                     "device the same one (use_sim_time), or no stamp"
                 )
-            if abs(stamp_ns - latest_ns) > self._teleop_ns:
-                where = "ahead of" if apart_s > 0.0 else "behind"
+            is_ahead = stamp_ns > latest_ns + self._teleop_ns
+            if is_ahead or stamp_ns < newest_ns - self._teleop_ns:
                 raise ActionError(
-                    f"teleop command stamped {abs(apart_s):.3f} s {where} this node's clock, "
+                    f"teleop command stamped {abs(apart_s):.3f} s "
+                    f"{'ahead of' if is_ahead else 'behind'} this node's clock, "
                     f"{self._timeouts.teleop_s:g} s are usable (teleop_timeout); it is ignored"
                 )
-            if self._wish is not None and stamp_ns < self._wish[0]:
+            if self._wish is not None and stamp_ns < self._wish.stamp_ns:
                 raise ActionError("teleop command older than the one before; it is ignored")
-        self._wish = (stamp_ns, asked, how)
+        self._wish = _Asked(stamp_ns, latest_ns, asked, how)
 
     def hear_policy(self, saw_ns: int, now_ns: int, now_s: float) -> None:
         """Take a sign of life of the policy: what it planned may be followed for a while.
@@ -455,7 +481,7 @@ class Arbiter:
             self._wish = None
         self.source, self._changed = source, True
         self.taken += 1
-        self._heard_s, self._followed_ns = now_s, None
+        self._heard_s, self._followed = now_s, None
         if source is CommandSource.POLICY:
             self._schedule.clear()  # nothing that it decided for another's motion, or place
             self._taken_ns = self._joints.newest_ns
@@ -502,8 +528,10 @@ class Arbiter:
         if self._waiting is None:
             return None
         waiting, stamp, q = self._waiting, self._waiting.stamp_ns, self._waiting.q
+        self._notice_absence(stamp, now_s)
         proposal = self._schedule.due(stamp)
-        wish = self._due_wish(stamp)
+        waited_s = now_s - waiting.arrived_s
+        wish = self._due_wish(stamp, stamp + round((waiting.age_s + waited_s) * 1e9))
         why_held = self._why_not_followed(proposal, now_s)
         followed = None if why_held else proposal
         in_command = self.source is not CommandSource.HOLD and not self.estop
@@ -511,42 +539,47 @@ class Arbiter:
             begins = self._waited_ns != stamp  # what else comes meanwhile gives no more time
             self._waited_ns = stamp
             return Wait(begins and not self.lockstep)
-        self._waiting = None
-        waited_s, given_ns = now_s - waiting.arrived_s, stamp
+        self._waiting, given_ns = None, stamp
         if not self.lockstep:
             given_ns += round((waiting.age_s + waited_s + _TO_CONTROLLER_S) * 1e9)
             is_over = waited_s > max(self.patience_s, self._period_ns * 1e-9)
             if is_over or self._timing.is_too_late(waiting.number, given_ns):
                 late_s = waiting.age_s + waited_s
                 why_not = f"a period was to be answered {late_s:.3f} s after it began"
-                return self._left_alone(stamp, why_not)
+                return self._left_alone(stamp, now_s, why_not)
         self._coast_until(waiting.number)
         self.at_home = self._gate.at_home(q)
         try:
             why_not = self._begin_where_it_should(q, in_command=in_command)
         except ObservationError as error:
-            self._notice_absence(stamp, str(error))
+            self._notice_absence(stamp, now_s, str(error))
             raise
         if why_not:
-            return self._left_alone(stamp, why_not)
+            return self._left_alone(stamp, now_s, why_not)
         result = self._result(q, wish, followed)
         way = self._timing.way(waiting.number, given_ns, result)
         answer = Answer(stamp, waiting.arrived_s, way, self.source, proposal, result, why_held)
         self._answered_ns, self._planned = stamp, waiting.number
-        self._notice_absence(stamp, _why_not_moved(result, why_held))
+        if why_not := _why_not_moved(result, why_held):
+            self._notice_absence(stamp, now_s, why_not)
+        else:
+            self._followed = stamp, now_s
         return answer
 
-    def _left_alone(self, stamp_ns: int, reason: str) -> LeftAlone:
-        self._notice_absence(stamp_ns, reason)
+    def _left_alone(self, stamp_ns: int, now_s: float, reason: str) -> LeftAlone:
+        self._notice_absence(stamp_ns, now_s, reason)
         return LeftAlone(reason)
 
-    def _due_wish(self, stamp_ns: int) -> Wish:
+    def _due_wish(self, stamp_ns: int, now_ns: int) -> Wish:
         """What the person asks for in a period; None if nothing, or too long ago."""
-        if self._wish is None:
+        wish = self._wish
+        if wish is None:
             return None
-        asked_ns, asked, how = self._wish
-        limit_ns = 0 if self.lockstep else self._teleop_ns
-        return (asked, how) if abs(stamp_ns - asked_ns) <= limit_ns else None
+        if self.lockstep:
+            is_due = wish.stamp_ns == stamp_ns
+        else:
+            is_due = wish.is_of(stamp_ns, now_ns, self._teleop_ns)
+        return (wish.what, wish.how) if is_due else None
 
     def _why_not_followed(self, proposal: Due | None, now_s: float) -> str:
         """Why what a policy wants may not be executed, for people; empty if it may.
@@ -631,29 +664,31 @@ class Arbiter:
             case CommandSource.TELEOP:
                 return wish[1](wish[0], q) if wish else self._gate.steer(None, q)
 
-    def _notice_absence(self, stamp_ns: int, why_not: str) -> None:
+    def _notice_absence(self, stamp_ns: int, now_s: float, why_not: str = "") -> None:
         """Let who acts without a person lose the command that was not followed for a while.
 
         Otherwise the arm would begin to move by itself when what kept it is over: a policy that
-        was killed and started anew, a hand that held it.
+        was killed and started anew, a hand that held it. The while is over when it is by the
+        stamps, and by a clock that nobody sets: time may jump, and may be slow.
 
         Args:
             stamp_ns: Begin of the period.
-            why_not: Why it was not followed in this period, for people; empty if it was.
+            now_s: Time by the clock of :meth:`begins_period` [s].
+            why_not: Why it is not followed in this period, for people; empty: it is not known yet
+                whether it will be.
         """
         acts_alone = self.source in (CommandSource.POLICY, CommandSource.HOME)
         if not acts_alone or self.estop or self.lockstep:
-            self._followed_ns = None
+            self._followed = None
             return
-        if not why_not:
-            self._followed_ns = stamp_ns
-            return
-        if self._followed_ns is None:
-            self._followed_ns = stamp_ns - self._period_ns
-        absent = round((stamp_ns - self._followed_ns) / self._period_ns)
-        if absent >= self._longest_absence:
-            self._followed_ns = None
-            self.give_up(f"not followed for a second; {why_not}")
+        period_s = self._period_ns * 1e-9
+        if self._followed is None:
+            self._followed = stamp_ns - self._period_ns, now_s - period_s
+        absent_s = min((stamp_ns - self._followed[0]) * 1e-9, now_s - self._followed[1])
+        ends = self._longest_absence + (-0.5 if why_not else 0.5)  # it may yet be followed
+        if absent_s > ends * period_s:
+            self._followed = None
+            self.give_up(f"not followed for a second; {why_not or 'nothing was commanded'}")
 
 
 def _why_not_moved(result: GateResult, why_held: str) -> str:

@@ -22,6 +22,10 @@ may come after it, makes one of the future."""
 _STILL, _BESIDE = 0.005, 0.015
 """An arm rests where no joint has moved by more [rad, m], from the mean of one half of what is
 looked at to that of the other; and where none is farther beside the latter now."""
+_MOTION, _NOISE = 0.0025, 0.006
+"""Standard deviations [rad, m]: of a motion that passes for none, of noise that is none."""
+_FEW, _BESIDE_FEW = 8, 0.0075
+"""Fewer joint states do not tell noise from motion: none may be farther beside [rad, m]."""
 _STILL_STATES, _STILL_PERIODS, _STILL_S = 3, 2, 0.2
 """What is looked at: so many joint states, over so many control periods and seconds."""
 _APART = 3.5
@@ -128,7 +132,8 @@ class JointStream:
         late = stamps >= (stamps[0] + stamps[-1]) // 2
         before, place = places[~late].mean(axis=0), places[late].mean(axis=0)
         moved, beside = np.abs(place - before), np.abs(places[-1] - place)
-        return place if (moved <= _STILL).all() and (beside <= _BESIDE).all() else None
+        agree = (moved <= _STILL).all() and (beside <= _BESIDE).all() and _stay(places, place)
+        return place if agree else None
 
     @property
     def number(self) -> int:
@@ -142,3 +147,18 @@ class JointStream:
         newest.append((stamp_ns, q))
         while len(newest) > _STILL_STATES and stamp_ns - newest[1][0] >= self._still_ns:
             newest.popleft()
+
+
+def _stay(places: Floats, place: Floats) -> bool:
+    """Whether joints that are at some places, [p, n], one after the other, stay about there.
+
+    Of noise that is another one in every joint state, half the mean square of what lies between
+    two in a row is the variance (von Neumann, 1941). A motion, however often it turns round, adds
+    to the variance and next to nothing to that.
+    """
+    count = len(places)
+    if count < _FEW:
+        return bool((np.abs(places - place) <= _BESIDE_FEW).all())
+    noise = (np.diff(places, axis=0) ** 2).mean(axis=0) / 2.0
+    motion, slack = places.var(axis=0) - noise, 2.5 * noise / np.sqrt(count)
+    return bool((noise <= _NOISE**2).all() and (motion <= _MOTION**2 + slack).all())

@@ -44,8 +44,10 @@ def go_first(priority: int) -> str:
 
 def go_as_usual() -> None:
     """Give the calling thread no priority over others; what it begins has none either."""
-    if os.sched_getscheduler(0) in (os.SCHED_FIFO, os.SCHED_RR):
-        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+    found = os.sched_getscheduler(0)
+    inherited = found & os.SCHED_RESET_ON_FORK
+    if found - inherited in (os.SCHED_FIFO, os.SCHED_RR):
+        os.sched_setscheduler(0, os.SCHED_OTHER | inherited, os.sched_param(0))
 
 
 def why_not(priority: int) -> str:
