@@ -6,6 +6,7 @@ The arm is watched where it publishes, behind no relay.
 
 from __future__ import annotations
 
+import os
 import random
 import tempfile
 import threading
@@ -43,6 +44,7 @@ from rl100_policy.core.messages import stamp_ns
 from rl100_policy.ros.domain import free_domain
 from rl100_policy.ros.process import executor_of
 from rl100_policy.ros.qos import COMMAND, EVENT, LATCHED, SENSOR
+from rl100_policy.ros.scheduling import DRIVER, ORDINARY, go_first
 
 Floats = NDArray[np.float64]
 
@@ -466,6 +468,8 @@ def faulty_graph(
         ):
             rclpy.init(domain_id=domain)
             watcher = Watcher()
+            if ORDINARY not in os.environ:  # it is the network and the clock: late for nobody
+                go_first(DRIVER, alone=True)
             try:
                 faulty = FaultyGraph(graph, watcher, folder, robot, task, versions)
                 faulty.drive()

@@ -61,6 +61,15 @@ def begun():
     return [found.get()]
 """
 
+BEGINS = """
+import os, subprocess, sys
+from rl100_policy.ros.scheduling import go_first
+
+print(repr(go_first(1, alone=True)), os.sched_getparam(0).sched_priority, flush=True)
+asks = "import os; print(os.sched_getscheduler(0))"
+subprocess.run([sys.executable, "-c", asks], check=True)
+"""
+
 
 def told_by_a_node(*arguments: str, begun: str = EVERY_THREAD, **variables: str) -> str:
     kept = {name: value for name, value in os.environ.items() if name != scheduling.ORDINARY}
@@ -120,6 +129,14 @@ def test_a_thread_that_goes_as_usual_has_no_priority(flag):
     thread.start()
     thread.join(10.0)
     assert found == [os.SCHED_OTHER | flag]
+
+
+@pytest.mark.skipif(not ALLOWED, reason="the system gives this user no real-time priority")
+def test_what_goes_first_alone_begins_ordinary_processes():
+    told = subprocess.run(
+        [sys.executable, "-c", BEGINS], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["''", "1", str(os.SCHED_OTHER)]
 
 
 def test_a_system_that_does_not_allow_it_is_told_and_the_node_goes_on(monkeypatch):

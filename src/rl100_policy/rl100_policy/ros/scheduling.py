@@ -24,19 +24,21 @@ _ADVICE = (
 )
 
 
-def go_first(priority: int) -> str:
+def go_first(priority: int, *, alone: bool = False) -> str:
     """Give every thread of this process a real-time priority; those made later have it, too.
 
     Args:
         priority: 1 to 99.
+        alone: Those made later, and processes that are begun, have none.
 
     Returns:
         Why not, for people; empty if they have it.
     """
+    policy = os.SCHED_FIFO | (os.SCHED_RESET_ON_FORK if alone else 0)
     try:
         for thread in Path("/proc/self/task").iterdir():
             with suppress(ProcessLookupError):  # it has ended meanwhile
-                os.sched_setscheduler(int(thread.name), os.SCHED_FIFO, os.sched_param(priority))
+                os.sched_setscheduler(int(thread.name), policy, os.sched_param(priority))
     except OSError as error:
         return _refusal(priority, error)
     return ""
