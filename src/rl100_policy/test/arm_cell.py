@@ -61,13 +61,17 @@ class Cell:
         self.places = [*self.places[1:], here]
 
     def period(
-        self, *, at_last: bool = True, age: float = 0.0
+        self, *, at_last: bool = True, age: float = 0.0, jump: int = 0
     ) -> Answer | Wait | LeftAlone | None:
-        """One more, from its joint state, so many periods old, to its answer."""
+        """One more, from its joint state, so many periods old, to its answer.
+
+        Time has jumped by so many periods for the stamps, and for nobody else.
+        """
         self.go_on()
-        heard_ns = self.now_ns + round(age * PERIOD_NS)
-        assert self.arbiter.begins_period(self.now_ns, self.measured, heard_ns, self.now_s)
-        self.arbiter.await_answer(self.now_ns, self.measured, self.now_s)
+        stamp_ns = self.now_ns + jump * PERIOD_NS
+        heard_ns = stamp_ns + round(age * PERIOD_NS)
+        assert self.arbiter.begins_period(stamp_ns, self.measured, heard_ns, self.now_s)
+        self.arbiter.await_answer(stamp_ns, self.measured, self.now_s)
         return self.answer(at_last=at_last)
 
     def answer(self, later_s: float = 0.0, *, at_last: bool = False):

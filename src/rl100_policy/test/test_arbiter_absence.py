@@ -236,13 +236,8 @@ def test_a_hand_and_then_a_silence_add_up_too():
 def test_time_that_jumps_ahead_is_no_absence():
     cell = commanded_by(CommandSource.HOME)
     cell.period()
-    jump_ns = 5_000_000_000
     for _ in range(3):
-        cell.go_on()
-        stamp_ns = cell.now_ns + jump_ns
-        assert cell.arbiter.begins_period(stamp_ns, cell.measured, stamp_ns, cell.now_s)
-        cell.arbiter.await_answer(stamp_ns, cell.measured, cell.now_s)
-        cell.answer(at_last=True)
+        cell.period(jump=50)
     assert cell.arbiter.source is CommandSource.HOME
 
 
@@ -254,10 +249,6 @@ def test_time_that_jumps_back_begins_no_new_second():
         cell.period()
     for _ in range(5):
         assert cell.arbiter.source is CommandSource.HOME
-        cell.go_on()
         cell.off[0] += 0.05  # it does not come to rest
-        stamp_ns = cell.now_ns - 500 * PERIOD_NS
-        assert cell.arbiter.begins_period(stamp_ns, cell.measured, stamp_ns, cell.now_s)
-        cell.arbiter.await_answer(stamp_ns, cell.measured, cell.now_s)
-        assert isinstance(cell.answer(at_last=True), LeftAlone)
+        assert isinstance(cell.period(jump=-500), LeftAlone)
     assert cell.arbiter.source is CommandSource.HOLD

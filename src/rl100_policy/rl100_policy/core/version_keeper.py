@@ -41,7 +41,7 @@ class VersionKeeper:
         self,
         make: Callable[[Wanted], PolicyRunner],
         rules: SuccessionRules,
-        step_aside: Callable[[], None] = lambda: None,
+        step_aside: Callable[[], None],
     ) -> None:
         """Begin without a version.
 
